@@ -1,0 +1,365 @@
+"""Rules between keys, and between keys and what is known of a run: pure functions, no imports.
+
+    for finding in findings(config, Run(batches_per_epoch=40, sample_rates_hz=frozenset({8000}))):
+        print(finding.id, finding.severity, finding.expected, finding.found)
+
+The schema says what one key may be; here stands what keys may be together. `trainer.check` runs
+the rules with everything else that is looked at before training; why each matters and how to mend
+it stands in checks.py under the same id.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from conf.load import Config
+from conf.writing import format_value
+
+Status = Literal["passed", "warning", "failed", "not run"]
+
+FREEZE_KEYS: Mapping[str, str] = {
+    "audio_encoder": "audio_encoder_conf.freeze",
+    "audio_adaptor": "audio_adaptor_conf.freeze",
+    "ctc_decoder": "ctc_decoder_conf.freeze",
+    "llm": "llm_conf.freeze",
+}
+STAGE_TRAINS: Mapping[str, frozenset[str]] = {
+    "8k": frozenset({"audio_encoder", "ctc_decoder"}),
+    "s1": frozenset({"audio_encoder"}),
+    "s2": frozenset({"audio_adaptor", "ctc_decoder"}),
+    "s3": frozenset({"lora"}),
+}
+"""What each stage is for; a file of that name that trains something else is a mistake."""
+
+FS_HZ = 16000
+"""What FunASR's frontend takes where nobody says it."""
+NATIVE_FS_HZ = 8000
+"""Sample rate of stage 1, which adapts the encoder to telephone speech as it is."""
+HIGHEST_LR = 1e-2
+"""Beyond it every model we measured was ruined, the tiny one too."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of the run beside its configuration; None where nobody knows."""
+
+    sample_rates_hz: frozenset[int] | None = None
+    """Sample rates of the training data, from the files' headers."""
+    batches_per_epoch: int | None = None
+    longest_utterance: int | None = None
+    """Length of the longest training utterance as dataset_conf.batch_size counts it."""
+    searched: frozenset[str] = frozenset()
+    """Keys that a sweep varies on purpose: any value that the schema allows is right."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule found, kept or broken."""
+
+    id: str
+    status: Status
+    key: str
+    expected: str
+    found: str
+
+    @property
+    def severity(self) -> Literal["error", "warning"] | None:
+        """How bad it is; None where all is well."""
+        severities: Mapping[str, Literal["error", "warning"]]
+        severities = {"failed": "error", "warning": "warning"}
+        return severities.get(self.status)
+
+
+Rule = Callable[[Config, Run], Finding]
+
+
+def judge(config: Config, run: Run | None = None) -> tuple[Finding, ...]:
+    """What every rule says, kept rules included."""
+    return tuple(rule(config, run or Run()) for rule in RULES.values())
+
+
+def findings(config: Config, run: Run | None = None) -> tuple[Finding, ...]:
+    """What is wrong: errors first, then warnings."""
+    wrong = [finding for finding in judge(config, run) if finding.severity]
+    return tuple(sorted(wrong, key=lambda finding: finding.severity != "error"))
+
+
+def trained(config: Config) -> frozenset[str]:
+    """The parts that a configuration trains: components of the model, and `lora`.
+
+    With adapters the LLM's own weights stay as they are, whatever its `freeze` says.
+    """
+    parts = {part for part, key in FREEZE_KEYS.items() if not config[key]}
+    if config["llm_conf.use_lora"]:
+        parts.discard("llm")
+        if not config["llm_conf.lora_conf.freeze_lora"]:
+            parts.add("lora")
+    return frozenset(parts)
+
+
+def updates(config: Config, batches_per_epoch: int) -> int:
+    """How many updates a run makes; what is left of an epoch's last accumulation is one, too."""
+    per_epoch: int = -(-batches_per_epoch // config["train_conf.accum_grad"])
+    return per_epoch * int(config["train_conf.max_epoch"])
+
+
+def peak_lr(lr: float, warmup_steps: int, num_updates: int) -> float:
+    """The highest learning rate that `warmuplr` (the Noam curve) reaches.
+
+    It rises in a straight line to `lr` at `warmup_steps`; a shorter run ends on the way up.
+    """
+    return lr * min(1.0, num_updates / warmup_steps)
+
+
+def _encoder_trains(config: Config, run: Run) -> Finding:
+    return _freeze("encoder-trains", "audio_encoder", config, run)
+
+
+def _adaptor_freeze(config: Config, run: Run) -> Finding:
+    return _freeze("adaptor-freeze", "audio_adaptor", config, run)
+
+
+def _ctc_freeze(config: Config, run: Run) -> Finding:
+    return _freeze("ctc-freeze", "ctc_decoder", config, run)
+
+
+def _llm_frozen(config: Config, run: Run) -> Finding:
+    return _freeze("llm-frozen", "llm", config, run)
+
+
+def _freeze(id: str, part: str, config: Config, run: Run) -> Finding:
+    key = FREEZE_KEYS[part]
+    found = config[key]
+    if config.stage not in STAGE_TRAINS:
+        return Finding(id, "passed", key, "any (custom stage)", format_value(found))
+    expected = part not in STAGE_TRAINS[config.stage]
+    right = found == expected or key in run.searched
+    return Finding(
+        id,
+        "passed" if right else "failed",
+        key,
+        f"{format_value(expected)} (stage {config.stage})",
+        format_value(found),
+    )
+
+
+def _learning_rate(config: Config, run: Run) -> Finding:
+    key = "optim_conf.lr"
+    lr, released = config[key], config.base["optim_conf"]["lr"]
+    too_low = lr <= released and config.stage in STAGE_TRAINS
+    right = key in run.searched or not (too_low or lr > HIGHEST_LR)
+    return Finding(
+        "learning-rate",
+        "passed" if right else "failed",
+        key,
+        f"above the released model's {format_value(released)}, at most {format_value(HIGHEST_LR)}",
+        format_value(lr),
+    )
+
+
+def _one_gpu(config: Config, run: Run) -> Finding:
+    key = "train_conf.use_deepspeed"
+    names = ("use_deepspeed", "use_ddp", "use_fsdp")
+    on = [name for name in names if config.get(f"train_conf.{name}", False)]
+    found = format_value(config.get(key, False))
+    found += "" if key in config.in_file else " (inherited)"
+    others = [f"{name}: true" for name in on if name != "use_deepspeed"]
+    return Finding(
+        "deepspeed-off",
+        "failed" if on else "passed",
+        key,
+        "false (one GPU)",
+        ", ".join([found, *others]),
+    )
+
+
+def _weight_decay(config: Config, run: Run) -> Finding:
+    key = "optim_conf.weight_decay"
+    value = config.get(key, 0.01)
+    none = value == 0 and config.stage in STAGE_TRAINS
+    return Finding(
+        "weight-decay",
+        "failed" if none and key not in run.searched else "passed",
+        key,
+        "above 0",
+        format_value(value),
+    )
+
+
+def _specaug(config: Config, run: Run) -> Finding:
+    found = config.get("specaug")
+    missing = found != "SpecAugLFR" and config.stage in STAGE_TRAINS
+    return Finding(
+        "specaug-on",
+        "failed" if missing and "specaug" not in run.searched else "passed",
+        "specaug",
+        "SpecAugLFR" if config.stage in STAGE_TRAINS else "any (custom stage)",
+        format_value(found),
+    )
+
+
+def _fs_stage(config: Config, run: Run) -> Finding:
+    key = "frontend_conf.fs"
+    fs, weights = config.get(key, FS_HZ), config.base.get("frontend_conf", {}).get("fs", FS_HZ)
+    if config.stage == "s1":
+        expected, why = NATIVE_FS_HZ, "stage s1 adapts to the native rate"
+    elif config.stage in STAGE_TRAINS or "audio_encoder" not in trained(config):
+        expected, why = weights, "the rate that the weights were trained at"
+    else:
+        return Finding("fs-stage", "passed", key, "any (custom stage)", f"{fs} Hz")
+    right = fs == expected or key in run.searched
+    return Finding(
+        "fs-stage", "passed" if right else "failed", key, f"{expected} Hz ({why})", f"{fs} Hz"
+    )
+
+
+def _fs_data(config: Config, run: Run) -> Finding:
+    key = "frontend_conf.fs"
+    fs, rates = config.get(key, FS_HZ), run.sample_rates_hz
+    expected = f"one rate, at most {fs} Hz"
+    if rates is None:
+        return Finding("fs-data", "not run", key, expected, "no data given")
+    found = ", ".join(f"{rate} Hz" for rate in sorted(rates))
+    if len(rates) == 1 and max(rates) < fs:
+        found += f", upsampled to {fs} Hz"
+    right = len(rates) == 1 and max(rates) <= fs
+    return Finding("fs-data", "passed" if right else "warning", key, expected, found)
+
+
+def _lora_freeze(config: Config, run: Run) -> Finding:
+    key = "llm_conf.lora_conf.freeze_lora"
+    use = config["llm_conf.use_lora"]
+    frozen = config.get(key, False)
+    found = f"use_lora: {format_value(use)}, freeze_lora: {format_value(frozen)}"
+    if not config["llm_conf.freeze"] and use:
+        expected = "llm_conf.freeze: true with adapters, since its own weights do not train then"
+        return Finding("lora-freeze", "warning", "llm_conf.freeze", expected, f"{found}, false")
+    status: Status = "passed"
+    if use and frozen:
+        status = "failed"
+    elif not use and not frozen and key in config.in_file:
+        status = "warning"
+    return Finding("lora-freeze", status, key, "freeze_lora: false if and only if use_lora", found)
+
+
+def _trains_something(config: Config, run: Run) -> Finding:
+    parts = trained(config)
+    ctc_only = parts <= {"ctc_decoder"} and config.get("ctc_weight", 0.3) == 0
+    found = ", ".join(sorted(parts)) or "everything frozen"
+    if parts and ctc_only:
+        found += ", and ctc_weight 0"
+    return Finding(
+        "trains-something",
+        "failed" if not parts or ctc_only else "passed",
+        "*.freeze",
+        "a part that trains and a loss that reaches it",
+        found,
+    )
+
+
+def _text_path(config: Config, run: Run) -> Finding:
+    parts = trained(config)
+    reaches = bool(parts - {"ctc_decoder"})
+    return Finding(
+        "text-path",
+        "passed" if reaches or not parts else "warning",
+        "*.freeze",
+        "encoder, adaptor or LLM trains, so that valid/cer can change",
+        ", ".join(sorted(parts)) or "everything frozen",
+    )
+
+
+def _warmup(config: Config, run: Run) -> Finding:
+    key = "scheduler_conf.warmup_steps"
+    warmup, lr = config.get(key, 25000), config["optim_conf.lr"]
+    if run.batches_per_epoch is None:
+        expected = "at most the number of updates"
+        return Finding("warmup", "not run", key, expected, f"{warmup}, no data given")
+    number = updates(config, run.batches_per_epoch)
+    peak = peak_lr(lr, warmup, number)
+    reached = format_value(float(f"{peak:.3g}"))
+    return Finding(
+        "warmup",
+        "passed" if warmup <= number else "warning",
+        key,
+        f"at most the run's {number:,} updates, so that lr {format_value(lr)} is reached",
+        f"{warmup:,}, so the learning rate peaks at {reached}",
+    )
+
+
+def _intervals(config: Config, run: Run) -> Finding:
+    keys = ("validate_interval", "save_checkpoint_interval")
+    values = {name: config.get(f"train_conf.{name}", 5000) for name in keys}
+    found = ", ".join(f"{name} {value:,}" for name, value in values.items())
+    key = "train_conf.validate_interval"
+    if run.batches_per_epoch is None:
+        return Finding("intervals", "not run", key, "at most the number of updates", found)
+    number = updates(config, run.batches_per_epoch)
+    return Finding(
+        "intervals",
+        "passed" if max(values.values()) <= number else "warning",
+        key,
+        f"at most the run's {number:,} updates",
+        f"{found}: within epochs nothing is validated or saved, only at their ends"
+        if max(values.values()) > number
+        else found,
+    )
+
+
+def _batch_longest(config: Config, run: Run) -> Finding:
+    key = "dataset_conf.batch_size"
+    kind, size = config.get("dataset_conf.batch_type", "token"), config[key]
+    found = f"batch_size {size:,}"
+    if kind == "example":
+        return Finding("batch-longest", "passed", key, "any (batch_type: example)", found)
+    expected = "at least the longest utterance"
+    if run.longest_utterance is None:
+        return Finding("batch-longest", "not run", key, expected, f"{found}, no data given")
+    return Finding(
+        "batch-longest",
+        "passed" if run.longest_utterance <= size else "warning",
+        key,
+        f"{expected}, {run.longest_utterance:,} frames and tokens",
+        found,
+    )
+
+
+def _dither(config: Config, run: Run) -> Finding:
+    key = "frontend_conf.dither"
+    value = config.get(key, 1.0)
+    return Finding("dither", "passed" if value == 0 else "warning", key, "0.0", format_value(value))
+
+
+def _precision(config: Config, run: Run) -> Finding:
+    names = ("use_bf16", "use_fp16")
+    on = [name for name in names if config.get(f"train_conf.{name}", False)]
+    return Finding(
+        "precision",
+        "failed" if len(on) > 1 else "passed",
+        "train_conf.use_bf16",
+        "at most one of use_bf16 and use_fp16",
+        ", ".join(on) or "neither",
+    )
+
+
+RULES: Mapping[str, Rule] = {
+    "encoder-trains": _encoder_trains,
+    "learning-rate": _learning_rate,
+    "deepspeed-off": _one_gpu,
+    "weight-decay": _weight_decay,
+    "specaug-on": _specaug,
+    "llm-frozen": _llm_frozen,
+    "adaptor-freeze": _adaptor_freeze,
+    "ctc-freeze": _ctc_freeze,
+    "fs-stage": _fs_stage,
+    "fs-data": _fs_data,
+    "lora-freeze": _lora_freeze,
+    "trains-something": _trains_something,
+    "text-path": _text_path,
+    "warmup": _warmup,
+    "intervals": _intervals,
+    "batch-longest": _batch_longest,
+    "dither": _dither,
+    "precision": _precision,
+}
+"""Every rule by its id, in the order in which they are told."""

@@ -1,0 +1,72 @@
+"""How a command ends: one line per mistake, the exit code, a traceback only with --debug."""
+
+import pickle
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from conf.errors import ConfigError, DataError, UserError, WorkError, run_command
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.fixture(autouse=True)
+def program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `python -m trainer` sees itself."""
+    monkeypatch.setattr(sys, "argv", ["/somewhere/trainer/__main__.py", "train"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "stderr"),
+    [
+        (
+            ConfigError(["a.yaml:1: x", "a.yaml:2: y"]),
+            2,
+            "trainer: a.yaml:1: x\ntrainer: a.yaml:2: y\n",
+        ),
+        (DataError("t.jsonl:3: not JSON"), 2, "trainer: t.jsonl:3: not JSON\n"),
+        (WorkError("the loss is nan"), 1, "trainer: the loss is nan\n"),
+        (KeyboardInterrupt(), 130, "trainer: interrupted\n"),
+    ],
+    ids=["config", "data", "work", "ctrl-c"],
+)
+def test_run_command(
+    error: BaseException, code: int, stderr: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines on stderr, nothing on stdout; the error itself with --debug."""
+
+    def main(argv: Sequence[str]) -> int:
+        assert list(argv) == ["train"]
+        raise error
+
+    assert run_command(main, ["train"]) == code
+    assert capsys.readouterr() == ("", stderr)
+    with pytest.raises(type(error)):
+        run_command(main, ["--debug", "train"])
+
+
+def test_code_of_the_command() -> None:
+    """Without an error its own."""
+    assert run_command(lambda argv: len(argv), ["a", "b", "c"]) == 3
+
+
+def test_errors_cross_processes() -> None:
+    """A sweep's trials run in other processes."""
+    error = pickle.loads(pickle.dumps(ConfigError(["one", "two"])))
+    assert isinstance(error, UserError)
+    assert (type(error), error.problems, str(error)) == (ConfigError, ("one", "two"), "one\ntwo")
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["conf.load", "conf.delta", "conf.errors", "conf.rules", "conf.checks", "conf.effects"],
+)
+def test_nothing_heavy_is_imported(module: str) -> None:
+    """Argument parsing and documents stay fast."""
+    import subprocess
+
+    heavy = "{'torch', 'ray', 'mlflow', 'funasr', 'optuna', 'transformers', 'numpy'}"
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
