@@ -1,0 +1,83 @@
+"""Shared real parts: the tiny base, the demonstration's corpus, small cuts of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from conf.load import Config
+
+ROOT = Path(__file__).parent.parent
+BASE = ROOT / "trainer" / "demo" / "base"
+
+# The figures of a trial are those of one CPU thread, as sweeps train it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TINY_SETTINGS: Mapping[str, Any] = {
+    "optim_conf.lr": 1e-3,
+    "scheduler_conf.warmup_steps": 4,
+    "dataset_conf.batch_type": "example",
+    "dataset_conf.batch_size": 8,
+    "train_conf.max_epoch": 2,
+    "finetune_conf.max_new_tokens": 32,
+}
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """With REQUIRE_ALL=1 a skipped test is a failed one."""
+    skipped = call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception)
+    if skipped and os.environ.get("REQUIRE_ALL") == "1":
+        assert call.excinfo is not None
+        call.excinfo = pytest.ExceptionInfo.from_exception(
+            AssertionError(f"skipped with REQUIRE_ALL=1: {call.excinfo.value}")
+        )
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The demonstration's corpus, made on first use."""
+    from trainer.demo.corpus import ensure
+
+    return ensure(ROOT / "data" / "demo")
+
+
+@pytest.fixture
+def cut(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes a manifest of the first utterances of one of the corpus's sets."""
+
+    def make(split: str, count: int) -> Path:
+        lines = (corpus / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+        path = tmp_path / f"{split}-{count}.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            for line in map(json.loads, lines):
+                line["source"] = str(corpus / line["source"])
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return path
+
+    return make
+
+
+@pytest.fixture
+def tiny_config(cut: Callable[..., Path], tmp_path: Path) -> Callable[..., Config]:
+    """Makes the configuration of a short fine-tune of the tiny base."""
+    from conf.load import load_config, stage_config_path
+
+    def make(stage: str = "8k", train: int = 24, valid: int = 6, **overrides: Any) -> Config:
+        settings = {
+            **TINY_SETTINGS,
+            "train_data_set_list": str(cut("train", train)),
+            "valid_data_set_list": str(cut("valid", valid)),
+            "output_dir": str(tmp_path / "run"),
+            **{key.replace("__", "."): value for key, value in overrides.items()},
+        }
+        return load_config(
+            stage_config_path(stage), init_param=BASE / "model.pt", layers=[("test", settings)]
+        )
+
+    return make

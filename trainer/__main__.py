@@ -1,0 +1,323 @@
+"""``python -m trainer``: one fine-tune, and what belongs to it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.errors import ConfigError, UserError, run_command
+
+if TYPE_CHECKING:
+    from conf.load import Config
+
+_EXAMPLES = """\
+examples:
+  python -m trainer train --config conf/config_8k_telephone.yaml --init_param MODEL/model.pt \\
+      --train_data_set_list train.txt --valid_data_set_list valid.txt --output_dir outputs/first
+  python -m trainer train --config conf/stage3_lora_domain.yaml --init_param MODEL/model.pt \\
+      --train_data_set_list calls.jsonl --valid_data_set_list valid.jsonl \\
+      --output_dir outputs/lora --optim_conf.lr 2e-5 ++train_conf.max_epoch=5
+  python -m trainer check --config conf/config_8k_telephone.yaml --init_param MODEL/model.pt \\
+      --train_data_set_list train.txt --valid_data_set_list valid.txt
+  python -m trainer evaluate --model MODEL --data valid=valid.jsonl --output_dir outputs/scores
+  python -m trainer package --run outputs/first --output_dir my-model
+  python -m trainer prepare --wav_scp wav.scp --text text --output_dir data/calls
+  python -m trainer effects --check
+  python -m trainer demo --output_dir data/demo
+"""
+
+_OVERRIDES = "any key of the configuration, as --optim_conf.lr 1e-4 or ++optim_conf.lr=1e-4"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parses the command line and runs the command; returns its exit code."""
+    arguments, rest = _parser().parse_known_args(argv)
+    # A system that reads people's phone calls asks nobody on the network, unless told to.
+    for name, value in {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "true"}.items():
+        os.environ.setdefault(name, value)
+    if rest and not arguments.takes_overrides:
+        raise UserError(f"{rest[0]}: got an argument that {arguments.command} does not know")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("trainer").setLevel(logging.INFO)
+    code: int = arguments.run(arguments, rest)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description="Fine-tunes, scores and packages Fun-ASR-Nano.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train",
+        parents=[_fine_tune_flags()],
+        help="one fine-tune",
+        epilog=f"overrides: {_OVERRIDES}",
+        allow_abbrev=False,
+    )
+    train.add_argument("--experiment", metavar="NAME", help="MLflow experiment")
+    train.add_argument("--no_mlflow", action="store_true", help="keep the event log only")
+    train.set_defaults(run=_train, takes_overrides=True)
+
+    check = commands.add_parser(
+        "check",
+        parents=[_fine_tune_flags()],
+        help="the checks before training; exit 1 if one fails",
+        epilog=f"overrides: {_OVERRIDES}",
+        allow_abbrev=False,
+    )
+    check.add_argument("--json", action="store_true", help="a JSON list instead of a table")
+    check.set_defaults(run=_check, takes_overrides=True)
+
+    evaluate = commands.add_parser(
+        "evaluate", help="CER of a model", epilog=f"overrides: {_OVERRIDES}", allow_abbrev=False
+    )
+    evaluate.add_argument("--model", type=Path, required=True, metavar="DIR")
+    evaluate.add_argument(
+        "--data", nargs="+", required=True, metavar="[NAME=]F", help="manifests, each with a name"
+    )
+    evaluate.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
+    evaluate.set_defaults(run=_evaluate, takes_overrides=True)
+
+    package = commands.add_parser("package", help="a model directory for stock FunASR")
+    package.add_argument("--run", dest="run_dir", type=Path, required=True, metavar="DIR")
+    package.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
+    package.add_argument("--checkpoint", metavar="NAME", help="default: the one the run chose")
+    package.add_argument("--no_verify", action="store_true", help="do not decode with stock FunASR")
+    package.set_defaults(run=_package, takes_overrides=False)
+
+    prepare = commands.add_parser("prepare", help="manifests from recordings and transcripts")
+    prepare.add_argument("--wav_dir", type=Path, metavar="DIR", help="with --transcripts")
+    prepare.add_argument("--transcripts", type=Path, metavar="F", help="NAME: text lines, or .gz")
+    prepare.add_argument("--wav_scp", type=Path, metavar="F", help="Kaldi's, with --text")
+    prepare.add_argument("--text", type=Path, metavar="F")
+    prepare.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
+    prepare.add_argument("--valid_share", type=float, default=0.1, metavar="X")
+    prepare.add_argument("--spoken", action="store_true", help="lower case, no punctuation")
+    prepare.set_defaults(run=_prepare, takes_overrides=False)
+
+    effects = commands.add_parser("effects", help="proves which configuration keys do something")
+    effects.add_argument(
+        "--check", action="store_true", help="exit 1 if conf/effects.yaml is stale"
+    )
+    effects.add_argument("--stage", nargs="+", default=[], metavar="8k", help="print these only")
+    effects.set_defaults(run=_effects, takes_overrides=False)
+
+    demo = commands.add_parser("demo", help="the demonstration's corpus and tiny base")
+    demo.add_argument("--output_dir", type=Path, default=Path("data/demo"), metavar="DIR")
+    demo.add_argument("--rebuild", type=Path, metavar="DIR", help="train the tiny base anew here")
+    demo.set_defaults(run=_demo, takes_overrides=False)
+    return parser
+
+
+def _fine_tune_flags() -> argparse.ArgumentParser:
+    """What describes one fine-tune: its configuration, weights, data and place."""
+    flags = argparse.ArgumentParser(add_help=False)
+    flags.add_argument("--config", type=Path, required=True, metavar="YAML")
+    flags.add_argument("--init_param", type=Path, metavar="MODEL.pt", help="weights to start from")
+    flags.add_argument("--model", type=Path, metavar="DIR", help="model directory, instead")
+    flags.add_argument("--train_data_set_list", metavar="F", help="manifest, or list of them")
+    flags.add_argument("--valid_data_set_list", metavar="F", help="manifest, or list of them")
+    flags.add_argument("--output_dir", metavar="DIR", help="new directory for the run")
+    flags.add_argument("--gpu_id", metavar="N", help="GPU to use; without one, the first or CPU")
+    flags.add_argument(
+        "--allow-unknown",
+        action="store_true",
+        help="let keys through that the schema does not know; the deltas name them",
+    )
+    flags.add_argument(
+        "--skip-check",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="leave a check before training out; recorded in MLflow",
+    )
+    return flags
+
+
+def _load(arguments: argparse.Namespace, rest: list[str]) -> Config:
+    """The configuration of `_fine_tune_flags` and overrides."""
+    from conf.load import load_config, parse_overrides
+
+    if arguments.gpu_id is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = arguments.gpu_id
+    flags = ("train_data_set_list", "valid_data_set_list", "output_dir")
+    given = {flag: getattr(arguments, flag) for flag in flags if getattr(arguments, flag)}
+    return load_config(
+        arguments.config,
+        model=arguments.model,
+        init_param=arguments.init_param,
+        layers=[("command line", given)],
+        overrides=parse_overrides(rest),
+        allow_unknown=arguments.allow_unknown,
+    )
+
+
+def _check(arguments: argparse.Namespace, rest: list[str]) -> int:
+    config = _load(arguments, rest)
+
+    from trainer.check import failed, print_table, run_checks, to_json
+
+    results = run_checks(config, skip=arguments.skip_check)
+    if arguments.json:
+        sys.stdout.write(to_json(results))
+    else:
+        print_table(results)
+    return 1 if failed(results) else 0
+
+
+def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
+    config = _load(arguments, rest)
+    if not config.get("output_dir"):
+        raise ConfigError("output_dir: got nothing, expected a directory (--output_dir DIR)")
+    output_dir = Path(config["output_dir"])
+    if output_dir.exists() and any(output_dir.iterdir()):
+        raise ConfigError(
+            f"output_dir: got {str(output_dir)!r}, which is not empty; expected a new directory"
+        )
+
+    from trainer.check import one_line, raise_if_failed, run_checks, tags
+    from trainer.run import Evaluation, finetune, read_data
+    from trainer.tracking import EventLog, Status, Store
+
+    # Mistakes come before any run is opened. What the model's weights hold, loading will say.
+    read_data(config)
+    results = run_checks(config, skip=arguments.skip_check, parts=("config", "data"))
+    raise_if_failed(results)
+    for check in results:
+        if check.status == "warning":
+            print(f"warning: {one_line(check)}", file=sys.stderr)
+    log = EventLog(output_dir)
+    log.set_tags(tags(results))
+    if arguments.no_mlflow:
+        result = finetune(config, log)
+    else:
+        store = Store.open(experiment=arguments.experiment)
+        run_id = store.ensure_run(kind="train", name=output_dir.name)
+        status: Status = "FAILED"
+
+        def project(_: Evaluation) -> None:
+            store.project(run_id, output_dir)
+
+        try:
+            result = finetune(config, log, project)
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            store.project(run_id, output_dir)
+            store.finish(run_id, status)
+    print(f"valid/cer {100 * result.objective:.2f} % ({result.checkpoint}) in {output_dir}")
+    print(f"next: python -m trainer package --run {output_dir} --output_dir MODEL_DIR")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from conf.load import load_config, parse_overrides
+
+    sets = dict(_named_set(item) for item in arguments.data)
+    config = load_config(
+        arguments.model / "config.yaml", model=arguments.model, overrides=parse_overrides(rest)
+    )
+
+    from trainer.evaluate import evaluate
+    from trainer.manifest import read_data_list, read_headers
+    from trainer.model import build
+
+    utterances = {name: read_data_list(path) for name, path in sets.items()}
+    for items in utterances.values():
+        read_headers(items)
+    nano = build(config)
+    summaries = {}
+    for name, items in utterances.items():
+        scores = evaluate(
+            nano,
+            items,
+            max_new_tokens=config["finetune_conf.max_new_tokens"],
+            batch_size=config["finetune_conf.eval_batch_size"],
+        )
+        summaries[name] = scores.summary()
+        scores.write_hypotheses(arguments.output_dir / "hypotheses" / f"{name}.jsonl")
+        print(
+            f"{name}: CER {100 * scores.cer.rate:.2f} % (S {scores.cer.substitutions}, "
+            f"D {scores.cer.deletions}, I {scores.cer.insertions}, "
+            f"N {scores.cer.reference_length}), CTC {100 * scores.cer_ctc.rate:.2f} %"
+        )
+    path = arguments.output_dir / "scores.json"
+    path.write_text(json.dumps(summaries, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _package(arguments: argparse.Namespace, _: list[str]) -> int:
+    from trainer.package import package, verify
+
+    directory = package(arguments.run_dir, arguments.output_dir, arguments.checkpoint)
+    print(f"wrote {directory}")
+    if not arguments.no_verify:
+        print(verify(directory, arguments.run_dir))
+    return 0
+
+
+def _prepare(arguments: argparse.Namespace, _: list[str]) -> int:
+    from trainer.prepare import prepare, read_folder, read_kaldi
+
+    if not 0 < arguments.valid_share < 1:
+        raise UserError(f"--valid_share: got {arguments.valid_share}, expected between 0 and 1")
+    if arguments.wav_dir and arguments.transcripts:
+        recordings = read_folder(arguments.wav_dir, arguments.transcripts)
+    elif arguments.wav_scp and arguments.text:
+        recordings = read_kaldi(arguments.wav_scp, arguments.text)
+    else:
+        raise UserError("prepare: expected --wav_dir with --transcripts, or --wav_scp with --text")
+    prepared = prepare(
+        recordings,
+        arguments.output_dir,
+        valid_share=arguments.valid_share,
+        spoken=arguments.spoken,
+    )
+    print(f"{arguments.output_dir}: {prepared}")
+    return 0
+
+
+def _effects(arguments: argparse.Namespace, _: list[str]) -> int:
+    from trainer.effects.files import write_or_check
+
+    return write_or_check(
+        arguments.stage,
+        check=arguments.check,
+        on_progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+
+
+def _demo(arguments: argparse.Namespace, _: list[str]) -> int:
+    if arguments.rebuild is not None:
+        from trainer.demo.rebuild import rebuild
+
+        rebuild(arguments.rebuild)
+        return 0
+    from trainer.demo.corpus import ensure
+
+    print(ensure(arguments.output_dir))
+    return 0
+
+
+def _named_set(item: str) -> tuple[str, str]:
+    """``NAME=FILE``, or a file whose stem is its name."""
+    name, equals, path = item.partition("=")
+    return (name, path) if equals else (Path(item).stem, item)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

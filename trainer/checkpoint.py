@@ -1,0 +1,116 @@
+"""Checkpoints of a fine-tune: only the weights that it trains, written whole or not at all.
+
+An epoch's checkpoint is a safetensors file of the trainable weights; with the base's weights, which
+its metadata names by SHA-256, it is the whole model. At full size a LoRA checkpoint is 18 MB and
+not 3.5 GB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from conf.errors import DataError, WorkError
+
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved candidate: its name, file and validation CER."""
+
+    name: str
+    path: Path
+    epoch: int
+    cer: float
+
+
+class CheckpointFolder:
+    """The best epochs of one fine-tune.
+
+    Args:
+        directory: Made if it is not there.
+        keep: How many epochs stay on disk (``train_conf.keep_nbest_models``).
+        base_sha256: Of the weights that the fine-tune started from.
+    """
+
+    def __init__(self, directory: Path, keep: int, base_sha256: str) -> None:
+        self.directory = directory
+        self._keep = max(1, keep)
+        self._base_sha256 = base_sha256
+        self._kept: list[Checkpoint] = []
+        directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def ranked(self) -> list[Checkpoint]:
+        """Kept epochs, best CER first; of equals the earlier one."""
+        return sorted(self._kept, key=lambda checkpoint: (checkpoint.cer, checkpoint.epoch))
+
+    def save(self, state: Mapping[str, torch.Tensor], epoch: int, cer: float) -> Checkpoint:
+        """Writes an epoch's weights and deletes what is no longer among the best."""
+        checkpoint = self._write(state, f"epoch-{epoch:03d}", epoch, cer)
+        self._kept.append(checkpoint)
+        for worse in self.ranked[self._keep :]:
+            worse.path.unlink(missing_ok=True)
+            self._kept.remove(worse)
+        return checkpoint
+
+    def save_average(self, members: Sequence[Checkpoint], cer: float) -> Checkpoint:
+        """Writes the mean of some kept epochs' weights as a candidate of its own."""
+        state = average(members)
+        return self._write(state, f"average-{len(members)}", members[0].epoch, cer)
+
+    def _write(
+        self, state: Mapping[str, torch.Tensor], name: str, epoch: int, cer: float
+    ) -> Checkpoint:
+        path = self.directory / f"{name}.safetensors"
+        metadata = {"epoch": str(epoch), "valid/cer": repr(cer), "base.sha256": self._base_sha256}
+        partial = path.with_suffix(".partial")
+        try:
+            save_file(dict(state), partial, metadata=metadata)
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            reason = " ".join(str(error).split())
+            raise WorkError(f"{path}: could not write the checkpoint ({reason})") from error
+        return Checkpoint(name, path, epoch, cer)
+
+
+def average(members: Sequence[Checkpoint]) -> dict[str, torch.Tensor]:
+    """The mean of checkpoints' weights, summed in float64 so that order does not matter."""
+    sums: dict[str, torch.Tensor] = {}
+    for member in sorted(members, key=lambda checkpoint: checkpoint.epoch):
+        for name, value in load_file(member.path).items():
+            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.double()
+    dtypes = {name: value.dtype for name, value in load_file(members[0].path).items()}
+    return {name: (value / len(members)).to(dtypes[name]) for name, value in sums.items()}
+
+
+def load_state(path: Path) -> dict[str, torch.Tensor]:
+    """Weights of a checkpoint file."""
+    return _reading(path, lambda: load_file(path))
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """``epoch``, ``valid/cer`` and ``base.sha256`` of a checkpoint file."""
+
+    def read() -> dict[str, str]:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+
+    return _reading(path, read)
+
+
+def _reading(path: Path, read: Callable[[], _Read]) -> _Read:
+    try:
+        return read()
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: got {reason}, expected a checkpoint of this trainer") from error

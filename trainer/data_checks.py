@@ -1,0 +1,408 @@
+"""What the checks before training see of the data: manifests, headers, and some recordings decoded.
+
+Every manifest line and every header is read; recordings are decoded only as far as a sample, evenly
+over each list, since a corpus may hold hundreds of hours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import soundfile
+
+from conf.load import Config
+from conf.rules import STAGE_TRAINS, Finding, Status
+from trainer.manifest import Audio, Utterance, read_data_list, read_headers
+
+if TYPE_CHECKING:
+    from trainer.batch import BatchSampler
+    from trainer.text import TextCodec
+
+MAX_DECODED = 64
+"""Recordings decoded per list."""
+TELEPHONE_HZ = 4000
+"""Nothing above it passes a narrow-band telephone."""
+BAND_HZ = (300, 3400)
+BAND_ABOVE_HZ = (4200, 7800)
+"""Where clean 16 kHz speech has sound and a telephone has none."""
+WIDEBAND_SHARE = 1e-5
+"""Power above the telephone's band, against that within: fricatives have 100 times as much, what a
+resampler leaves a hundredth."""
+SILENCE = 1e-4
+"""Greatest sample of a recording without sound (-80 dBFS)."""
+MARK = re.compile(r"<[A-Z]+(?:_[A-Z]+)+>|<\|[^|]*\|>")
+"""What annotators and tools leave in transcripts: <ANNOTATION_ERROR>, <|nospeech|>."""
+CALL_KEYS = ("call", "call_id", "session", "session_id", "dialog_id", "conversation_id")
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The largest batch of an epoch, padding included."""
+
+    utterances: int
+    num_frames: int
+    """Longest of its utterances, in 10 ms frames."""
+    text_tokens: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What one decoded recording shows."""
+
+    utterance: Utterance
+    problem: str = ""
+    above: float = 0.0
+    """Power above the telephone's band as a share of that within."""
+
+
+def survey(config: Config) -> Survey:
+    """Read every manifest and header that a configuration names.
+
+    Raises:
+        DataError: One is not readable.
+    """
+    lists = {
+        "train": config.get("train_data_set_list"),
+        "valid": config.get("valid_data_set_list"),
+        "wideband": config.get("finetune_conf.wideband_data_set_list"),
+        "test": config.get("finetune_conf.test_data_set_list"),
+    }
+    utterances = {split: read_data_list(path) for split, path in lists.items() if path}
+    audios = {split: read_headers(items) for split, items in utterances.items()}
+    return Survey(config, utterances, audios)
+
+
+class Survey:
+    """The lists of one configuration, and what is found in them."""
+
+    def __init__(
+        self,
+        config: Config,
+        utterances: Mapping[str, list[Utterance]],
+        audios: Mapping[str, list[Audio]],
+    ) -> None:
+        self._config = config
+        self.utterances = utterances
+        self.audios = audios
+
+    def find(self, id: str) -> Finding:
+        """What one of this part's checks finds."""
+        checks: Mapping[str, Callable[[], Finding]] = {
+            "decoding": self._decoding,
+            "bandwidth": self._bandwidth,
+            "lengths": self._lengths,
+            "texts": self._texts,
+            "spelling": self._spelling,
+            "splits": self._splits,
+        }
+        return checks[id]()
+
+    @property
+    def sizes(self) -> str:
+        """Utterances and hours per list."""
+        return ", ".join(
+            f"{split} {len(items):,} ({sum(a.duration_s for a in self.audios[split]) / 3600:.2f} h)"
+            for split, items in self.utterances.items()
+        )
+
+    @cached_property
+    def sample_rates_hz(self) -> frozenset[int]:
+        """Of the training data."""
+        return frozenset(audio.sample_rate_hz for audio in self.audios["train"])
+
+    @cached_property
+    def sampler(self) -> BatchSampler:
+        """The batches that training would make."""
+        from trainer.batch import BatchSampler
+
+        return BatchSampler(
+            self.utterances["train"],
+            self.audios["train"],
+            self._text_lengths,
+            self._config["dataset_conf"],
+            self._config["finetune_conf.seed"],
+        )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return len(self._plan)
+
+    @property
+    def longest_utterance(self) -> int:
+        """Frames and tokens of the longest utterance that is not left out."""
+        return max((self._length(index) for batch in self._plan for index in batch), default=0)
+
+    @cached_property
+    def largest_batch(self) -> Largest:
+        """The batch with the most frames and tokens, padding included."""
+        batch = max(self._plan, key=lambda b: len(b) * max(map(self._length, b)), default=[])
+        return Largest(
+            len(batch),
+            max((self.audios["train"][index].num_frames for index in batch), default=0),
+            sum(self._text_lengths[index] for index in batch),
+        )
+
+    @cached_property
+    def _plan(self) -> list[list[int]]:
+        return self.sampler.epoch(1)
+
+    def _length(self, index: int) -> int:
+        return self.audios["train"][index].num_frames + self._text_lengths[index]
+
+    @cached_property
+    def _text_lengths(self) -> list[int]:
+        """In the LLM's tokens; without its tokenizer in characters, which are about as many."""
+        texts = [utterance.target for utterance in self.utterances["train"]]
+        if self.codec is None:
+            return [len(text) for text in texts]
+        return [len(self.codec.target_ids(text)) - 1 for text in texts]
+
+    @cached_property
+    def codec(self) -> TextCodec | None:
+        """The tokenizers; None without a model directory."""
+        if self._config.model_dir is None:
+            return None
+        from trainer.model import resolved_values
+        from trainer.text import TextCodec
+
+        values = resolved_values(self._config)
+        dataset_conf = values["dataset_conf"]
+        return TextCodec(
+            values["tokenizer"],
+            values["tokenizer_conf"],
+            dataset_conf["ctc_tokenizer"],
+            dataset_conf["ctc_tokenizer_conf"],
+        )
+
+    @cached_property
+    def _decoded(self) -> Mapping[str, list[Decoded]]:
+        return {
+            split: [decode(utterance) for utterance in evenly(items, MAX_DECODED)]
+            for split, items in self.utterances.items()
+        }
+
+    def _decoding(self) -> Finding:
+        seen = [item for items in self._decoded.values() for item in items]
+        wrong = [f"{item.utterance.place}: {item.problem}" for item in seen if item.problem]
+        return Finding(
+            "decoding",
+            "failed" if wrong else "passed",
+            "",
+            "recordings that decode and hold sound",
+            _some(wrong, len(seen)) or f"{len(seen)} of {len(seen)} decoded recordings",
+        )
+
+    def _bandwidth(self) -> Finding:
+        wrong, found = [], []
+        for split, items in self._decoded.items():
+            heard = [item for item in items if not item.problem]
+            wide = sum(item.above > WIDEBAND_SHARE for item in heard)
+            rates = {audio.sample_rate_hz for audio in self.audios[split]}
+            said = f"{split}: {wide} of {len(heard)} with sound above {TELEPHONE_HZ} Hz"
+            found.append(f"{said} ({', '.join(f'{rate} Hz' for rate in sorted(rates))})")
+            if split == "wideband":
+                wrong += [split] if wide < len(heard) / 2 else []
+            elif self._config.stage in STAGE_TRAINS and wide > len(heard) / 10:
+                wrong.append(split)
+        return Finding(
+            "bandwidth",
+            "warning" if wrong else "passed",
+            "",
+            "telephone sound in the lists of calls, clean speech in the wideband list",
+            "; ".join(found),
+        )
+
+    def _lengths(self) -> Finding:
+        left_out, total = self.sampler.left_out, len(self.utterances["train"])
+        reasons = Counter(item.reason for item in left_out)
+        found = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        durations = sorted(audio.duration_s for audio in self.audios["train"])
+        span = f"{durations[0]:.1f} to {durations[-1]:.1f} s"
+        status: Status = "warning" if left_out else "passed"
+        return Finding(
+            "lengths",
+            "failed" if len(left_out) == total else status,
+            "dataset_conf",
+            f"all {total:,} training utterances within the limits",
+            f"{len(left_out):,} left out: {found} ({span})" if left_out else f"all, {span}",
+        )
+
+    def _texts(self) -> Finding:
+        items = [item for split in self.utterances.values() for item in split]
+        marked = [item.place for item in items if MARK.search(item.target)]
+        empty = [item.place for item in self.utterances["train"] if not item.target.strip()]
+        found = []
+        if marked:
+            found.append(f"with marks: {_some(marked, len(items))}")
+        if empty:
+            found.append(f"empty: {_some(empty, len(self.utterances['train']))}")
+        status: Status = "warning" if empty else "passed"
+        return Finding(
+            "texts",
+            "failed" if marked else status,
+            "",
+            "transcripts of what is said, without annotators' marks",
+            "; ".join(found) or f"{len(items):,} clean",
+        )
+
+    def _spelling(self) -> Finding:
+        expected = "both tokenizers give every character back"
+        if self.codec is None:
+            return Finding("spelling", "not run", "", expected, "no tokenizers (no --model)")
+        counts: Counter[str] = Counter()
+        for split in self.utterances.values():
+            for item in split:
+                counts.update(item.target)
+        counts = Counter({char: n for char, n in counts.items() if not char.isspace()})
+        limit = self._config.get("ctc_vocab_size", 60515) - 1
+        found = []
+        for name, lost in (
+            ("LLM", [char for char in counts if not spelt_by_llm(self.codec, char)]),
+            ("CTC", [char for char in counts if not spelt_by_ctc(self.codec, char, limit)]),
+        ):
+            if lost:
+                times = sum(counts[char] for char in lost)
+                shown = " ".join(sorted(lost, key=lambda c: -counts[c])[:20])
+                found.append(f"{name}: {len(lost)} characters, {times:,} times: {shown}")
+        return Finding(
+            "spelling",
+            "warning" if found else "passed",
+            "",
+            expected,
+            "; ".join(found) or f"{len(counts):,} characters",
+        )
+
+    def _splits(self) -> Finding:
+        pairs = [
+            (one, two)
+            for one, two in (("train", "valid"), ("train", "test"), ("valid", "test"))
+            if one in self.utterances and two in self.utterances
+        ]
+        grave: list[str] = []
+        light: list[str] = []
+        for one, two in pairs:
+            for what, common in self._shared(one, two):
+                said = f"{len(common)} {what} in {one} and {two} ({_some(sorted(common), 0)})"
+                (light if what == "speakers" else grave).append(said)
+        return Finding(
+            "splits",
+            "failed" if grave else "warning" if light else "passed",
+            "",
+            "no recording, call or speaker in two of training, validation and test",
+            "; ".join([*grave, *light]) or "none",
+        )
+
+    def _shared(self, one: str, two: str) -> Iterator[tuple[str, set[str]]]:
+        """What two lists have in common, if anything."""
+        for what, identity in (
+            ("recordings", self._recordings),
+            ("calls", _calls),
+            ("speakers", _speakers),
+        ):
+            first, second = identity(self.utterances[one]), identity(self.utterances[two])
+            if common := first.keys() & second.keys():
+                yield what, {second[name] for name in common}
+
+    def _recordings(self, items: Sequence[Utterance]) -> dict[str, str]:
+        """Place of each recording by its content where several are as long, else by its path."""
+        return {
+            self._contents.get(path, path): item.place
+            for item in items
+            if (path := str(item.source.resolve()))
+        }
+
+    @cached_property
+    def _contents(self) -> Mapping[str, str]:
+        """SHA-256 by path, of the files that have a twin in length and text."""
+        groups: dict[tuple[Any, ...], list[Path]] = defaultdict(list)
+        for split, items in self.utterances.items():
+            if split == "wideband":
+                continue
+            for item, audio in zip(items, self.audios[split], strict=True):
+                groups[audio.sample_rate_hz, audio.num_samples].append(item.source.resolve())
+        return {
+            str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+            for paths in groups.values()
+            if len(set(paths)) > 1
+            for path in set(paths)
+        }
+
+
+def decode(utterance: Utterance) -> Decoded:
+    """Decode one recording and measure its band."""
+    try:
+        samples, rate_hz = soundfile.read(str(utterance.source), dtype="float32", always_2d=True)
+    except (OSError, RuntimeError) as error:
+        return Decoded(utterance, " ".join(str(error).split()))
+    mono = samples.mean(axis=1)
+    if not numpy.isfinite(mono).all():
+        return Decoded(utterance, "samples that are no numbers")
+    if not len(mono) or float(numpy.abs(mono).max()) < SILENCE:
+        return Decoded(utterance, "no sound at all")
+    return Decoded(utterance, above=power_above(mono, rate_hz))
+
+
+def power_above(mono: numpy.typing.NDArray[Any], rate_hz: int) -> float:
+    """Power above the telephone's band as a share of that within it."""
+    if rate_hz / 2 <= BAND_ABOVE_HZ[0]:
+        return 0.0
+    window = min(1024, len(mono))
+    whole = mono[: len(mono) // window * window]
+    # A window that ends softly, or the edges of each piece would look like high frequencies.
+    pieces = whole.reshape(-1, window) * numpy.blackman(window)
+    power = (numpy.abs(numpy.fft.rfft(pieces, axis=1)) ** 2).sum(axis=0)
+    frequency = numpy.fft.rfftfreq(window, 1 / rate_hz)
+
+    def within(band: tuple[int, int]) -> float:
+        return float(power[(frequency >= band[0]) & (frequency <= band[1])].sum())
+
+    return within(BAND_ABOVE_HZ) / max(within(BAND_HZ), 1e-20)
+
+
+def spelt_by_llm(codec: Any, char: str) -> bool:
+    """Whether the LLM's tokenizer gives a character back."""
+    text: str = codec.llm_tokenizer.decode(codec.llm_tokenizer.encode(char))
+    return text.strip() == char
+
+
+def spelt_by_ctc(codec: Any, char: str, blank: int) -> bool:
+    """Whether the CTC tokenizer gives a character back, by ids below the blank."""
+    ids = codec.ctc_ids(char)
+    text: str = codec.ctc_tokenizer.decode(ids)
+    return all(0 <= id < blank for id in ids) and text.strip() == char
+
+
+def evenly(items: Sequence[Utterance], count: int) -> list[Utterance]:
+    """At most `count` of the items, from all over the list."""
+    step = max(1, -(-len(items) // count))
+    return list(items[::step])
+
+
+def _calls(items: Iterable[Utterance]) -> dict[str, str]:
+    found = {}
+    for item in items:
+        name = next((item.tags[key] for key in CALL_KEYS if item.tags.get(key)), None)
+        if name is not None:
+            found[str(name)] = str(name)
+    return found
+
+
+def _speakers(items: Iterable[Utterance]) -> dict[str, str]:
+    return {item.speaker: item.speaker for item in items if item.speaker}
+
+
+def _some(places: Sequence[str], total: int) -> str:
+    """The first few, and how many of how many."""
+    if not places:
+        return ""
+    shown = ", ".join(places[:_SHOWN]) + (", ..." if len(places) > _SHOWN else "")
+    return f"{len(places):,} of {total:,}: {shown}" if total else shown

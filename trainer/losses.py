@@ -1,0 +1,158 @@
+"""The training losses: cross entropy of the LLM's text and CTC.
+
+FunASR computes the first only; ``ctc_weight`` and ``detach_ctc_decoder`` are stored there and
+never read. Here
+
+    loss = CE + ctc_weight * CTC
+
+where CE is the mean over the batch's target tokens and CTC the mean over utterances of the
+negative log likelihood per label (``torch.nn.functional.ctc_loss`` with ``reduction="mean"``), so
+both are of the same order. The encoder's output beyond an utterance's end is set to zero, so no
+utterance sees its neighbours' padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from conf.load import Config
+from trainer.batch import IGNORED_LABEL, Batch
+from trainer.funasr_parts import registered
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars of one batch; ``ctc`` is None where it could not teach anything."""
+
+    total: torch.Tensor
+    ce: torch.Tensor
+    ctc: torch.Tensor | None
+    num_tokens: int
+
+
+class Objective:
+    """Computes :class:`Losses` of a FunASRNano for the keys of a configuration.
+
+    Args:
+        model: FunASRNano, ``requires_grad`` as it will be trained.
+        config: Its effective configuration.
+    """
+
+    def __init__(self, model: Any, config: Config) -> None:
+        self._model = model
+        self._ctc_weight: float = config["ctc_weight"]
+        self._detach_ctc: bool = config["detach_ctc_decoder"]
+        self._zero_infinity: bool = config["ctc_conf.ignore_nan_grad"]
+        self._zero_padding: bool = config["finetune_conf.zero_padding"]
+        specaug = config.get("specaug")
+        self._specaug = (
+            registered("specaug_classes", specaug)(**config["specaug_conf"]) if specaug else None
+        )
+
+    @property
+    def ctc_teaches(self) -> bool:
+        """Whether the CTC loss reaches a trainable weight."""
+
+        def learns(module: torch.nn.Module) -> bool:
+            return any(parameter.requires_grad for parameter in module.parameters())
+
+        model = self._model
+        decoder = learns(model.ctc_decoder) or learns(model.ctc)
+        return self._ctc_weight > 0 and (
+            decoder or (not self._detach_ctc and learns(model.audio_encoder))
+        )
+
+    def __call__(self, batch: Batch, *, training: bool) -> Losses:
+        """Losses of a batch that lies on the model's device.
+
+        Args:
+            batch: Collated with its targets.
+            training: Apply SpecAug, and leave out a CTC loss that teaches nothing. Dropout
+                follows the modules' own modes.
+        """
+        features_BTF = batch.features_BTF.clone()  # the encoder and SpecAug write into it
+        if training and self._specaug is not None:
+            features_BTF, _ = self._specaug(features_BTF, batch.num_frames_B)
+        encoded_BTD, num_frames_B = encode(
+            self._model, features_BTF, batch.num_frames_B, zero_padding=self._zero_padding
+        )
+        logits_NV, labels_N = self._target_logits(batch, encoded_BTD, num_frames_B)
+        ce = F.cross_entropy(logits_NV.float(), labels_N)
+        if training and not self.ctc_teaches:
+            return Losses(ce, ce, None, labels_N.numel())
+        ctc = self._ctc(batch, encoded_BTD, num_frames_B)
+        return Losses(ce + self._ctc_weight * ctc, ce, ctc, labels_N.numel())
+
+    def _target_logits(
+        self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of the target positions alone: the vocabulary's projection is the dear part."""
+        model = self._model
+        embeddings_BLD = embed(model, batch, encoded_BTD, num_frames_B)
+        with llm_autocast(model, embeddings_BLD.device):
+            hidden_BLD = model.llm.model(
+                inputs_embeds=embeddings_BLD, attention_mask=batch.attention_mask_BL
+            ).last_hidden_state
+            labels_BL = batch.labels_BL[:, 1:]
+            predicts_BL = labels_BL != IGNORED_LABEL
+            logits_NV = model.llm.lm_head(hidden_BLD[:, :-1][predicts_BL])
+        return logits_NV, labels_BL[predicts_BL]
+
+    def _ctc(
+        self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
+    ) -> torch.Tensor:
+        log_probs_BTV = ctc_log_probs(
+            self._model, encoded_BTD.detach() if self._detach_ctc else encoded_BTD, num_frames_B
+        )
+        return F.ctc_loss(
+            log_probs_BTV.transpose(0, 1).float(),
+            batch.ctc_labels_BU,
+            num_frames_B,
+            batch.num_ctc_labels_B,
+            blank=self._model.blank_id,
+            reduction="mean",
+            zero_infinity=self._zero_infinity,
+        )
+
+
+def encode(
+    model: Any, features_BTF: torch.Tensor, num_frames_B: torch.Tensor, *, zero_padding: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Encoder output and its lengths; writes into ``features_BTF``."""
+    encoded_BTD, lengths_B = model.encode(features_BTF, num_frames_B)
+    if zero_padding:
+        frame_T = torch.arange(encoded_BTD.shape[1], device=encoded_BTD.device)
+        encoded_BTD = encoded_BTD * (frame_T < lengths_B[:, None])[:, :, None]
+    return encoded_BTD, lengths_B
+
+
+def embed(
+    model: Any, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
+) -> torch.Tensor:
+    """The LLM's input: token embeddings with the adaptor's output in the audio positions."""
+    adapted_BTD, _ = model.audio_adaptor(encoded_BTD, num_frames_B)
+    token_T = torch.arange(adapted_BTD.shape[1], device=adapted_BTD.device)
+    audio_ND = adapted_BTD[token_T < batch.num_audio_tokens_B[:, None]]
+    embeddings_BLD = model.llm.get_input_embeddings()(batch.input_ids_BL)
+    filled_BLD: torch.Tensor = embeddings_BLD.masked_scatter(
+        batch.audio_mask_BL[:, :, None], audio_ND.to(embeddings_BLD.dtype)
+    )
+    return filled_BLD
+
+
+def ctc_log_probs(
+    model: Any, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
+) -> torch.Tensor:
+    decoded_BTD, _ = model.ctc_decoder(encoded_BTD, num_frames_B)
+    log_probs_BTV: torch.Tensor = model.ctc.log_softmax(decoded_BTD)
+    return log_probs_BTV
+
+
+def llm_autocast(model: Any, device: torch.device) -> torch.autocast:
+    """Autocast to ``llm_conf.llm_dtype``, as FunASR's ``forward`` does; nothing for fp32."""
+    dtype = next(model.llm.parameters()).dtype
+    return torch.autocast(device.type, enabled=dtype != torch.float32, dtype=dtype)

@@ -1,0 +1,299 @@
+"""What the checks before training see of the model: weights, trainable counts, and forecasts.
+
+The model is built and its weights are loaded as for training; one step on this machine gives the
+time. Memory is reckoned: weights, gradients, optimizer, and what the backward pass keeps.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conf.effects import load_parameters
+from conf.errors import UserError
+from conf.load import Config
+from conf.rules import Finding, trained
+from trainer import stages
+from trainer.batch import collate, make_example
+from trainer.data_checks import Largest, Survey
+from trainer.losses import Objective
+from trainer.model import COMPONENTS, Nano, build
+
+GB = 1e9
+FLOAT_BYTES, HALF_BYTES = 4, 2
+MAX_TIMED_ON_CPU = 50_000_000
+"""Parameters up to which a step on the CPU is a matter of seconds."""
+SAVED_PER_LAYER = 68
+"""Bytes that a Transformer layer keeps for the backward pass, per position and channel, in float32;
+half of it in 16 bits (Korthikanti et al. 2022, arXiv 2205.05198, section 4.1)."""
+SAVED_PER_SCORE = 10
+"""And per attention score of each head, where scores are stored (the encoder's attention)."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What memory depends on."""
+
+    parameters: Mapping[str, int]
+    trainable: Mapping[str, int]
+    encoder: tuple[int, int, int]
+    """Layers, channels, heads."""
+    llm: tuple[int, int, int]
+    """Layers, channels, vocabulary."""
+    llm_bytes: int
+    ctc_vocabulary: int
+
+
+QWEN3_06B = (28, 1024, 151_936)
+"""Layers, channels and vocabulary of the released model's LLM, Qwen3-0.6B."""
+
+
+def examine(config: Config) -> Built:
+    """Build the model and load its weights; what goes wrong is kept for the check of coverage."""
+    try:
+        nano = build(config)
+    except UserError as error:
+        return Built(config, None, error.problems)
+    try:
+        trainable = stages.apply(nano.model, config)
+    except UserError:
+        trainable = dict.fromkeys(COMPONENTS, 0)
+    return Built(config, nano, (), trainable)
+
+
+class Built:
+    """A built model, or why there is none."""
+
+    def __init__(
+        self,
+        config: Config,
+        nano: Nano | None,
+        problems: tuple[str, ...],
+        trainable: Mapping[str, int] | None = None,
+    ) -> None:
+        self._config = config
+        self._nano = nano
+        self._problems = problems
+        self._trainable = trainable or {}
+
+    def find(self, id: str, survey: Survey | None) -> Finding:
+        """What one of this part's checks finds."""
+        if id == "coverage":
+            return self._coverage()
+        if self._nano is None:
+            return Finding(id, "not run", "", "", "the model could not be built")
+        checks: Mapping[str, Callable[[Nano, Survey | None], Finding]] = {
+            "trainable": self._counts,
+            "memory": self._memory,
+            "disk": self._disk,
+            "time": self._time,
+        }
+        return checks[id](self._nano, survey)
+
+    def _coverage(self) -> Finding:
+        expected = "all weights of every component"
+        if self._nano is None or self._nano.coverage is None:
+            return Finding("coverage", "failed", "init_param", expected, "; ".join(self._problems))
+        coverage = self._nano.coverage
+        found = ", ".join(
+            f"{name} {coverage.loaded[name]}/{number}" for name, number in coverage.expected.items()
+        )
+        if coverage.unused:
+            found += f", {len(coverage.unused)} unused ({coverage.unused[0]})"
+        return Finding(
+            "coverage", "passed", "init_param", expected, f"{found}; SHA-256 {coverage.sha256}"
+        )
+
+    def _counts(self, nano: Nano, _: Survey | None) -> Finding:
+        wanted = {"llm" if part == "lora" else part for part in trained(self._config)}
+        wanted |= {"ctc"} & {"ctc" for part in wanted if part == "ctc_decoder"}
+        learns = {name for name, count in self._trainable.items() if count}
+        found = ", ".join(
+            f"{name} {self._trainable.get(name, 0):,} of {_size(nano.model, name):,}"
+            for name in COMPONENTS
+        )
+        return Finding(
+            "trainable",
+            "passed" if learns == wanted else "failed",
+            "*.freeze",
+            f"{', '.join(name for name in COMPONENTS if name in wanted) or 'nothing'} trains",
+            found,
+        )
+
+    def _memory(self, nano: Nano, survey: Survey | None) -> Finding:
+        largest = survey.largest_batch if survey else self._largest_by_limits()
+        shape = self._shape(nano)
+        need = memory_bytes(shape, largest, self._config)
+        free, place = _free_memory(nano.device)
+        found = f"about {need / GB:.2f} GB of {free / GB:.1f} GB ({place})"
+        if full := self._full_shape():
+            found += f"; at full size about {memory_bytes(full, largest, self._config) / GB:.1f} GB"
+        batch = f"{largest.utterances} utterances of up to {largest.num_frames / 100:.1f} s"
+        return Finding(
+            "memory",
+            "failed" if need > free else "passed",
+            "dataset_conf.batch_size",
+            f"the longest batch ({batch}) fits",
+            found,
+        )
+
+    def _largest_by_limits(self) -> Largest:
+        """Without data: one batch as large as the configuration allows."""
+        conf = self._config["dataset_conf"]
+        size = conf.get("batch_size", 6000)
+        if conf.get("batch_type", "token") == "example":
+            return Largest(size, conf.get("max_source_length", 8000), 50 * size)
+        return Largest(max(1, size // 1000), min(size, 1000), size // 20)
+
+    def _shape(self, nano: Nano) -> Shape:
+        llm = nano.model.llm.config
+        return Shape(
+            parameters={name: _size(nano.model, name) for name in COMPONENTS},
+            trainable=self._trainable,
+            encoder=_encoder_shape(self._config),
+            llm=(llm.num_hidden_layers, llm.hidden_size, llm.vocab_size),
+            llm_bytes=next(nano.model.llm.parameters()).element_size(),
+            ctc_vocabulary=self._config.get("ctc_vocab_size", 60515),
+        )
+
+    def _full_shape(self) -> Shape | None:
+        """The released model in the same stage, where its parameters have been counted."""
+        modules = load_parameters().get(self._config.stage)
+        if not modules or _encoder_shape(self._config)[0] >= 70:
+            return None
+        return Shape(
+            parameters={name: counts.parameters for name, counts in modules.items()},
+            trainable={name: counts.trainable for name, counts in modules.items()},
+            encoder=(70, 512, 4),
+            llm=QWEN3_06B,
+            llm_bytes=HALF_BYTES,
+            ctc_vocabulary=60515,
+        )
+
+    def _disk(self, nano: Nano, _: Survey | None) -> Finding:
+        output_dir = self._config.get("output_dir")
+        if not output_dir:
+            return Finding("disk", "not run", "output_dir", "room", "no --output_dir")
+        size = sum(
+            parameter.nbytes for parameter in nano.model.parameters() if parameter.requires_grad
+        )
+        epochs, keep = (
+            self._config["train_conf.max_epoch"],
+            self._config["train_conf.keep_nbest_models"],
+        )
+        # The kept epochs, the one being written, and the average.
+        need = (min(epochs, keep) + 2) * size
+        place = Path(output_dir).absolute()
+        while not place.exists():
+            place = place.parent
+        free = shutil.disk_usage(place).free
+        return Finding(
+            "disk",
+            "passed" if need < free else "failed",
+            "output_dir",
+            f"room for {min(epochs, keep) + 2} checkpoints of {size / 1e6:,.1f} MB",
+            f"{need / GB:.2f} GB needed, {free / GB:.1f} GB free",
+        )
+
+    def _time(self, nano: Nano, survey: Survey | None) -> Finding:
+        expected = "a forecast"
+        if survey is None:
+            return Finding("time", "not run", "", expected, "no data given")
+        total = sum(_size(nano.model, name) for name in COMPONENTS)
+        if nano.device.type == "cpu" and total > MAX_TIMED_ON_CPU:
+            found = "a step at this size takes half a minute on a CPU: too slow to try"
+            return Finding("time", "warning", "", expected, found)
+        batches = survey.batches_per_epoch
+        try:
+            seconds = step_seconds(nano, self._config, survey)
+        except UserError as error:
+            return Finding("time", "not run", "", expected, error.problems[0])
+        epochs = self._config["train_conf.max_epoch"]
+        hours = seconds * batches * epochs / 3600
+        return Finding(
+            "time",
+            "passed",
+            "",
+            expected,
+            f"{batches:,} batches an epoch at {1000 * seconds:.0f} ms on {nano.device.type}: "
+            f"{epochs} epochs train in {_duration(hours)}, evaluation not counted",
+        )
+
+
+def memory_bytes(shape: Shape, largest: Largest, config: Config) -> float:
+    """Memory of one training step: weights, gradients, Adam's two moments, kept activations."""
+    width = {name: FLOAT_BYTES for name in shape.parameters} | {"llm": shape.llm_bytes}
+    weights = sum(count * width.get(name, 4) for name, count in shape.parameters.items())
+    # A gradient and two moments for each trainable weight.
+    learning = sum(3 * count * width.get(name, 4) for name, count in shape.trainable.items())
+
+    learns = {name for name, count in shape.trainable.items() if count}
+    stacked = config.get("frontend_conf.lfr_n", 6)
+    frames = max(1, largest.num_frames // stacked)
+    positions = largest.utterances * frames
+    kept = 0.0
+    if "audio_encoder" in learns:
+        layers, channels, heads = shape.encoder
+        scores = largest.utterances * heads * frames**2
+        kept += layers * (SAVED_PER_LAYER * positions * channels + SAVED_PER_SCORE * scores)
+    if learns & {"audio_encoder", "audio_adaptor", "llm"}:
+        layers, channels, vocabulary = shape.llm
+        tokens = positions / 8 + largest.text_tokens + 30 * largest.utterances
+        kept += layers * SAVED_PER_LAYER / 4 * shape.llm_bytes * tokens * channels
+        kept += largest.text_tokens * vocabulary * (shape.llm_bytes + 2 * FLOAT_BYTES)
+    if learns & {"ctc_decoder", "ctc"}:
+        kept += 3 * FLOAT_BYTES * positions * shape.ctc_vocabulary
+    return weights + learning + kept
+
+
+def step_seconds(nano: Nano, config: Config, survey: Survey) -> float:
+    """Time of one training step, on a batch of middling size."""
+    plan = survey.sampler.epoch(1)
+    batch = sorted(plan, key=len)[len(plan) // 2]
+    items = survey.utterances["train"]
+    stages.set_training_mode(nano.model)
+    objective = Objective(nano.model, config)
+    seconds = []
+    # The first step pays for what is set up once.
+    for _ in range(2):
+        started_s = time.perf_counter()
+        examples = [make_example(items[index], nano.extractor, nano.codec) for index in batch]
+        loss = objective(collate(examples).to(nano.device), training=True).total
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        if nano.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started_s)
+    nano.model.zero_grad(set_to_none=True)
+    return seconds[-1]
+
+
+def _size(model: Any, component: str) -> int:
+    return sum(parameter.numel() for parameter in getattr(model, component).parameters())
+
+
+def _encoder_shape(config: Config) -> tuple[int, int, int]:
+    conf = config["audio_encoder_conf"]
+    layers = conf.get("num_blocks", 6) + conf.get("tp_blocks", 0)
+    return layers, conf.get("output_size", 256), conf.get("attention_heads", 4)
+
+
+def _free_memory(device: torch.device) -> tuple[float, str]:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return float(free), torch.cuda.get_device_name(device)
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return float(pages), "free on this machine"
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{3600 * hours:.0f} s"
+    return f"{60 * hours:.0f} min" if hours < 1 else f"{hours:.1f} h"

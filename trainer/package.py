@@ -1,0 +1,266 @@
+"""A model directory that stock FunASR loads, from a fine-tune's directory; and proof that it does.
+
+    python -m trainer package --run outputs/my-run --output_dir my-model
+
+The directory is complete: the base's weights with the trained ones in their place, LoRA merged,
+tokenizers, configuration and a card. A fresh process then loads it with ``funasr.AutoModel`` and
+compares the texts of the validation set with those that the fine-tune logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from conf.errors import DataError, UserError, WorkError
+from conf.load import Config, load_config
+from trainer import stages
+from trainer.checkpoint import load_metadata, load_state
+from trainer.manifest import read_data_list
+from trainer.model import build, file_sha256
+from trainer.score import NORMALISATION, cer, total
+from trainer.tracking import read_events
+
+_CARD = "README.md"
+_MARK = "telesweep.json"
+_PATH_KEYS = (
+    "init_param",
+    "output_dir",
+    "train_data_set_list",
+    "valid_data_set_list",
+)
+_MIN_EQUAL_TEXTS = 0.99
+"""Share of texts that must equal the logged ones: batched float sums may tip a near tie."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What stock FunASR made of a packaged model on the validation set."""
+
+    utterances: int
+    equal_texts: int
+    cer: float
+    logged_cer: float
+
+    @property
+    def passed(self) -> bool:
+        return self.equal_texts >= _MIN_EQUAL_TEXTS * self.utterances
+
+    def __str__(self) -> str:
+        return (
+            f"stock FunASR gives {self.equal_texts} of {self.utterances} logged texts, "
+            f"CER {100 * self.cer:.2f} % (logged {100 * self.logged_cer:.2f} %)"
+        )
+
+
+def package(run: Path, output_dir: Path, checkpoint: str | None = None) -> Path:
+    """Writes the model directory of a fine-tune; whole, or not at all.
+
+    Args:
+        run: Directory of a finished ``finetune``.
+        output_dir: Must be new, empty, or an earlier package.
+        checkpoint: Name of the checkpoint; by default the one that the run chose.
+
+    Raises:
+        UserError: The run has no such checkpoint, its base changed, or the place is taken.
+    """
+    _check_place(output_dir)
+    config = run_config(run)
+    name = checkpoint or _chosen_checkpoint(run)
+    weights = run / "checkpoints" / f"{name}.safetensors"
+    metadata = load_metadata(weights)
+    nano = build(config)
+    assert nano.coverage is not None
+    if metadata["base.sha256"] != nano.coverage.sha256:
+        raise DataError(
+            f"{weights}: got a checkpoint of base {metadata['base.sha256'][:12]}, expected one of "
+            f"{nano.coverage.sha256[:12]} ({config.get('init_param') or config.model_dir})"
+        )
+    stages.load_trainable_state(nano.model, load_state(weights))
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with _written_whole(output_dir) as partial:
+        torch.save({"state_dict": merged_state(nano.model)}, partial / "model.pt")
+        write_support_files(config, partial)
+        card = _card(config, name, metadata, file_sha256(partial / "model.pt"))
+        (partial / _CARD).write_text(card, encoding="utf-8")
+        mark = {"checkpoint": name, **metadata, "config.sha256": config.fingerprint()}
+        (partial / _MARK).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
+    return output_dir
+
+
+def run_config(run: Path) -> Config:
+    """The effective configuration that a fine-tune wrote.
+
+    Raises:
+        DataError: ``run`` is no fine-tune's directory.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise DataError(f"{run}: got no config.yaml, expected the directory of a fine-tune")
+    return load_config(path)
+
+
+def merged_state(model: Any) -> dict[str, torch.Tensor]:
+    """Weights with LoRA folded in: W + (alpha / r) B A (Hu et al. 2021, arXiv 2106.09685)."""
+    state: dict[str, torch.Tensor] = {
+        name: value.detach().cpu().clone() for name, value in model.state_dict().items()
+    }
+    for name, module in model.named_modules():
+        if hasattr(module, "lora_A"):
+            update = (module.lora_B @ module.lora_A) * module.scaling
+            state[f"{name}.weight"] += update.detach().cpu().to(state[f"{name}.weight"].dtype)
+    return {name: value for name, value in state.items() if ".lora_" not in name}
+
+
+def write_support_files(config: Config, directory: Path) -> None:
+    """Everything beside the weights: the base's own files, and the new configuration."""
+    source = config.model_dir
+    assert source is not None
+    own = {"model.pt", "config.yaml", _CARD, _MARK}
+    for item in sorted(source.iterdir()):
+        if item.name in own or item.name.startswith("."):
+            continue
+        if item.is_dir():
+            shutil.copytree(item, directory / item.name)
+        else:
+            shutil.copy2(item, directory / item.name)
+    (directory / "config.yaml").write_text(stock_config(config), encoding="utf-8")
+
+
+def stock_config(config: Config) -> str:
+    """The configuration as stock FunASR takes it: no machine's paths, LoRA merged."""
+    values: dict[str, Any] = json.loads(json.dumps(config.values))
+    values.pop("finetune_conf", None)
+    for key in _PATH_KEYS:
+        values[key] = None
+    values["llm_conf"]["use_lora"] = False
+    if "use_lora" in values.get("train_conf", {}):
+        values["train_conf"]["use_lora"] = False
+    values["max_length"] = config["finetune_conf.max_new_tokens"]
+    text: str = yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
+    return text
+
+
+def verify(directory: Path, run: Path) -> Verification:
+    """Loads a packaged model with stock FunASR in a fresh process and decodes the validation set.
+
+    Raises:
+        WorkError: Stock FunASR fails on it, or gives other texts than the fine-tune logged.
+    """
+    command = [sys.executable, "-m", "trainer.package", str(directory), str(run)]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    if finished.returncode != 0:
+        last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
+        raise WorkError(f"{directory}: stock FunASR failed to decode it ({last})")
+    result = Verification(**json.loads(finished.stdout.splitlines()[-1]))
+    if not result.passed:
+        raise WorkError(f"{directory}: {result}")
+    return result
+
+
+def decode_with_stock(directory: Path, run: Path) -> Verification:
+    """Decodes the run's validation set one by one; this process must not have loaded FunASR."""
+    from funasr import AutoModel  # the whole of FunASR, as its users import it
+
+    config = run_config(run)
+    logged = _logged_hypotheses(run)
+    utterances = read_data_list(config["valid_data_set_list"])
+    model = AutoModel(model=str(directory), device="cpu", disable_update=True, ncpu=1)
+    texts = {
+        utterance.key: model.generate(input=str(utterance.source), disable_pbar=True)[0]["text"]
+        for utterance in utterances
+    }
+    return Verification(
+        utterances=len(utterances),
+        equal_texts=sum(texts[key] == line["text"] for key, line in logged.items()),
+        cer=total(cer(line["reference"], texts[key]) for key, line in logged.items()).rate,
+        logged_cer=total(cer(line["reference"], line["text"]) for line in logged.values()).rate,
+    )
+
+
+def _chosen_checkpoint(run: Path) -> str:
+    """The name that the fine-tune tagged last."""
+    tags: dict[str, str] = {}
+    for event in read_events(run):
+        tags |= event.get("tags", {})
+    if "checkpoint" not in tags:
+        raise DataError(f"{run}: got no finished epoch, expected a fine-tune that has trained")
+    return tags["checkpoint"]
+
+
+def _logged_hypotheses(run: Path) -> Mapping[str, Mapping[str, Any]]:
+    path = run / "hypotheses" / "valid.jsonl"
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {line["key"]: line for line in lines}
+
+
+def _check_place(output_dir: Path) -> None:
+    if output_dir.exists() and any(output_dir.iterdir()) and not (output_dir / _MARK).exists():
+        raise UserError(
+            f"--output_dir: got {str(output_dir)!r}, which holds other files; expected a new "
+            "directory, or an earlier package to replace"
+        )
+
+
+@contextlib.contextmanager
+def _written_whole(output_dir: Path) -> Iterator[Path]:
+    """A scratch directory beside ``output_dir`` that takes its place if all goes well."""
+    partial = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        if output_dir.exists():
+            shutil.rmtree(output_dir)
+        os.replace(partial, output_dir)
+    except OSError as error:
+        raise WorkError(f"{output_dir}: could not write the model directory ({error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _card(config: Config, checkpoint: str, metadata: Mapping[str, str], sha256: str) -> str:
+    return f"""# Fun-ASR-Nano, fine-tuned ({config.stage})
+
+| | |
+|---|---|
+| weights (SHA-256) | `{sha256}` |
+| fine-tuned from (SHA-256) | `{metadata["base.sha256"]}` |
+| checkpoint | {checkpoint} |
+| validation CER | {100 * float(metadata["valid/cer"]):.2f} % ({NORMALISATION}) |
+| configuration (SHA-256) | `{config.fingerprint()}` |
+| lr, weight decay, epochs | {config["optim_conf.lr"]:g}, {config["optim_conf.weight_decay"]:g}, \
+{config["train_conf.max_epoch"]} |
+
+```python
+from funasr import AutoModel
+
+model = AutoModel(model="PATH/OF/THIS/DIRECTORY", device="cpu", disable_update=True)
+print(model.generate(input="call.wav")[0]["text"])
+```
+
+The weights are a derivative of the base's and come under its licence.
+"""
+
+
+def _main(directory: str, run: str) -> int:
+    with contextlib.redirect_stdout(io.StringIO()):  # FunASR prints; the result is one line
+        result = decode_with_stock(Path(directory), Path(run))
+    print(json.dumps(vars(result)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

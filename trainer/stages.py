@@ -1,0 +1,86 @@
+"""Which parameters a stage trains: decided by the ``freeze`` keys, held here.
+
+Stock FunASR freezes in the constructor only: its trainer switches the dropout of frozen parts on
+again, puts frozen parameters into the optimizer, and never freezes the CTC output layer. Here a
+frozen part stays in eval mode and outside the optimizer, and ``ctc`` goes with its decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from conf.errors import ConfigError
+from conf.load import Config
+
+_FREEZE_KEYS = {
+    "audio_encoder": "audio_encoder_conf.freeze",
+    "audio_adaptor": "audio_adaptor_conf.freeze",
+    "llm": "llm_conf.freeze",
+    "ctc_decoder": "ctc_decoder_conf.freeze",
+    "ctc": "ctc_decoder_conf.freeze",
+}
+
+
+def apply(model: torch.nn.Module, config: Config) -> dict[str, int]:
+    """Sets ``requires_grad`` everywhere. With LoRA the LLM's own weights stay frozen.
+
+    Returns:
+        Trainable parameters per component.
+
+    Raises:
+        ConfigError: Nothing is left to train.
+    """
+    for component, key in _FREEZE_KEYS.items():
+        getattr(model, component).requires_grad_(not config[key])
+    if config["llm_conf.use_lora"]:
+        trains = not config["llm_conf.lora_conf.freeze_lora"]
+        for name, parameter in model.get_submodule("llm").named_parameters():
+            parameter.requires_grad = trains and ".lora_" in name
+    counts = {
+        component: sum(
+            parameter.numel()
+            for parameter in getattr(model, component).parameters()
+            if parameter.requires_grad
+        )
+        for component in _FREEZE_KEYS
+    }
+    if not any(counts.values()):
+        raise ConfigError("freeze: got every component frozen, expected one that trains")
+    return counts
+
+
+def set_training_mode(model: torch.nn.Module) -> None:
+    """Train mode for the components that learn, eval mode for the others."""
+    model.eval()
+    for component in _FREEZE_KEYS:
+        module = getattr(model, component)
+        if component == "llm" and _has_lora(module):
+            for part in module.modules():
+                if hasattr(part, "lora_A"):
+                    part.train()
+        elif any(parameter.requires_grad for parameter in module.parameters()):
+            module.train()
+
+
+def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that this stage changes, by name, detached copies on the CPU."""
+    return {
+        name: parameter.detach().cpu().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def load_trainable_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Puts weights of :func:`trainable_state` back, in place."""
+    own: dict[str, Any] = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in state.items():
+            own[name].copy_(value)
+
+
+def _has_lora(module: torch.nn.Module) -> bool:
+    return any(".lora_" in name for name, _ in module.named_parameters())

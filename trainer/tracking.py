@@ -1,0 +1,516 @@
+"""Where a fine-tune's numbers go: an event log beside the trial, and from there MLflow.
+
+A fine-tune knows only a `Tracker`. `EventLog` writes what it is told to `events.jsonl` in the
+trial's directory, one JSON object a line. `Store.project` copies such a log into an MLflow run, as
+often as one likes with the same result, so a store that is away for a while, or a driver that was
+killed, costs nothing but a delay. `Store` is also the reading side that `analysis` uses. One
+process writes to MLflow: the command line for a single fine-tune, the driver for a sweep.
+
+    log = EventLog(output_dir)
+    finetune(config, log, on_eval)
+    store = Store.open()
+    run_id = store.ensure_run(kind="train", name="config_8k_telephone")
+    store.project(run_id, output_dir)
+    store.finish(run_id, "FINISHED")
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import copyfile
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from conf.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+EXPERIMENT = "fun-asr-nano-8k-telephone"
+EVENTS = "events.jsonl"
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+_MAX_PARAM_CHARS = 6000  # MLflow's limit for a parameter's value
+_MAX_TAG_CHARS = 5000
+_BATCH = 100  # MLflow takes at most 100 params and 100 tags in one call
+_METRIC_BATCH = 500
+
+
+class Tracker(Protocol):
+    """What a fine-tune may tell the world."""
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Record the effective config, flattened to dotted keys."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Record facts to search by; a tag set again takes the new value."""
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Record numbers at an optimizer update; a metric is recorded once per step."""
+
+    def log_artifact(self, path: Path, name: str | None = None) -> None:
+        """Record a file; `name` as in `hypotheses/valid.jsonl` (default: the file's name)."""
+
+
+class NullTracker:
+    """Tracking that is switched off."""
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Do nothing."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Do nothing."""
+
+    def log_artifact(self, path: Path, name: str | None = None) -> None:
+        """Do nothing."""
+
+
+class EventLog:
+    """A `Tracker` that appends to `events.jsonl` in a directory.
+
+    With `resume`, what an earlier process recorded stays, and a metric that it recorded at some
+    step is not recorded again: a trial that starts anew after a crash leaves one history, not two.
+
+    Args:
+        directory: The trial's directory; created if missing.
+        resume: Keep the events that are already there; without it the log starts empty.
+    """
+
+    def __init__(self, directory: Path, *, resume: bool = False) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / EVENTS
+        if not resume:
+            path.write_bytes(b"")
+        elif path.exists():
+            _cut_torn_line(path)
+        events = read_events(directory)
+        self._recorded = {
+            (key, e["step"]) for e in events if "metrics" in e for key in e["metrics"]
+        }
+        self._params = {key for event in events for key in event.get("params", ())}
+        self._path = path
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Record parameters; one that is already recorded keeps its value, as in MLflow."""
+        new = {key: value for key, value in params.items() if key not in self._params}
+        self._params.update(new)
+        if new:
+            self._append({"params": new})
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Record tags."""
+        self._append({"tags": dict(tags)})
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Record metrics that are not yet recorded at this step."""
+        new = {k: float(v) for k, v in metrics.items() if (k, step) not in self._recorded}
+        self._recorded.update((key, step) for key in new)
+        if new:
+            self._append({"step": step, "metrics": new})
+
+    def log_artifact(self, path: Path, name: str | None = None) -> None:
+        """Record a file that lies under the log's directory."""
+        relative = path.resolve().relative_to(self.directory.resolve())
+        self._append({"artifact": name or path.name, "path": relative.as_posix()})
+
+    def _append(self, event: dict[str, Any]) -> None:
+        # One write call to a file opened for appending: a reader sees whole lines, and a process
+        # killed in between leaves at most one torn line at the end.
+        line = json.dumps({"timestamp_ms": _now_ms(), **event}, ensure_ascii=False)
+        with self._path.open("ab", buffering=0) as file:
+            file.write(line.encode() + b"\n")
+
+
+def read_events(directory: Path) -> list[dict[str, Any]]:
+    """Read a directory's event log in order; a torn last line, or a missing log, is no error."""
+    path = directory / EVENTS
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _cut_torn_line(path: Path) -> None:
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole != len(content):
+        os.truncate(path, whole)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """An MLflow run as recorded: strings for params and tags, the last value of each metric."""
+
+    run_id: str
+    name: str
+    status: str
+    started_ms: int
+    ended_ms: int | None
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class MetricPoint:
+    """One value of a metric; `step` counts optimizer updates."""
+
+    step: int
+    value: float
+    timestamp_ms: int
+
+
+@dataclass
+class _Projected:
+    """What this process has already written of one event log."""
+
+    events: int = 0
+    artifacts: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+
+
+class Store:
+    """The MLflow store: runs found or made by their tags, event logs projected, runs read back.
+
+    All calls name their run; there is no active run. Use one `Store` from one thread.
+    """
+
+    def __init__(
+        self, client: MlflowClient, uri: str, experiment_id: str, inherited: str | None
+    ) -> None:
+        self._client = client
+        self._projected: dict[str, _Projected] = {}
+        self.uri = uri
+        self.experiment_id = experiment_id
+        self.inherited_run_id = inherited
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        experiment: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        create: bool = True,
+    ) -> Store:
+        """Open the store that the environment names, else `mlflow.db` in the working directory.
+
+        Under `mlflow run` the experiment is the one that the inherited run lies in.
+
+        Args:
+            experiment: Name for new runs; default: the environment's, else `EXPERIMENT`.
+            environment: Where to read MLflow's variables; default: this process's environment.
+            create: Make the store and the experiment if they are not there; False for reading.
+
+        Raises:
+            UserError: The store cannot be opened, or the experiment was deleted.
+        """
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        for noisy in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        environment = os.environ if environment is None else environment
+        uri = environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        inherited = environment.get("MLFLOW_RUN_ID") or None
+        database = _database(uri)
+        if not create and database is not None and not database.exists():
+            raise DataError(f"MLflow store {uri}: got no such file, expected a store with runs")
+        try:
+            with _creation_lock(database if create else None):
+                client = MlflowClient(tracking_uri=uri)
+                if not create:
+                    experiment_id = ""
+                elif inherited and experiment is None:
+                    experiment_id = client.get_run(inherited).info.experiment_id
+                else:
+                    experiment_id = _experiment(client, experiment, environment)
+        except (MlflowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"MLflow store {uri}: {reason}") from error
+        return cls(client, uri, experiment_id, inherited)
+
+    # Writing
+
+    def ensure_run(
+        self,
+        *,
+        kind: str,
+        name: str,
+        tags: Mapping[str, str] | None = None,
+        key: str | None = None,
+        parent: str | None = None,
+        started_ms: int | None = None,
+    ) -> str:
+        """Find or create a run and set it running.
+
+        A run with a `key` (tag `trial.key`) is found again by it under the same parent. One without
+        key and parent takes the run inherited from `mlflow run`, if there is one. `started_ms` is
+        for a run that began before it could be written here.
+        """
+        labels = {"kind": kind, **(tags or {})}
+        if key is not None:
+            labels["trial.key"] = key
+        found = self._find_trial(key, parent) if key is not None else None
+        if found is None and key is None and parent is None:
+            found = self.inherited_run_id
+        return self._running(found, name, labels, parent, started_ms)
+
+    def ensure_sweep(self, name: str, sweep_id: str, tags: Mapping[str, str] | None = None) -> str:
+        """Find or create the parent run of a sweep and set it running.
+
+        The first run, under `mlflow run` the inherited one, is the parent. A later inherited run is
+        marked as `kind=resume` with a link to the parent; `mlflow run` closes it.
+        """
+        found = self._search(f"tags.kind = 'sweep' and tags.`sweep.id` = '{sweep_id}'")
+        run_id = found[0].run_id if found else self.inherited_run_id
+        inherited = self.inherited_run_id
+        if inherited and run_id != inherited:
+            self.set_tags(inherited, {"kind": "resume", "sweep": name, "resume.of": str(run_id)})
+        labels = {"kind": "sweep", "sweep": name, "sweep.id": sweep_id, **(tags or {})}
+        return self._running(run_id, name, labels)
+
+    def project(self, run_id: str, directory: Path) -> None:
+        """Copy a directory's event log and artifacts into a run; doing it again changes nothing."""
+        from mlflow.entities import Metric, Param
+
+        done = self._projected.setdefault(run_id, _Projected())
+        events = read_events(directory)
+        if len(events) < done.events:  # the log was started anew
+            done.events = 0
+        new = events[done.events :]
+        params = [Param(k, _text(v)) for e in new for k, v in e.get("params", {}).items()]
+        tags = {key: value for e in new for key, value in e.get("tags", {}).items()}
+        # MLflow drops a point that it already has with this timestamp, step and value.
+        metrics = [
+            Metric(key, value, event["timestamp_ms"], event["step"])
+            for event in new
+            for key, value in event.get("metrics", {}).items()
+        ]
+        for start in range(0, len(params), _BATCH):
+            self._client.log_batch(run_id, params=params[start : start + _BATCH])
+        for start in range(0, len(metrics), _METRIC_BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _METRIC_BATCH])
+        self.set_tags(run_id, tags)
+        done.events = len(events)
+        paths = {e["artifact"]: directory / e["path"] for e in events if "artifact" in e}
+        for name, path in paths.items():
+            if not path.exists():
+                continue
+            stat = path.stat()
+            version = (str(path), stat.st_size, stat.st_mtime_ns)
+            if done.artifacts.get(name) != version:
+                self.log_artifact(run_id, path, name)
+                done.artifacts[name] = version
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags on a run."""
+        from mlflow.entities import RunTag
+
+        entities = [RunTag(key, str(value)[:_MAX_TAG_CHARS]) for key, value in tags.items()]
+        for start in range(0, len(entities), _BATCH):
+            self._client.log_batch(run_id, tags=entities[start : start + _BATCH])
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        """Log metrics directly, where there is no event log (a sweep's own numbers)."""
+        from mlflow.entities import Metric
+
+        entities = [Metric(key, value, _now_ms(), step) for key, value in metrics.items()]
+        self._client.log_batch(run_id, metrics=entities)
+
+    def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
+        """Log parameters directly; a value already logged cannot change."""
+        from mlflow.entities import Param
+
+        entities = [Param(key, _text(value)) for key, value in params.items()]
+        for start in range(0, len(entities), _BATCH):
+            self._client.log_batch(run_id, params=entities[start : start + _BATCH])
+
+    def log_artifact(self, run_id: str, path: Path, name: str | None = None) -> None:
+        """Log a file under a path such as `hypotheses/valid.jsonl` (default: its name)."""
+        folder, _, basename = (name or path.name).rpartition("/")
+        if basename == path.name:
+            self._client.log_artifact(run_id, str(path), folder or None)
+            return
+        with tempfile.TemporaryDirectory() as scratch:  # MLflow keeps a file's own name
+            copy = Path(scratch) / basename
+            copyfile(path, copy)
+            self._client.log_artifact(run_id, str(copy), folder or None)
+
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        """Log a text as an artifact file."""
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "text"
+            path.write_text(text, encoding="utf-8")
+            self.log_artifact(run_id, path, name)
+
+    def finish(self, run_id: str, status: Status, *, ended_ms: int | None = None) -> None:
+        """End a run, at a given time or now; one that already ended so stays as it is."""
+        if self._client.get_run(run_id).info.status != status:
+            self._client.set_terminated(run_id, status=status, end_time=ended_ms)
+
+    # Reading
+
+    def run(self, run_id: str) -> StoredRun:
+        """Read one run."""
+        return _stored(self._client.get_run(run_id))
+
+    def sweep_names(self) -> tuple[str, ...]:
+        """Name all sweeps of the store, the newest first."""
+        found = self._search("tags.kind = 'sweep'", everywhere=True)
+        return tuple(dict.fromkeys(run.tags["sweep"] for run in found if "sweep" in run.tags))
+
+    def sweep_run(self, name: str) -> StoredRun | None:
+        """Read the newest sweep of this name, in whatever experiment it is."""
+        query = f"tags.kind = 'sweep' and tags.sweep = '{_quoted(name)}'"
+        found = self._search(query, everywhere=True)
+        return found[0] if found else None
+
+    def trial_runs(self, name: str) -> tuple[StoredRun, ...]:
+        """Read the trials of the newest sweep of this name in the order of their numbers."""
+        parent = self.sweep_run(name)
+        if parent is None:
+            return ()
+        query = f"tags.kind = 'trial' and tags.`mlflow.parentRunId` = '{parent.run_id}'"
+        found = self._search(query, everywhere=True)
+        return tuple(sorted(found, key=lambda run: int(run.tags.get("trial", "0"))))
+
+    def history(self, run_id: str, metric: str) -> tuple[MetricPoint, ...]:
+        """Read a metric's values in the order of their steps; empty if it was never logged."""
+        history = self._client.get_metric_history(run_id, metric)
+        points = (MetricPoint(m.step, m.value, m.timestamp) for m in history)
+        return tuple(sorted(points, key=lambda point: (point.step, point.timestamp_ms)))
+
+    def download(self, run_id: str, name: str, directory: Path) -> Path:
+        """Copy an artifact such as `hypotheses/valid.jsonl` to the same path under a directory.
+
+        Raises:
+            DataError: The run has no artifact of this name.
+        """
+        from mlflow.exceptions import MlflowException
+
+        # MLflow puts the file itself into the folder that it is given.
+        folder = (directory / name).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return Path(self._client.download_artifacts(run_id, name, str(folder)))
+        except (MlflowException, OSError) as error:
+            raise DataError(f"MLflow run {run_id}: has no artifact {name}") from error
+
+    # Finding
+
+    def _find_trial(self, key: str, parent: str | None) -> str | None:
+        query = f"tags.`trial.key` = '{_quoted(key)}'"
+        if parent is not None:
+            query += f" and tags.`mlflow.parentRunId` = '{parent}'"
+        found = self._search(query)
+        return found[0].run_id if found else None
+
+    def _running(
+        self,
+        run_id: str | None,
+        name: str,
+        labels: Mapping[str, str],
+        parent: str | None = None,
+        started_ms: int | None = None,
+    ) -> str:
+        if run_id is None:
+            tags = {**labels, "mlflow.runName": name}
+            if parent is not None:
+                tags["mlflow.parentRunId"] = parent
+            run = self._client.create_run(self.experiment_id, start_time=started_ms, tags=tags)
+            return str(run.info.run_id)
+        self.set_tags(run_id, labels)
+        self._client.update_run(run_id, status="RUNNING", name=name)
+        return run_id
+
+    def _search(self, query: str, *, everywhere: bool = False) -> tuple[StoredRun, ...]:
+        experiments = [self.experiment_id]
+        if everywhere:
+            experiments = [e.experiment_id for e in self._client.search_experiments()]
+        runs: list[StoredRun] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                experiments, query, order_by=["start_time DESC"], page_token=token
+            )
+            runs += [_stored(run) for run in page]
+            token = page.token
+            if not token:
+                return tuple(runs)
+
+
+def _experiment(client: MlflowClient, name: str | None, environment: Mapping[str, str]) -> str:
+    """Find or create the experiment for new runs."""
+    inherited = environment.get("MLFLOW_EXPERIMENT_ID")
+    if name is None and inherited:
+        return str(client.get_experiment(inherited).experiment_id)
+    name = name or environment.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        local = client.tracking_uri.startswith("sqlite:")
+        location = (Path.cwd() / "mlartifacts").as_uri() if local else None
+        return str(client.create_experiment(name, artifact_location=location))
+    if experiment.lifecycle_stage != "active":
+        raise UserError(f"MLflow experiment {name}: got a deleted one, expected a name in use")
+    return str(experiment.experiment_id)
+
+
+def _database(uri: str) -> Path | None:
+    """The file of a sqlite store."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+@contextmanager
+def _creation_lock(database: Path | None) -> Iterator[None]:
+    """Let one process at a time create a sqlite store: two at once crash in the migration."""
+    if database is None:
+        yield
+        return
+    with database.with_name(database.name + ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _stored(run: Run) -> StoredRun:
+    return StoredRun(
+        run_id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        status=run.info.status,
+        started_ms=run.info.start_time,
+        ended_ms=run.info.end_time,
+        tags=dict(run.data.tags),
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+    )
+
+
+def _quoted(text: str) -> str:
+    """Guard a search: MLflow's filter has no way to write a quote inside quotes."""
+    if "'" in text:
+        raise UserError(f"name: got {text!r}, expected one without quotes")
+    return text
+
+
+def _text(value: object) -> str:
+    """Write a value as our YAML files do (true, null, [1, 2]), within MLflow's limit."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text[:_MAX_PARAM_CHARS]
