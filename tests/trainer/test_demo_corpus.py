@@ -1,0 +1,171 @@
+"""The demonstration's corpus: who speaks what, and that it is made the same twice."""
+
+import json
+import logging
+import random
+import subprocess
+import sys
+from itertools import combinations, islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from conf.errors import DataError, UserError, WorkError
+from trainer.demo import corpus, speech
+from trainer.demo.corpus import BASE_VOICES, CHECKSUM, PARTS, Part, checksum, ensure, make
+from trainer.demo.directory import ctc_pieces, write_llm
+from trainer.demo.sentences import INVENTORY, SPLIT_BUCKETS, draw_sentence, sentences, split_of
+from trainer.manifest import read_data_list, read_headers
+
+SMALL = (
+    Part("some", "valid", ("m7", "f1"), 5, "telephone"),
+    Part("clean", "wideband", ("m7",), 3, "wideband"),
+)
+
+
+@pytest.fixture
+def espeak():
+    pytest.importorskip("espeakng_loader", reason="the extra telesweep[demo] is not installed")
+
+
+@pytest.mark.quick
+def test_splits_take_every_bucket_once():
+    buckets = [bucket for range_ in SPLIT_BUCKETS.values() for bucket in range_]
+    assert sorted(buckets) == list(range(100))
+
+
+@pytest.mark.quick
+def test_sentences_repeat_and_belong_to_their_split():
+    drawn = {split: list(islice(sentences(split, 0), 200)) for split in SPLIT_BUCKETS}
+    assert all(split_of(text) == split for split, texts in drawn.items() for text in texts)
+    assert all(len(set(texts)) == 200 for texts in drawn.values())
+    assert drawn["valid"] == list(islice(sentences("valid", 0), 200))
+    assert drawn["valid"] != list(islice(sentences("valid", 1), 200))
+
+
+@pytest.mark.quick
+def test_sentences_are_diverse_but_of_few_characters():
+    rng = random.Random(0)
+    texts = [draw_sentence(rng) for _ in range(5000)]
+    assert set("".join(texts)) == set(INVENTORY)
+    assert len(INVENTORY) <= 210
+    # Of the pairs of neighbouring characters in new text, most single sentences hold a new one.
+    known = {text[i : i + 3] for text in texts[:1000] for i in range(len(text) - 2)}
+    new = [any(t[i : i + 3] not in known for i in range(len(t) - 2)) for t in texts[4000:]]
+    assert np.mean(new) > 0.5
+
+
+@pytest.mark.quick
+def test_voices_of_train_valid_test_and_base_do_not_overlap():
+    voices = [set(part.voices) for part in PARTS if part.name != "wideband"] + [set(BASE_VOICES)]
+    assert all(not one & other for one, other in combinations(voices, 2))
+    wideband = next(part for part in PARTS if part.name == "wideband")
+    assert set(wideband.voices) == voices[1] | voices[2]
+
+
+@pytest.mark.quick
+def test_tokenizers_have_one_token_per_character_and_cover_ascii(tmp_path):
+    from transformers import AutoTokenizer
+
+    write_llm(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert all(len(tokenizer.encode(character)) == 1 for character in INVENTORY)
+    printable = "".join(map(chr, range(32, 127)))
+    assert tokenizer.decode(tokenizer.encode(printable)) == printable
+    prompt = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+    assert len(tokenizer.encode(prompt)) == 14
+    pieces = set(ctc_pieces())
+    assert all(character.encode() in pieces for character in INVENTORY)
+    assert all(bytes([byte]) in pieces for byte in range(256))
+
+
+@pytest.mark.quick
+def test_small_corpus_is_made_twice_the_same(espeak, tmp_path):
+    made = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        make(tmp_path / name, SMALL)
+        made.append(checksum(tmp_path / name))
+    assert made[0] == made[1]
+    utterances = read_data_list(tmp_path / "one" / "some.jsonl")
+    assert [utterance.speaker for utterance in utterances] == ["m7", "f1", "m7", "f1", "m7"]
+    assert {audio.sample_rate_hz for audio in read_headers(utterances)} == {8000}
+    [first, *_] = read_data_list(tmp_path / "one" / "clean.jsonl")
+    samples, rate_hz = soundfile.read(first.source)
+    assert rate_hz == 16000
+    assert soundfile.info(first.source).subtype == "PCM_16"
+    assert np.abs(samples).max() > 0.1
+
+
+def test_corpus_is_made_once_and_has_the_committed_checksum(espeak, tmp_path, monkeypatch, caplog):
+    directory = tmp_path / "demo"
+    with caplog.at_level(logging.WARNING):
+        ensure(directory)
+    # Only a processor that rounds differently may differ, and then the user is told.
+    assert (checksum(directory) == CHECKSUM) == (not caplog.records)
+    assert not [path for path in tmp_path.iterdir() if path != directory]
+    for part in PARTS:
+        utterances = read_data_list(directory / f"{part.name}.jsonl")
+        assert len(utterances) == part.num_utterances
+        rates = {audio.sample_rate_hz for audio in read_headers(utterances)}
+        assert rates == {16000 if part.name == "wideband" else 8000}
+    monkeypatch.setattr(corpus, "make", pytest.fail)
+    assert ensure(directory) == directory
+
+
+@pytest.mark.quick
+def test_corpus_out_of_date_is_made_anew_and_a_foreign_directory_is_left_alone(
+    espeak, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(corpus, "PARTS", SMALL)
+    directory = ensure(tmp_path / "demo")
+    assert "slightly differently (checksum" in caplog.text
+    stamp = directory / "corpus.json"
+    stamp.write_text(json.dumps({"expected_checksum": "of another version"}))
+    ensure(directory)
+    assert json.loads(stamp.read_text())["expected_checksum"] == CHECKSUM
+
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "call.wav").write_bytes(b"mine")
+    with pytest.raises(DataError, match="holds other files, expected an empty or a new one"):
+        ensure(foreign)
+    assert (foreign / "call.wav").read_bytes() == b"mine"
+
+
+@pytest.mark.quick
+def test_without_espeak_one_line_says_how_to_install_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    assert speech.main() == speech.NOT_INSTALLED
+    hint = capsys.readouterr().err
+
+    def child(*_args, **_kwargs):
+        return subprocess.CompletedProcess([], speech.NOT_INSTALLED, "", hint)
+
+    monkeypatch.setattr(subprocess, "run", child)
+    with pytest.raises(UserError, match=r"pip install 'telesweep\[demo\]'$"):
+        ensure(tmp_path / "demo")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.quick
+def test_a_child_that_fails_is_named_and_nothing_stays_behind(tmp_path, monkeypatch):
+    def child(*_args, **_kwargs):
+        return subprocess.CompletedProcess([], 1, "", "Traceback\nOSError: No space left")
+
+    monkeypatch.setattr(subprocess, "run", child)
+    with pytest.raises(WorkError, match="speech failed: OSError: No space left"):
+        ensure(tmp_path / "demo")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.quick
+def test_nothing_but_the_child_loads_espeak():
+    code = "import sys, trainer.demo.corpus; print('espeakng_loader' in sys.modules)"
+    root = Path(corpus.__file__).parents[2]
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert output.stdout.strip() == "False"
