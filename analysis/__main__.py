@@ -1,0 +1,207 @@
+"""The command line of `python -m analysis`; `--help` shows examples."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.errors import UserError, run_command
+
+if TYPE_CHECKING:
+    from trainer.tracking import Store
+
+EXAMPLES = """examples:
+  python -m analysis compare --sweep demo
+  python -m analysis compare --sweep demo --format csv > comparison.csv
+  python -m analysis export --sweep demo --output_dir exports/demo
+  python -m analysis align
+  python -m analysis align --config my.yaml --base conf/stage1_encoder_adapt.yaml
+  python -m analysis annotate my.yaml
+
+Sweeps are read from MLflow: mlflow.db in the working directory, or MLFLOW_TRACKING_URI."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Say what may be asked."""
+    top = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description="What a sweep showed, its best trial as a config and a model directory, and "
+        "what configurations change.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--sweep", required=True, metavar="NAME", help="the sweep's name")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    compare = commands.add_parser(
+        "compare", parents=[common], help="rank the trials against base and baselines"
+    )
+    compare.add_argument(
+        "--format",
+        choices=("table", "md", "csv", "json", "svg"),
+        default="table",
+        help="table: for the console; csv and json: rates as fractions (default: %(default)s)",
+    )
+
+    export = commands.add_parser(
+        "export", parents=[common], help="write best_config.yaml and a model directory"
+    )
+    export.add_argument(
+        "--output_dir",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="a new or empty directory, or an earlier export (which is replaced)",
+    )
+    export.add_argument(
+        "--no_verify",
+        action="store_true",
+        help="do not decode the validation set with the written model in stock FunASR",
+    )
+
+    align = commands.add_parser(
+        "align", help="make the alignment documents of conf/, or that of one configuration"
+    )
+    align.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 if a document is stale"
+    )
+    align.add_argument(
+        "--config", type=Path, metavar="YAML", help="print what this file changes, instead"
+    )
+    align.add_argument(
+        "--base", type=Path, metavar="YAML", help="compare with this file, not the released model"
+    )
+    align.add_argument(
+        "--language", choices=("en", "zh"), default="en", help="of --config (default: %(default)s)"
+    )
+    align.add_argument(
+        "--allow-unknown", action="store_true", help="let keys through that the schema lacks"
+    )
+    align.add_argument(
+        "--output_dir", type=Path, metavar="DIR", help="of the documents (default: conf/docs)"
+    )
+    align.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    annotate = commands.add_parser(
+        "annotate", help="write [ALIGNED], [MODIFIED], [NEW] behind a file's values"
+    )
+    annotate.add_argument("file", type=Path, metavar="FILE", help="a configuration")
+    annotate.add_argument(
+        "--remove", action="store_true", help="take the marks out again, nothing else"
+    )
+    annotate.add_argument(
+        "--model", type=Path, metavar="DIR", help="compare the architecture with these weights'"
+    )
+    annotate.add_argument(
+        "--allow-unknown", action="store_true", help="let keys through that the schema lacks"
+    )
+    annotate.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return top
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command."""
+    arguments = parser().parse_args(argv)
+    if arguments.command == "compare":
+        return _compare(arguments.sweep, arguments.format)
+    if arguments.command == "align":
+        return _align(arguments)
+    if arguments.command == "annotate":
+        return _annotate(arguments)
+    return _export(arguments.sweep, arguments.output_dir, verify=not arguments.no_verify)
+
+
+def _compare(name: str, form: str) -> int:
+    from analysis.compare import comparison
+
+    facts = comparison(name, _store())
+    if form == "table":
+        from rich.console import Console
+
+        # Into a file or a pipe there is no width to respect: all columns.
+        width = None if sys.stdout.isatty() else 200
+        Console(width=width, highlight=False).print(facts.render_rich())
+    else:
+        texts = {
+            "md": facts.to_markdown,
+            "csv": facts.to_csv,
+            "json": facts.to_json,
+            "svg": facts.to_svg,
+        }
+        sys.stdout.write(texts[form]())
+    return 0
+
+
+def _export(name: str, output_dir: Path, *, verify: bool) -> int:
+    from analysis.export import CONFIG, MODEL, export
+
+    checks = "" if not verify else " and decode the validation set with it"
+    print(f"sweep {name}: build the best trial's model directory{checks} ...", file=sys.stderr)
+    origin = export(name, _store(), output_dir, verify=verify)
+    print(
+        f"trial {origin.trial} ({origin.stage}) of sweep {origin.sweep}, "
+        f"{origin.objective} {100 * origin.value:.2f} %:"
+    )
+    print(f"  config: {output_dir / CONFIG}")
+    print(f"  model:  {output_dir / MODEL} ({origin.verification or 'not verified'})")
+    return 0
+
+
+def _align(arguments: argparse.Namespace) -> int:
+    from analysis.align import DOCS, own_document, stale, write
+    from conf.language import LANGUAGES
+
+    if arguments.config:
+        [language] = [each for each in LANGUAGES if each.code == arguments.language]
+        text = own_document(
+            arguments.config,
+            base=arguments.base,
+            language=language,
+            allow_unknown=arguments.allow_unknown,
+        )
+        sys.stdout.write(text)
+        return 0
+    if arguments.base:
+        raise UserError("--base: got no --config, expected the file to compare with it")
+    directory = arguments.output_dir or DOCS
+    if arguments.check:
+        if lines := stale(directory):
+            print("\n".join(lines), file=sys.stderr)
+            print("mend it with: python -m analysis align", file=sys.stderr)
+            return 1
+        return 0
+    for path in write(directory):
+        print(f"wrote {path}")
+    return 0
+
+
+def _annotate(arguments: argparse.Namespace) -> int:
+    from analysis.annotate import annotate_file, remove_marks
+
+    if arguments.remove:
+        remove_marks(arguments.file)
+        return 0
+    counts = annotate_file(
+        arguments.file, model=arguments.model, allow_unknown=arguments.allow_unknown
+    )
+    print(", ".join(f"{number} {change}" for change, number in sorted(counts.items())))
+    return 0
+
+
+def _store() -> Store:
+    from trainer.tracking import Store
+
+    # Opening makes a missing store; whoever only reads would then find an empty one.
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not Path("mlflow.db").is_file():
+        raise UserError("mlflow.db: not in the working directory, and MLFLOW_TRACKING_URI not set")
+    return Store.open()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -1,0 +1,304 @@
+"""The comparison of a sweep's trials, as facts; `analysis.tables` draws them.
+
+    python -m analysis compare --sweep demo --format md
+
+`compare(record)` is pure: records in, a frozen `Comparison` out. All rates are fractions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from analysis.runs import (
+    DEFAULT_OBJECTIVE,
+    OUTCOMES,
+    RunSource,
+    SweepRecord,
+    TrialRecord,
+    load_sweep,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+LR, WEIGHT_DECAY, EPOCHS = "optim_conf.lr", "optim_conf.weight_decay", "train_conf.max_epoch"
+EDITS = ("substitutions", "deletions", "insertions")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial as the tables show it. `None` means: not measured, or nothing to compare with."""
+
+    trial: int
+    run_id: str
+    stage: str
+    baseline: bool
+    outcome: str
+    reason: str
+    lr: float | None
+    weight_decay: float | None
+    epochs: int | None
+    epochs_run: int | None
+    objective: float | None
+    over_base: float | None
+    """Objective divided by the base's: 0.5 is half the errors."""
+    over_baseline: float | None
+    """Objective divided by that of the stage's default config."""
+    errors: int | None
+    substitutions: int | None
+    deletions: int | None
+    insertions: int | None
+    cer_ctc: float | None
+    wideband_cer: float | None
+    test_cer: float | None
+    critical: tuple[str, ...]
+    duration_s: float | None
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """What the trials of one stage reached."""
+
+    stage: str
+    outcomes: Mapping[str, int]
+    baseline: float | None
+    best: float
+    best_trial: int
+    best_lr: float | None
+    middle: float
+    """Median objective of the stage's trials."""
+    worst: float
+    worst_trial: int
+    worst_lr: float | None
+
+
+@dataclass(frozen=True)
+class LrBand:
+    """The best objective of each stage among the trials whose learning rate lies in [low, high)."""
+
+    low: float
+    high: float
+    best: Mapping[str, float]
+    trials: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that the comparison says. Rows are ranked: completed, pruned, failed, unfinished."""
+
+    sweep: str
+    run_id: str
+    objective: str
+    base: Mapping[str, float]
+    rows: tuple[Row, ...]
+    stages: tuple[StageSummary, ...]
+    bands: tuple[LrBand, ...]
+
+    @property
+    def best(self) -> Row | None:
+        """The completed trial with the lowest objective."""
+        first = self.rows[0] if self.rows else None
+        done = first is not None and first.outcome == "completed" and first.objective is not None
+        return first if done else None
+
+    @property
+    def common_critical(self) -> tuple[str, ...]:
+        """Critical deltas that every trial has: said once under the table, not in every row."""
+        rows = [row.critical for row in self.rows if row.critical]
+        return tuple(k for k in rows[0] if all(k in r for r in rows)) if rows else ()
+
+    @property
+    def answer(self) -> str:
+        """The comparison in one paragraph."""
+        from analysis import tables
+
+        return tables.answer(self)
+
+    def render_rich(self) -> RenderableType:
+        """For the console; a narrow one gets fewer columns and is told which."""
+        from analysis import tables
+
+        return tables.Rendering(self)
+
+    def to_markdown(self) -> str:
+        """For documents and MLflow."""
+        from analysis import tables
+
+        return tables.markdown(self)
+
+    def to_svg(self) -> str:
+        """A picture of the console's table, for a README."""
+        from analysis import tables
+
+        return tables.svg(self)
+
+    def to_csv(self) -> str:
+        """One line a trial, rates as fractions, empty where not measured."""
+        from analysis import tables
+
+        return tables.csv_text(self)
+
+    def to_json(self) -> str:
+        """All the facts, rates as fractions."""
+        from analysis import tables
+
+        return tables.json_text(self)
+
+
+def comparison(name: str, store: RunSource) -> Comparison:
+    """Read sweep `name` from the store and compare its trials."""
+    return compare(load_sweep(name, store))
+
+
+def compare(sweep: SweepRecord) -> Comparison:
+    """Rank a sweep's trials and set them against the base and their stages' default configs."""
+    rows = sorted(_rows(sweep), key=_rank)
+    return Comparison(
+        sweep=sweep.name,
+        run_id=sweep.run_id,
+        objective=sweep.objective,
+        base=dict(sweep.base),
+        rows=tuple(rows),
+        stages=_stages(rows),
+        bands=_bands(rows),
+    )
+
+
+def objective_of(trial: TrialRecord, name: str) -> float | None:
+    """A trial's objective: the chosen checkpoint's, or the best there was if it was cut short.
+
+    The metric `objective` is the valid/cer of that checkpoint; a sweep that lowers another metric
+    is judged by that metric's last value, which is the chosen checkpoint's too.
+    """
+    chosen = trial.metric("objective") if name == DEFAULT_OBJECTIVE else None
+    return trial.metric(name) if chosen is None else chosen
+
+
+def _rank(row: Row) -> tuple[int, float, int]:
+    # A trial without an objective has no place among those that have one: last of its outcome.
+    value = math.inf if row.objective is None else row.objective
+    return OUTCOMES.index(row.outcome), value, row.trial
+
+
+def _rows(sweep: SweepRecord) -> Iterable[Row]:
+    baselines: dict[str, float] = {}
+    for trial in sweep.trials:
+        value = objective_of(trial, sweep.objective)
+        if trial.baseline and trial.outcome == "completed" and value is not None:
+            baselines.setdefault(trial.stage, value)
+    base = sweep.base.get(sweep.objective)
+    for trial in sweep.trials:
+        value = objective_of(trial, sweep.objective)
+        counts = [_whole(trial.metric(f"valid/{what}")) for what in EDITS]
+        known = [count for count in counts if count is not None]
+        yield Row(
+            trial=trial.trial,
+            run_id=trial.run_id,
+            stage=trial.stage,
+            baseline=trial.baseline,
+            outcome=trial.outcome,
+            reason=trial.reason,
+            lr=trial.number(LR),
+            weight_decay=trial.number(WEIGHT_DECAY),
+            epochs=_whole(trial.number(EPOCHS)),
+            epochs_run=_whole(trial.metric("epoch")),
+            objective=value,
+            over_base=_ratio(value, base),
+            over_baseline=_ratio(value, baselines.get(trial.stage)),
+            errors=sum(known) if len(known) == len(counts) else None,
+            substitutions=counts[0],
+            deletions=counts[1],
+            insertions=counts[2],
+            cer_ctc=trial.metric("valid/cer_ctc"),
+            wideband_cer=trial.metric("wideband/cer"),
+            test_cer=trial.metric("test/cer"),
+            critical=trial.critical,
+            duration_s=trial.duration_s,
+        )
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None or math.isinf(value) else round(value)
+
+
+def _ratio(value: float | None, reference: float | None) -> float | None:
+    return value / reference if value is not None and reference else None
+
+
+def _stages(rows: Sequence[Row]) -> tuple[StageSummary, ...]:
+    summaries = []
+    for stage in dict.fromkeys(row.stage for row in rows):
+        of_stage = [row for row in rows if row.stage == stage]
+        scored = [(row.objective, row) for row in of_stage if row.objective is not None]
+        if not scored:
+            continue
+        # The best is one that may be exported; a pruned trial only counts where nothing completed.
+        done = [pair for pair in scored if pair[1].outcome == "completed"] or scored
+        best, best_row = min(done, key=lambda pair: (pair[0], pair[1].trial))
+        worst, worst_row = max(scored, key=lambda pair: (pair[0], pair[1].trial))
+        summaries.append(
+            StageSummary(
+                stage=stage,
+                outcomes=dict(Counter(row.outcome for row in of_stage)),
+                baseline=next(
+                    (v for v, r in done if r.baseline and r.outcome == "completed"), None
+                ),
+                best=best,
+                best_trial=best_row.trial,
+                best_lr=best_row.lr,
+                middle=median(value for value, _ in scored),
+                worst=worst,
+                worst_trial=worst_row.trial,
+                worst_lr=worst_row.lr,
+            )
+        )
+    return tuple(sorted(summaries, key=lambda s: s.best))
+
+
+def _bands(rows: Sequence[Row]) -> tuple[LrBand, ...]:
+    scored = [(r.lr, r.objective, r.stage) for r in rows if r.lr and r.objective is not None]
+    edges = lr_edges([lr for lr, _, _ in scored])
+    bands = []
+    for low, high in zip(edges, edges[1:], strict=False):
+        best: dict[str, float] = {}
+        trials: dict[str, int] = {}
+        for lr, objective, stage in scored:
+            if low <= lr < high:
+                best[stage] = min(objective, best.get(stage, math.inf))
+                trials[stage] = trials.get(stage, 0) + 1
+        if trials:
+            bands.append(LrBand(low=low, high=high, best=best, trials=trials))
+    return tuple(bands)
+
+
+def lr_edges(rates: Sequence[float]) -> list[float]:
+    """Edges of the learning-rate bands: decades over a wide range, thirds of a narrow one.
+
+    Example:
+        >>> lr_edges([2e-5, 5e-3])
+        [1e-05, 0.0001, 0.001, 0.01]
+        >>> lr_edges([5e-5, 1e-4])
+        [5e-05, 6.3e-05, 7.9e-05, 0.00011]
+    """
+    if not rates or min(rates) == max(rates):
+        return []
+    low, high = math.log10(min(rates)), math.log10(max(rates))
+    if high - low > 1.5:
+        return [float(f"1e{n}") for n in range(math.floor(low), math.floor(high) + 2)]
+    inner = [float(f"{10 ** (low + (high - low) * n / 3):.1e}") for n in (1, 2)]
+    return [_two_digits(min(rates), math.floor), *inner, _two_digits(max(rates), _next_above)]
+
+
+def _two_digits(value: float, round_up_or_down: Callable[[float], int]) -> float:
+    exponent = math.floor(math.log10(value)) - 1
+    # The inner round() takes off what binary fractions add: 5e-5 is 50.000000000000007 steps.
+    return float(f"{round_up_or_down(round(value / 10**exponent, 6))}e{exponent}")
+
+
+def _next_above(value: float) -> int:
+    return math.floor(value) + 1

@@ -1,0 +1,142 @@
+"""Typed records of a sweep and its trials, read from MLflow through `trainer.tracking.Store`.
+
+`load_sweep(name, store)` alone talks to a store; everything after it is pure.
+MLflow keeps params and tags as text: this module is the one place that turns them into numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from conf.errors import DataError
+from trainer.tracking import StoredRun
+
+OUTCOMES = ("completed", "pruned", "failed", "killed", "running")
+"""How a trial can stand, in the order in which tables list it."""
+
+DEFAULT_OBJECTIVE = "valid/cer"
+
+
+class RunSource(Protocol):
+    """What is read of a `trainer.tracking.Store`; tests give a fake."""
+
+    def sweep_names(self) -> Sequence[str]:
+        """All sweeps of the store."""
+
+    def sweep_run(self, name: str) -> StoredRun | None:
+        """The parent run of the newest sweep of this name."""
+
+    def trial_runs(self, name: str) -> Sequence[StoredRun]:
+        """The runs of that sweep's trials."""
+
+    def download(self, run_id: str, name: str, directory: Path) -> Path:
+        """Copy an artifact to a directory; DataError if there is none of this name."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial: what it was given, how it ended and what it measured. Rates are fractions."""
+
+    trial: int
+    run_id: str
+    stage: str
+    outcome: str
+    reason: str = ""
+    baseline: bool = False
+    """The stage's default config, which the other trials of that stage are compared with."""
+    directory: Path | None = None
+    critical: tuple[str, ...] = ()
+    """Dotted keys of the critical deltas: what the config changes that matters most."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The last logged value of each metric: for a completed trial that of the chosen checkpoint."""
+    started_ms: int | None = None
+    ended_ms: int | None = None
+
+    def metric(self, name: str) -> float | None:
+        """The last value of a metric, or None where it was never logged or is not finite."""
+        value = self.metrics.get(name)
+        return value if value is not None and math.isfinite(value) else None
+
+    def number(self, key: str) -> float | None:
+        """A param as a number, or None where it is absent or says something else."""
+        try:
+            return float(self.params[key])
+        except (KeyError, ValueError):
+            return None
+
+    @property
+    def duration_s(self) -> float | None:
+        """Wall time of the trial, None while it is under way."""
+        if self.started_ms is None or self.ended_ms is None:
+            return None
+        return max(0, self.ended_ms - self.started_ms) / 1000
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """A sweep: its parent run, what the untrained base scores, and its trials by number."""
+
+    name: str
+    run_id: str
+    status: str
+    objective: str
+    """Name of the metric that the sweep lowers."""
+    base: Mapping[str, float]
+    """The base's own scores by metric name, such as valid/cer, before any training."""
+    trials: tuple[TrialRecord, ...]
+
+
+def load_sweep(name: str, store: RunSource) -> SweepRecord:
+    """Read a sweep and all its trials; of several sweeps of one name, the newest.
+
+    Raises:
+        DataError: The store holds no sweep of that name; the message lists those it holds.
+    """
+    parent = store.sweep_run(name)
+    if parent is None:
+        known = ", ".join(sorted(store.sweep_names())) or "none"
+        raise DataError(f"--sweep: got {name!r}, expected a sweep of this MLflow store ({known})")
+    return SweepRecord(
+        name=name,
+        run_id=parent.run_id,
+        status=parent.status,
+        objective=parent.tags.get("objective", DEFAULT_OBJECTIVE),
+        base={
+            name.removeprefix("base/"): value
+            for name, value in parent.metrics.items()
+            if name.startswith("base/") and math.isfinite(value)
+        },
+        trials=tuple(sorted(map(trial_record, store.trial_runs(name)), key=lambda t: t.trial)),
+    )
+
+
+def trial_record(run: StoredRun) -> TrialRecord:
+    """Turn one child run into a record."""
+    tags = run.tags
+    directory = tags.get("trial.dir")
+    return TrialRecord(
+        trial=int(tags["trial"]),
+        run_id=run.run_id,
+        stage=tags.get("stage", ""),
+        outcome=_outcome(run),
+        reason=" ".join(tags.get("outcome.reason", "").split()),
+        baseline=tags.get("baseline", "") == "true",
+        directory=Path(directory) if directory else None,
+        critical=tuple(k.strip() for k in tags.get("delta.critical", "").split(",") if k.strip()),
+        params=dict(run.params),
+        metrics=dict(run.metrics),
+        started_ms=run.started_ms,
+        ended_ms=run.ended_ms,
+    )
+
+
+def _outcome(run: StoredRun) -> str:
+    """The outcome's tag; without one (under way, or cut off before its verdict) MLflow's status."""
+    by_status = {"FINISHED": "completed", "FAILED": "failed", "KILLED": "killed"}
+    outcome = run.tags.get("outcome") or by_status.get(run.status, "running")
+    return outcome if outcome in OUTCOMES else "failed"

@@ -1,0 +1,416 @@
+"""Draws a `Comparison`: the answer in words, a table for the console, Markdown, CSV and JSON.
+
+Only what a person reads is in percent; CSV and JSON carry fractions, under the names that the
+configs and MLflow use. Column order is part of the format.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from analysis.compare import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
+from analysis.runs import OUTCOMES
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.table import Table
+
+NOTHING = "-"
+
+
+def answer(facts: Comparison) -> str:
+    """The comparison in one paragraph: the best trial, against what, and what moved it."""
+    states = Counter(row.outcome for row in facts.rows)
+    ended = ", ".join(f"{states[o]} {o}" for o in OUTCOMES if states[o])
+    best = facts.best
+    if best is None or best.objective is None:
+        return f"No trial of sweep {facts.sweep} has completed yet ({ended or 'no trials'})."
+    settings = (
+        f"lr {number(best.lr)}, weight decay {number(best.weight_decay)}, {_epochs(best)} epochs"
+    )
+    says = [
+        f"Best of {len(facts.rows)} trial{'s' if len(facts.rows) > 1 else ''} ({ended}): "
+        f"trial {best.trial}, {best.stage}, {settings}."
+    ]
+
+    figure = f"{facts.objective} {rate(best.objective)}"
+    if best.errors is not None and facts.objective == "valid/cer":
+        figure += f" ({best.errors} errors)"
+    base = facts.base.get(facts.objective)
+    if base is None or best.over_base is None:
+        says.append(f"It reaches {figure}; the base was not measured.")
+    elif best.objective == 0:
+        says.append(f"It reaches {figure}; the base has {rate(base)}.")
+    else:
+        says.append(
+            f"It reaches {figure}; the base has {rate(base)}, "
+            f"{1 / best.over_base:.1f} times as much."
+        )
+
+    stage = next((s for s in facts.stages if s.stage == best.stage), None)
+    if best.baseline:
+        says.append(f"It is itself the default config of {best.stage}.")
+    elif stage is None or stage.baseline is None or best.over_baseline is None:
+        says.append(
+            f"The default config of {best.stage} did not complete, so there is no baseline."
+        )
+    else:
+        says.append(
+            f"The default config of {best.stage} has {rate(stage.baseline)}: "
+            f"{change(best.over_baseline)}."
+        )
+    if len(facts.stages) > 1:
+        reach = ", ".join(f"{s.stage} {rate(s.best)}" for s in facts.stages)
+        says.append(f"The best of each stage: {reach}.")
+    if stage is not None and stage.worst > stage.best and stage.worst_lr != stage.best_lr:
+        says.append(
+            f"Within {stage.stage} the trials range from {rate(stage.best)} "
+            f"(lr {number(stage.best_lr)}) to {rate(stage.worst)} (lr {number(stage.worst_lr)})."
+        )
+    if best.test_cer is not None:
+        test_base = facts.base.get("test/cer")
+        against = f" (base {rate(test_base)})" if test_base is not None else ""
+        says.append(
+            f"On the test set, by which no trial was chosen: {rate(best.test_cer)}{against}."
+        )
+    says.append("One run per trial: differences carry no interval.")
+    return " ".join(says)
+
+
+def rate(value: float | None) -> str:
+    """A fraction as a person reads it."""
+    return NOTHING if value is None else f"{100 * value:.2f} %"
+
+
+def change(ratio: float | None) -> str:
+    """A ratio as a relative change: 0.82 is -18.0 %."""
+    return NOTHING if ratio is None else f"{100 * (ratio - 1):+.1f} %"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, in the spelling of the configs: 5e-5, 0.01."""
+    if value is None:
+        return NOTHING
+    if value == 0 or 0.01 <= abs(value) < 1e5:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person reads them: 42 s, 3m05s, 2h10m."""
+    if seconds is None:
+        return NOTHING
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60}m{total % 60:02}s"
+    return f"{total // 3600}h{total % 3600 // 60:02}m"
+
+
+def short_key(key: str) -> str:
+    """A critical key in short: audio_encoder_conf.freeze is encoder.freeze, optim_conf.lr lr."""
+    block, _, leaf = key.rpartition(".")
+    if leaf in ("freeze", "use_lora"):
+        part = (
+            block.split(".")[0]
+            .removesuffix("_conf")
+            .removeprefix("audio_")
+            .removesuffix("_decoder")
+        )
+        return f"{part}.{leaf}"
+    return leaf
+
+
+Grid = tuple[list[str], list[list[str]]]
+"""Headings, and the cells under them."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the trial table: what it is called, what stands in it, and when it is dropped."""
+
+    heading: str
+    cell: Callable[[Row], str]
+    sacrifice: int = 0
+    """0 always stands; otherwise a narrow console drops the highest number first."""
+    left: bool = False
+
+
+def _columns(facts: Comparison) -> list[Column]:
+    common = set(facts.common_critical)
+    columns = [
+        Column("trial", lambda r: str(r.trial)),
+        Column("stage", lambda r: r.stage, left=True),
+        Column(LR, lambda r: number(r.lr)),
+        Column(WEIGHT_DECAY, lambda r: number(r.weight_decay), 3),
+        Column(EPOCHS, _epochs, 2),
+        Column("errors", lambda r: NOTHING if r.errors is None else str(r.errors), 4),
+        Column("objective", lambda r: rate(r.objective)),
+        Column("against base", lambda r: change(r.over_base), 1),
+        Column("against baseline", lambda r: "baseline" if r.baseline else change(r.over_baseline)),
+        Column("valid/cer_ctc", lambda r: rate(r.cer_ctc), 7),
+        Column("wideband/cer", lambda r: rate(r.wideband_cer), 6),
+        Column("test/cer", lambda r: rate(r.test_cer), 5),
+        Column(
+            "critical deltas",
+            lambda r: " ".join(short_key(k) for k in r.critical if k not in common) or NOTHING,
+            8,
+            left=True,
+        ),
+        Column("outcome", lambda r: r.outcome, left=True),
+        Column("time", lambda r: duration(r.duration_s), 1),
+    ]
+    # A column in which nothing stands says nothing: a sweep without a test set has no test column.
+    return [c for c in columns if not c.sacrifice or any(c.cell(r) != NOTHING for r in facts.rows)]
+
+
+def _trial_grid(facts: Comparison, columns: Sequence[Column]) -> Grid:
+    rows = [[column.cell(row) for column in columns] for row in facts.rows]
+    if facts.base:
+        base = {name: rate(value) for name, value in facts.base.items()}
+        base |= {"trial": "base", "objective": rate(facts.base.get(facts.objective))}
+        counts = [facts.base.get(f"valid/{what}") for what in EDITS]
+        if None not in counts:
+            base["errors"] = f"{sum(filter(None, counts)):.0f}"
+        rows.append([base.get(column.heading, "") for column in columns])
+    return [column.heading for column in columns], rows
+
+
+def _epochs(row: Row) -> str:
+    if row.epochs is None:
+        return NOTHING
+    stopped = row.outcome != "completed" and row.epochs_run is not None
+    return f"{row.epochs_run}/{row.epochs}" if stopped else str(row.epochs)
+
+
+def _notes(facts: Comparison) -> list[str]:
+    notes = [
+        f"objective: {facts.objective} of the checkpoint that would be exported (of a trial cut "
+        "short: the best it had); errors: substitutions + deletions + insertions on the validation "
+        "set; against: relative change; base: untrained; baseline: the stage's default config."
+    ]
+    if facts.common_critical:
+        notes.append(f"Critical deltas of every trial: {', '.join(facts.common_critical)}.")
+    notes += [
+        f"Trial {row.trial} {row.outcome}: {row.reason}"
+        for row in facts.rows
+        if row.reason and row.outcome in ("failed", "killed")
+    ]
+    return notes
+
+
+def _stage_grid(facts: Comparison) -> Grid:
+    headings = ["stage", "completed", "baseline", "best", "by trial", "with lr"]
+    headings += ["median", "worst", "with lr"]
+    rows = [
+        [
+            s.stage,
+            f"{s.outcomes.get('completed', 0)} of {sum(s.outcomes.values())}",
+            rate(s.baseline),
+            rate(s.best),
+            str(s.best_trial),
+            number(s.best_lr),
+            rate(s.middle),
+            rate(s.worst),
+            number(s.worst_lr),
+        ]
+        for s in facts.stages
+    ]
+    return headings, rows
+
+
+def _band_grid(facts: Comparison) -> Grid:
+    stages = [s.stage for s in facts.stages]
+    rows = [
+        [
+            f"{number(band.low)} to {number(band.high)}",
+            *(
+                f"{rate(band.best[s])} ({band.trials[s]})" if s in band.best else NOTHING
+                for s in stages
+            ),
+        ]
+        for band in facts.bands
+    ]
+    return [LR, *stages], rows
+
+
+STAGE_TITLE = "What each stage reached"
+BAND_TITLE = "Best objective by learning rate and stage (of how many scored trials)"
+
+
+# Console
+
+
+STYLES = {"completed": "", "pruned": "dim", "failed": "red", "killed": "yellow", "running": "cyan"}
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Decides at drawing time how many columns the console has room for."""
+
+    facts: Comparison
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw; rich calls this."""
+        from rich.text import Text
+
+        facts = self.facts
+        yield Text(facts.answer)
+        if not facts.rows:
+            return
+        columns = _columns(facts)
+        dropped: list[str] = []
+        table = _trial_table(facts, columns)
+        unbounded = options.update(width=1000)
+        while console.measure(table, options=unbounded).maximum > options.max_width:
+            least = max(columns, key=lambda c: c.sacrifice)
+            if not least.sacrifice:
+                break
+            columns.remove(least)
+            dropped.insert(0, least.heading)
+            table = _trial_table(facts, columns)
+        yield Text()
+        yield table
+        for note in _notes(facts):
+            yield Text(note, style="dim")
+        if dropped:
+            yield Text(
+                f"Left out for want of room: {', '.join(dropped)} (all of them: --format md).",
+                style="dim",
+            )
+        for title, grid in ((STAGE_TITLE, _stage_grid(facts)), (BAND_TITLE, _band_grid(facts))):
+            if grid[1]:
+                yield Text()
+                yield Text(title, style="bold")
+                yield _rich_grid(grid)
+
+
+def _trial_table(facts: Comparison, columns: Sequence[Column]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        # Broken before the last dot, or optim_conf.weight_decay would set the column's width.
+        block, dot, leaf = column.heading.rpartition(".")
+        heading = f"{block}\n{dot}{leaf}" if dot else column.heading.replace(" ", "\n")
+        table.add_column(heading, justify="left" if column.left else "right", no_wrap=True)
+    styles = ["bold green" if row is facts.best else STYLES[row.outcome] for row in facts.rows]
+    for cells, style in zip(_trial_grid(facts, columns)[1], [*styles, "italic"], strict=False):
+        table.add_row(*cells, style=style)
+    return table
+
+
+def _rich_grid(grid: Grid) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, heading in enumerate(grid[0]):
+        broken = heading.replace(" ", "\n")
+        table.add_column(broken, justify="left" if index == 0 else "right", no_wrap=True)
+    for cells in grid[1]:
+        table.add_row(*cells)
+    return table
+
+
+# Files
+
+
+def markdown(facts: Comparison) -> str:
+    """The answer, the trials, the stages and the learning rates."""
+    parts = [f"# Sweep {facts.sweep}", facts.answer]
+    if facts.rows:
+        columns = _columns(facts)
+        left = {i for i, column in enumerate(columns) if column.left}
+        parts += ["## Trials", _markdown_grid(_trial_grid(facts, columns), left)]
+        parts.append("\n".join(f"- {note}" for note in _notes(facts)))
+    for title, grid in ((STAGE_TITLE, _stage_grid(facts)), (BAND_TITLE, _band_grid(facts))):
+        if grid[1]:
+            parts += [f"## {title}", _markdown_grid(grid, {0})]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_grid(grid: Grid, left: set[int]) -> str:
+    headings, rows = grid
+    rule = [":--" if i in left else "--:" for i in range(len(headings))]
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [headings, rule, *escaped])
+
+
+FIELDS: Mapping[str, Callable[[Row], object]] = {
+    "trial": lambda r: r.trial,
+    "run_id": lambda r: r.run_id,
+    "stage": lambda r: r.stage,
+    "baseline": lambda r: r.baseline,
+    "outcome": lambda r: r.outcome,
+    "outcome.reason": lambda r: r.reason,
+    LR: lambda r: r.lr,
+    WEIGHT_DECAY: lambda r: r.weight_decay,
+    EPOCHS: lambda r: r.epochs,
+    "epoch": lambda r: r.epochs_run,
+    "objective": lambda r: r.objective,
+    "objective_over_base": lambda r: r.over_base,
+    "objective_over_baseline": lambda r: r.over_baseline,
+    "valid/errors": lambda r: r.errors,
+    "valid/substitutions": lambda r: r.substitutions,
+    "valid/deletions": lambda r: r.deletions,
+    "valid/insertions": lambda r: r.insertions,
+    "valid/cer_ctc": lambda r: r.cer_ctc,
+    "wideband/cer": lambda r: r.wideband_cer,
+    "test/cer": lambda r: r.test_cer,
+    "delta.critical": lambda r: list(r.critical),
+    "duration_s": lambda r: r.duration_s,
+}
+"""A trial in CSV and JSON, in this order."""
+
+
+def csv_text(facts: Comparison) -> str:
+    """One line a trial; lists are joined by blanks, what was not measured is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(FIELDS)
+    for row in facts.rows:
+        writer.writerow(_csv_cell(value(row)) for value in FIELDS.values())
+    return out.getvalue()
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return " ".join(value) if isinstance(value, list) else value
+
+
+def svg(facts: Comparison, width: int = 180) -> str:
+    """The console's table as a picture, without the web fonts that rich would name in it."""
+    from rich.console import Console
+
+    console = Console(record=True, file=io.StringIO(), width=width, highlight=False)
+    console.print(Rendering(facts))
+    picture = console.export_svg(title=f"sweep {facts.sweep}")
+    return re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", picture, flags=re.DOTALL)
+
+
+def json_text(facts: Comparison) -> str:
+    """Every fact of the comparison."""
+    best = facts.best
+    document = {
+        "sweep": facts.sweep,
+        "run_id": facts.run_id,
+        "objective": facts.objective,
+        "answer": facts.answer,
+        "best_trial": None if best is None else best.trial,
+        "base": dict(facts.base),
+        "trials": [{k: value(row) for k, value in FIELDS.items()} for row in facts.rows],
+        "stages": [asdict(stage) for stage in facts.stages],
+        "learning_rates": [asdict(band) for band in facts.bands],
+    }
+    # NaN is not JSON: records turn it into None, and this makes sure.
+    return json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"

@@ -1,0 +1,190 @@
+"""Facts from records, and tables from facts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from analysis.compare import comparison, lr_edges
+from analysis.tables import duration, number, short_key
+from tests.analysis.fakes import stored_trial
+
+pytestmark = pytest.mark.quick
+
+
+def drawn(facts, width):
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    console.print(facts.render_rich())
+    return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
+
+
+def test_rows_are_ranked_by_outcome_and_then_by_objective(demo_store):
+    facts = comparison("demo", demo_store)
+    assert [(row.trial, row.outcome) for row in facts.rows] == [
+        (3, "completed"),
+        (0, "completed"),
+        (1, "completed"),
+        (2, "completed"),
+        (4, "pruned"),
+        (5, "failed"),
+        (6, "killed"),
+        (7, "running"),
+    ]
+
+
+def test_best_row_holds_counts_and_both_comparisons(demo_store):
+    best = comparison("demo", demo_store).best
+    assert (best.substitutions, best.deletions, best.insertions, best.errors) == (60, 15, 5, 80)
+    assert best.objective == 0.08
+    assert best.over_base == pytest.approx(0.08 / 0.72)
+    assert best.over_baseline == pytest.approx(0.08 / 0.12)
+
+
+def test_stage_summary_sets_the_best_against_default_and_worst(demo_store):
+    first, *others = comparison("demo", demo_store).stages
+    assert [stage.stage for stage in others] == ["s1", "s3"]
+    assert (first.stage, first.best_trial, first.worst_trial) == ("8k", 3, 4)
+    assert (first.best, first.baseline, first.middle, first.worst) == (0.08, 0.12, 0.12, 0.6)
+    assert first.outcomes == {"completed": 2, "pruned": 1}
+
+
+@pytest.mark.parametrize("form", ["md", "csv", "json"])
+def test_files_are_as_committed(demo_store, golden, form):
+    facts = comparison("demo", demo_store)
+    text = {"md": facts.to_markdown, "csv": facts.to_csv, "json": facts.to_json}[form]()
+    golden(f"comparison.{form}", text)
+
+
+def test_console_table_is_as_committed(demo_store, golden):
+    golden("comparison.txt", drawn(comparison("demo", demo_store), 200))
+
+
+def test_narrow_console_leaves_out_columns_and_says_so(demo_store):
+    text = drawn(comparison("demo", demo_store), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert "Left out for want of room:" in text
+    assert "1.23e-3" in text
+    assert "8.00 %" in text
+
+
+def test_csv_numbers_are_numbers_and_fractions(demo_store):
+    first = next(csv.DictReader(io.StringIO(comparison("demo", demo_store).to_csv())))
+    assert float(first["objective"]) == 0.08
+    assert float(first["optim_conf.lr"]) == 1.234e-3
+    assert json.loads(comparison("demo", demo_store).to_json())["best_trial"] == 3
+
+
+def test_answer_names_best_base_baseline_and_test(demo_store):
+    answer = comparison("demo", demo_store).answer
+    assert "trial 3, 8k, lr 1.23e-3" in answer
+    assert "valid/cer 8.00 % (80 errors); the base has 72.00 %, 9.0 times as much" in answer
+    assert "default config of 8k has 12.00 %: -33.3 %" in answer
+    assert "test set, by which no trial was chosen: 9.00 % (base 74.00 %)" in answer
+
+
+def test_without_a_completed_trial_there_is_no_best(make_store):
+    facts = comparison("demo", make_store([stored_trial(0, "8k", 1e-3, "failed")]))
+    assert facts.best is None
+    assert facts.answer == "No trial of sweep demo has completed yet (1 failed)."
+    assert "failed" in drawn(facts, 120)
+    assert json.loads(facts.to_json())["best_trial"] is None
+
+
+def test_empty_sweep_renders(make_store):
+    facts = comparison("demo", make_store([]))
+    assert "no trials" in drawn(facts, 80)
+    assert facts.to_markdown().startswith("# Sweep demo")
+    assert len(facts.to_csv().splitlines()) == 1
+
+
+def test_failed_baseline_leaves_nothing_to_compare_with(make_store):
+    trials = [
+        stored_trial(0, "8k", 5e-4, "failed", baseline=True),
+        stored_trial(1, "8k", 1e-3, "completed", (10, 0, 0)),
+    ]
+    facts = comparison("demo", make_store(trials))
+    assert facts.best.over_baseline is None
+    assert "did not complete, so there is no baseline" in facts.answer
+    assert "the base was not measured" in facts.answer
+
+
+def test_another_objective_is_set_against_its_own_base(make_store):
+    metrics = {"objective": 0.08, "valid/cer_ctc": 0.05}
+    trials = [stored_trial(0, "8k", 1e-3, "completed", metrics=metrics)]
+    base = {"base/valid/cer": 0.72, "base/valid/cer_ctc": 0.5}
+    facts = comparison("demo", make_store(trials, base, tags={"objective": "valid/cer_ctc"}))
+    assert facts.best.objective == 0.05
+    assert facts.best.over_base == pytest.approx(0.1)
+
+
+def test_every_learning_rate_is_in_exactly_one_band(demo_store):
+    facts = comparison("demo", demo_store)
+    scored = [row for row in facts.rows if row.objective is not None]
+    assert sum(sum(band.trials.values()) for band in facts.bands) == len(scored)
+
+
+@pytest.mark.parametrize(
+    ("rates", "edges"),
+    [
+        ([], []),
+        ([1e-4, 1e-4], []),
+        ([2e-5, 5e-3], [1e-5, 1e-4, 1e-3, 1e-2]),
+        ([1e-5, 1e-2], [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]),
+        ([5e-5, 1e-4], [5e-5, 6.3e-5, 7.9e-5, 1.1e-4]),
+    ],
+)
+def test_lr_edges(rates, edges):
+    assert lr_edges(rates) == pytest.approx(edges, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(5e-5, "5e-5"), (1.234e-3, "1.23e-3"), (0.01, "0.01"), (0.0, "0"), (1e-3, "1e-3"), (2, "2")],
+)
+def test_number(value, text):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.4, "0 s"), (59.6, "1m00s"), (185, "3m05s"), (7800, "2h10m")],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("key", "short"),
+    [
+        ("audio_encoder_conf.freeze", "encoder.freeze"),
+        ("ctc_decoder_conf.freeze", "ctc.freeze"),
+        ("llm_conf.use_lora", "llm.use_lora"),
+        ("optim_conf.lr", "lr"),
+    ],
+)
+def test_short_key(key, short):
+    assert short_key(key) == short
+
+
+def test_table_path_loads_nothing_heavy():
+    code = (
+        "import sys, analysis.compare, analysis.tables, analysis.__main__\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'funasr', 'optuna', 'transformers', 'numpy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_picture_names_no_host(demo_store):
+    picture = comparison("demo", demo_store).to_svg()
+    assert picture.startswith("<svg")
+    assert "font-face" not in picture
+    assert picture.count("http") == picture.count("http://www.w3.org/2000/svg") == 1

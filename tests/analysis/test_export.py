@@ -1,0 +1,217 @@
+"""The export: what it writes, what it replaces, and what it leaves when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis import export as module
+from analysis.export import best_config, export
+from analysis.runs import load_sweep
+from conf.errors import ConfigError, DataError, UserError, WorkError
+from conf.load import load_config, stage_config_path
+from tests.analysis.fakes import stored_trial
+
+pytestmark = pytest.mark.quick
+
+
+class Packager:
+    """Stands in for `python -m trainer package`, which loads torch."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.returncode = 0
+        self.stderr = ""
+        self.stdout = "wrote it\nstock FunASR gives 9 of 9 logged texts\n"
+        self.files = ("config.yaml", "configuration.json", "model.pt")
+
+    def __call__(self, command, **_):
+        self.commands.append(command)
+        goal = Path(command[command.index("--output_dir") + 1])
+        goal.mkdir()
+        for name in self.files:
+            (goal / name).write_text(name)
+        return subprocess.CompletedProcess(command, self.returncode, self.stdout, self.stderr)
+
+
+@pytest.fixture
+def packager(monkeypatch):
+    packager = Packager()
+    monkeypatch.setattr(module.subprocess, "run", packager)
+    monkeypatch.setattr(module, "_annotated", lambda *_: "optim_conf:\n  lr: 1.0e-3\n")
+    return packager
+
+
+@pytest.fixture
+def store(make_store, tmp_path):
+    """Two completed trials, the second better, and a pruned one that is better still."""
+    trials = []
+    for number, (outcome, errors) in enumerate(
+        [("completed", (120, 0, 0)), ("completed", (80, 0, 0)), ("pruned", (10, 0, 0))]
+    ):
+        directory = tmp_path / f"trial-{number}"
+        directory.mkdir()
+        tags = {"trial.dir": str(directory)}
+        trials.append(stored_trial(number, "8k", 1e-3, outcome, errors, tags=tags))
+    return make_store(trials)
+
+
+def leftovers(directory):
+    return [path for path in directory.iterdir() if path.name.startswith(".")]
+
+
+def test_export_writes_config_model_and_origin(store, packager, tmp_path):
+    goal = tmp_path / "exports" / "demo"
+    export("demo", store, goal)
+    assert sorted(path.name for path in goal.iterdir()) == [
+        "best_config.yaml",
+        "export.json",
+        "model",
+    ]
+    assert json.loads((goal / "export.json").read_text()) == {
+        "sweep": "demo",
+        "sweep_run_id": "parent",
+        "trial": 1,
+        "trial_run_id": "run01",
+        "stage": "8k",
+        "objective": "valid/cer",
+        "value": 0.08,
+        "verification": "stock FunASR gives 9 of 9 logged texts",
+    }
+    [command] = packager.commands
+    assert command[:4] == [sys.executable, "-m", "trainer", "package"]
+    assert command[command.index("--run") + 1] == str(tmp_path / "trial-1")
+    assert "--no_verify" not in command
+    assert leftovers(goal.parent) == []
+
+
+def test_export_twice_replaces_the_first(store, packager, tmp_path):
+    goal = tmp_path / "goal"
+    export("demo", store, goal)
+    (goal / "model" / "stale").write_text("")
+    export("demo", store, goal, verify=False)
+    assert not (goal / "model" / "stale").exists()
+    assert "--no_verify" in packager.commands[1]
+    assert json.loads((goal / "export.json").read_text())["verification"] is None
+    assert leftovers(tmp_path) == []
+
+
+def test_a_directory_with_other_files_is_left_alone(store, packager, tmp_path):
+    goal = tmp_path / "goal"
+    goal.mkdir()
+    (goal / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        export("demo", store, goal)
+    assert [path.name for path in goal.iterdir()] == ["thesis.txt"]
+    assert packager.commands == []
+
+
+def test_a_file_as_goal_is_refused(store, packager, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="expected a directory"):
+        export("demo", store, tmp_path / "file")
+
+
+def test_failed_packaging_keeps_the_earlier_export(store, packager, tmp_path):
+    goal = tmp_path / "goal"
+    export("demo", store, goal)
+    packager.returncode = 1
+    packager.stderr = "loading\ntrainer: u7: got other text\n\n"
+    with pytest.raises(WorkError, match="trial-1: u7: got other text$"):
+        export("demo", store, goal)
+    assert (goal / "model" / "model.pt").exists()
+    assert leftovers(tmp_path) == []
+
+
+def test_what_packaging_blames_on_the_user_is_passed_on(store, packager, tmp_path):
+    packager.returncode = 2
+    packager.stderr = "trainer: valid.jsonl: not found\n"
+    with pytest.raises(DataError, match=r"trial-1: valid\.jsonl: not found$"):
+        export("demo", store, tmp_path / "goal")
+    assert not (tmp_path / "goal").exists()
+
+
+def test_incomplete_model_directory_is_an_error(store, packager, tmp_path):
+    packager.files = ("config.yaml",)
+    with pytest.raises(WorkError, match=r"left out configuration\.json, model\.pt"):
+        export("demo", store, tmp_path / "goal")
+    assert not (tmp_path / "goal").exists()
+    assert leftovers(tmp_path) == []
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(store, packager, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_package", full)
+    with pytest.raises(WorkError, match="No space left on device; nothing was written"):
+        export("demo", store, tmp_path / "goal")
+    assert not (tmp_path / "goal").exists()
+    assert leftovers(tmp_path) == []
+
+
+def test_without_a_completed_trial(make_store, tmp_path):
+    store = make_store([stored_trial(0, "8k", 1e-3, "pruned", (10, 0, 0))])
+    with pytest.raises(DataError, match="got no completed trial among 1"):
+        export("demo", store, tmp_path / "goal")
+    with pytest.raises(DataError, match="no completed trial"):
+        best_config("demo", store)
+
+
+def test_trial_directory_that_is_gone(store, packager, tmp_path):
+    (tmp_path / "trial-1").rmdir()
+    with pytest.raises(DataError, match="sweep demo, trial 1: its directory .* is gone"):
+        export("demo", store, tmp_path / "goal")
+
+
+def test_missing_config_artifact(store):
+    with pytest.raises(DataError, match=r"has no artifact config\.yaml"):
+        best_config("demo", store)
+
+
+@pytest.fixture
+def real_config(tmp_path):
+    """What a fine-tune of config_8k_telephone writes, over a model directory without weights."""
+    model = tmp_path / "base"
+    model.mkdir()
+    shutil.copy(stage_config_path("8k").with_name("pretrained.yaml"), model / "config.yaml")
+    (model / "model.pt").write_bytes(b"")
+    overrides = ["optim_conf.lr=1.5e-3", "finetune_conf.seed=3", f"output_dir={tmp_path}/trial-0"]
+    return load_config(stage_config_path("8k"), init_param=model / "model.pt", overrides=overrides)
+
+
+def test_best_config_is_annotated_and_loads_as_the_same(make_store, real_config, tmp_path):
+    artifacts = {("run00", "config.yaml"): real_config.to_yaml()}
+    trials = [stored_trial(0, "8k", 1.5e-3, "completed", (80, 0, 0))]
+    text = best_config("demo", make_store(trials, artifacts=artifacts))
+    assert text.startswith("# Best trial of sweep demo: trial 0, stage 8k, valid/cer 8.00 %")
+    marks = {line.split("#")[0].strip(): line.split("# ")[-1] for line in text.splitlines()}
+    assert marks["lr: 0.0015"] == "[MODIFIED] pretrained: 5e-6"
+    assert marks["dither: 0.0"] == "[NEW]"
+    assert marks["optim: adamw"] == "[ALIGNED]"
+
+    path = tmp_path / "best_config.yaml"
+    path.write_text(text)
+    again = load_config(path)
+    assert again.fingerprint() == real_config.fingerprint()
+    assert again.stage == "8k"
+    assert again["output_dir"] is None
+
+
+def test_base_that_is_gone_is_told_by_the_trial(make_store, real_config):
+    Path(real_config["init_param"]).unlink()
+    artifacts = {("run00", "config.yaml"): real_config.to_yaml()}
+    trials = [stored_trial(0, "8k", 1.5e-3, "completed", (80, 0, 0))]
+    with pytest.raises(ConfigError, match=r"^sweep demo, trial 0: config\.yaml:\d+: init_param: "):
+        best_config("demo", make_store(trials, artifacts=artifacts))
+
+
+def test_the_first_of_equal_trials_is_the_best(make_store):
+    trials = [stored_trial(n, "8k", 1e-3, "completed", (5, 0, 0)) for n in (3, 1, 2)]
+    trial, value = module.best_trial(load_sweep("demo", make_store(trials)))
+    assert (trial.trial, value) == (1, 0.005)
