@@ -1,0 +1,1 @@
+"""The search: sweep files, trials, Ray Tune as executor, an Optuna study as the record."""

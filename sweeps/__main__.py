@@ -1,0 +1,67 @@
+"""Searches: `python -m sweeps run conf/sweep/demo.yaml`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from conf.errors import run_command
+
+_EXAMPLES = """examples:
+  python -m sweeps run conf/sweep/demo.yaml                     the demonstration
+  python -m sweeps run conf/sweep/demo.yaml --name demo-2       once more, under another name
+  python -m sweeps run conf/sweep/telephone.yaml --name calls --dry-run
+  python -m sweeps run SWEEP.yaml trials=32 optim_conf.lr=1e-4  overrides of the sweep file
+
+The same command again goes on where the sweep stopped; a finished sweep shows its table.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the command line and run the command; returns its exit code."""
+    arguments, overrides = _parser().parse_known_args(argv)
+    # A system that reads people's phone calls asks nobody on the network, unless told to.
+    for name, value in {
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "true",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }.items():
+        os.environ.setdefault(name, value)
+    if arguments.dry_run:
+        from sweeps.dry_run import dry_run
+
+        return dry_run(arguments.sweep, name=arguments.name, overrides=overrides)
+    from sweeps.run import run_sweep
+
+    return run_sweep(arguments.sweep, name=arguments.name, overrides=overrides)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sweeps",
+        description="Searches over fine-tunes: Ray Tune runs trials that Optuna chooses.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="run or resume a sweep",
+        usage="%(prog)s SWEEP.yaml [--name N] [key=value ...] [--dry-run]",
+        epilog="key=value: a key of the sweep file (trials=4) or a training key (for set:)",
+        allow_abbrev=False,
+    )
+    run.add_argument("sweep", type=Path, metavar="SWEEP.yaml", help="the sweep file")
+    run.add_argument("--name", metavar="N", help="name of the sweep (default: the file's)")
+    run.add_argument(
+        "--dry-run", action="store_true", help="print sampled, checked configs and start nothing"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

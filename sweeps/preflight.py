@@ -1,0 +1,115 @@
+"""The checks before a sweep: everything it will read is there and readable, and the machine has
+what a trial asks for. Nothing heavy is imported, nothing is created.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from conf.checks import Part
+from conf.errors import DataError, UserError
+from conf.load import Config
+from sweeps.space import DEMO, Places, SweepFile
+from trainer.check import ChecksFailed, failed, one_line, run_checks
+from trainer.manifest import read_data_list, read_headers
+
+_CONFIG_ALONE: tuple[Part, ...] = ("config",)
+_MODEL_FILES = ("config.yaml", "model.pt")
+
+
+def check_places(sweep: SweepFile, places: Places) -> None:
+    """Check the base's directory and the resources.
+
+    Raises:
+        UserError: All that is wrong, each with the sweep file's line.
+    """
+    problems = []
+    base = Path(sweep.base)
+    missing = [name for name in _MODEL_FILES if not (base / name).is_file()]
+    if not base.is_dir():
+        problems.append(
+            f"{places.where('base')}: base: got {sweep.base!r} (no such directory), "
+            "expected a model directory"
+        )
+    elif missing:
+        problems.append(
+            f"{places.where('base')}: base: got {sweep.base!r} (no {' and no '.join(missing)}), "
+            f"expected a model directory with {' and '.join(_MODEL_FILES)}"
+        )
+    for kind, asked, there in (
+        ("cpu", sweep.resources.cpu, os.cpu_count() or 1),
+        ("gpu", sweep.resources.gpu, num_gpus()),
+    ):
+        if asked > there:
+            key = f"resources.{kind}"
+            problems.append(
+                f"{places.where(key)}: {key}: got {asked:g}, expected at most {there} here"
+            )
+    if problems:
+        raise UserError(problems)
+
+
+def check_configs(sweep: SweepFile, configs: Mapping[str, Config]) -> None:
+    """Run the checks before training on every stage's default config; searched keys may differ.
+
+    Raises:
+        ChecksFailed: One line per failed check, with its stage.
+        ConfigError: `skip_checks` names a check that there is not.
+    """
+    problems = []
+    for stage, config in configs.items():
+        searched = sweep.ranges(stage)
+        results = run_checks(config, skip=sweep.skip_checks, parts=_CONFIG_ALONE, searched=searched)
+        problems += [f"stage {stage}: {one_line(result)}" for result in failed(results)]
+    if problems:
+        raise ChecksFailed("\n".join(problems))
+
+
+def check_data(sweep: SweepFile, places: Places) -> None:
+    """Read every manifest and every audio header that trials will read.
+
+    Raises:
+        DataError: All that is wrong, with manifest and line.
+    """
+    problems: list[str] = []
+    for split, path in sweep.data.splits().items():
+        where = places.where(f"data.{split}")
+        if not Path(path).is_file():
+            problems.append(
+                f"{where}: data.{split}: got {path!r} (no such file), expected a manifest"
+            )
+            continue
+        try:
+            read_headers(read_data_list(path))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+
+
+def makes_demo_corpus(sweep: SweepFile) -> bool:
+    """Whether the data is the demonstration's, which is made on first use."""
+    return sweep.data == DEMO
+
+
+def num_gpus() -> int:
+    """Count the GPUs that trials may use, without importing what would take seconds."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return 0
+    listing = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False).stdout
+    return sum(line.startswith("GPU ") for line in listing.splitlines())
+
+
+def effective_concurrency(sweep: SweepFile) -> int:
+    """How many trials can really run at once; more than the CPUs is the user's choice."""
+    if sweep.resources.gpu == 0:
+        return sweep.concurrency
+    return max(1, min(sweep.concurrency, int(num_gpus() / sweep.resources.gpu)))

@@ -1,0 +1,190 @@
+"""The sweep as MLflow shows it, kept by a thread of the driver from the trials' states and event
+logs.
+
+What is to be in MLflow follows from the study and the trial directories alone, so writing is a
+matter of catching up: after a crash, or when the store was away, the same states are projected
+again. MLflow is imported here in the background, while Ray starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from conf.errors import UserError
+from conf.reading import flatten
+from sweeps.space import SweepFile
+from sweeps.state import SweepDirectory, TrialState, sweep_text
+from trainer.tracking import Status, Store
+
+_LOG = logging.getLogger(__name__)
+
+_STATUS: Mapping[str, Status] = {
+    "completed": "FINISHED",
+    "pruned": "FINISHED",
+    "failed": "FAILED",
+    "killed": "KILLED",
+}
+_RETRY_S = 2.0
+_GIVE_UP_S = 30.0
+
+
+class Projector:
+    """The one writer of a sweep's MLflow runs.
+
+    Args:
+        directory: The sweep's directory.
+        sweep: The sweep.
+        sweep_id: What tells this sweep from an earlier one of the same name.
+        store: The opened store.
+    """
+
+    def __init__(
+        self, directory: SweepDirectory, sweep: SweepFile, sweep_id: str, store: Store
+    ) -> None:
+        self._directory = directory
+        self._sweep = sweep
+        self._sweep_id = sweep_id
+        self._store = store
+        self._parent = ""
+        self._runs: dict[int, str] = {}
+        self._pending: dict[int, TrialState] = {}
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="projector", daemon=True)
+
+    def start(self, states: Iterable[TrialState]) -> None:
+        """Open the parent run, so that it is there from the first moment, and begin to catch up."""
+        self._parent = self._store.ensure_sweep(
+            self._sweep.name,
+            self._sweep_id,
+            {"objective": self._sweep.objective, "sweep.dir": str(self._directory.root)},
+        )
+        try:
+            self._store.log_params(self._parent, flatten(self._sweep.model_dump(mode="json")))
+        except Exception as error:  # a param cannot change: the number of trials may have
+            _LOG.info("parameters of the sweep stay as first logged: %s", error)
+        self._store.log_text(self._parent, sweep_text(self._sweep), "sweep.yaml")
+        done = {
+            run.tags["trial"]: run.tags.get("outcome")
+            for run in self._store.trial_runs(self._sweep.name)
+            if run.status in _STATUS.values()
+        }
+        self.update(s for s in states if done.get(str(s.number)) != s.outcome)
+        self._thread.start()
+
+    def update(self, states: Iterable[TrialState]) -> None:
+        """Take note of trials that have changed; returns at once."""
+        with self._changed:
+            for state in states:
+                self._pending[state.number] = state
+            self._changed.notify()
+
+    def finish_trials(self, states: Iterable[TrialState], *, interrupted: bool) -> bool:
+        """Write what is left, trials still running as killed, and stop the thread.
+
+        Returns:
+            Whether MLflow has everything; False if the store stayed away.
+        """
+        if interrupted:
+            states = [
+                replace(s, outcome="killed", ended_ms=_now_ms()) if s.outcome == "running" else s
+                for s in states
+            ]
+        self.update(states)
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(_GIVE_UP_S if self._pending else None)
+        return not self._pending and not self._thread.is_alive()
+
+    def log_base(self, metrics: Mapping[str, float]) -> None:
+        """Write the base's own scores on the sweep, as `base/valid/cer` and so on."""
+        if metrics:
+            base = {f"base/{name}": value for name, value in metrics.items()}
+            self._store.log_metrics(self._parent, base)
+
+    def log_texts(self, texts: Mapping[str, str]) -> None:
+        """Write artifacts of the sweep."""
+        for name, text in texts.items():
+            self._store.log_text(self._parent, text, name)
+
+    def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        """End the sweep's run."""
+        self._store.finish(self._parent, status)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending or self._closing)
+                if not self._pending:
+                    return
+                batch = dict(self._pending)
+            for number, state in sorted(batch.items()):
+                try:
+                    self._project(state)
+                except Exception as error:
+                    _LOG.warning("MLflow is behind with trial %d: %s", number, error)
+                    time.sleep(_RETRY_S)
+                    continue
+                with self._changed:
+                    if self._pending.get(number) is state:
+                        del self._pending[number]
+
+    def _project(self, state: TrialState) -> None:
+        directory = self._directory.trial(state.number)
+        tags = {
+            "sweep": self._sweep.name,
+            "trial": str(state.number),
+            "stage": state.stage,
+            "baseline": "true" if state.baseline else "false",
+            "trial.dir": str(directory),
+            "outcome": state.outcome,
+        }
+        if state.reason:
+            tags["outcome.reason"] = state.reason
+        run_id = self._runs.get(state.number)
+        if run_id is None:
+            key = f"{self._sweep.name}/{state.number:03d}"
+            run_id = self._runs[state.number] = self._store.ensure_run(
+                kind="trial",
+                name=key,
+                key=key,
+                parent=self._parent,
+                tags=tags,
+                started_ms=state.started_ms or None,
+            )
+        self._store.project(run_id, directory)
+        if state.outcome == "running":
+            return
+        self._store.set_tags(run_id, tags)
+        if state.outcome == "failed":
+            self._log_output(run_id, directory / "trial.log")
+        self._store.finish(run_id, _STATUS[state.outcome], ended_ms=state.ended_ms)
+
+    def _log_output(self, run_id: str, path: Path) -> None:
+        if path.exists():
+            self._store.log_artifact(run_id, path)
+
+
+def open_store(environment: Mapping[str, str]) -> Store:
+    """Open the store that an environment names: under `mlflow run`, where the inherited run lies.
+
+    Raises:
+        UserError: The store cannot be opened.
+    """
+    try:
+        return Store.open(environment=environment)
+    except UserError:
+        raise
+    except Exception as error:  # a server's client raises what it likes
+        raise UserError(f"MLflow store: {error}".splitlines()[0]) from error
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

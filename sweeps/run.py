@@ -1,0 +1,251 @@
+"""One sweep from its file to its table; what `python -m sweeps run` does.
+
+Order: checks; lock; Ray's start, with the base's scores and the MLflow store beside it; study and
+the sweep's run; trials; table and artifacts. Whatever happens, the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from conf.errors import WorkError
+from conf.load import Config
+from sweeps import preflight
+from sweeps.base import BaseScores
+from sweeps.process import Signals, output_to, own_console
+from sweeps.space import DEMO_CORPUS, SweepFile, load_sweep, stage_configs
+from sweeps.state import SweepDirectory, TrialState, sweep_text
+from sweeps.view import Progress, View, make_view
+
+if TYPE_CHECKING:
+    from analysis.compare import Comparison
+    from sweeps.ledger import Ledger
+    from sweeps.trial import Finetune
+    from trainer.tracking import Store
+
+
+def run_sweep(
+    path: Path,
+    *,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    finetune: Finetune | None = None,
+) -> int:
+    """Run, resume or just show a sweep.
+
+    Args:
+        path: The sweep file.
+        name: Takes the place of the file's `name`.
+        overrides: `key=value` over the file.
+        finetune: Training function of the workers; default: the real one.
+
+    Returns:
+        The exit code: 0, or 130/143 after SIGINT/SIGTERM.
+
+    Raises:
+        UserError: Nothing has been created.
+        WorkError: The sweep cannot go on, or no trial completed.
+    """
+    sweep, configs = check(path, name=name, overrides=overrides)
+    directory = SweepDirectory.of(sweep.name)
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        console = stack.enter_context(own_console())
+        stack.enter_context(directory.locked())
+        directory.refuse_changes(sweep)
+        stack.enter_context(output_to(directory.log))
+        try:
+            comparison = _run(directory, sweep, configs, console, signals, finetune)
+        except KeyboardInterrupt:
+            console.print(
+                f"interrupted; the same command goes on (python -m sweeps run {path} ...)",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            return signals.exit_code
+        console.print(comparison.render_rich())
+        _show_next(console, sweep, directory)
+    if comparison.best is None:
+        raise WorkError(f"sweep {sweep.name}: no trial completed; see {directory.root}/trials")
+    return 0
+
+
+def check(
+    path: Path, *, name: str | None = None, overrides: Sequence[str] = ()
+) -> tuple[SweepFile, dict[str, Config]]:
+    """Check everything that can be checked before a sweep; makes nothing but the demo corpus.
+
+    Returns:
+        The sweep, and every stage's default config.
+    """
+    sweep, places = load_sweep(path, name=name, overrides=overrides)
+    preflight.check_places(sweep, places)
+    configs = stage_configs(sweep, places)
+    preflight.check_configs(sweep, configs)
+    if preflight.makes_demo_corpus(sweep):
+        from trainer.demo.corpus import ensure
+
+        ensure(DEMO_CORPUS)
+    preflight.check_data(sweep, places)
+    return sweep, configs
+
+
+def _run(
+    directory: SweepDirectory,
+    sweep: SweepFile,
+    configs: dict[str, Config],
+    console: Console,
+    signals: Signals,
+    finetune: Finetune | None,
+) -> Comparison:
+    """Run what is left to run, with Ray only if something is."""
+    concurrency = preflight.effective_concurrency(sweep)
+    with ThreadPoolExecutor(1) as executor, ExitStack() as engines:
+        # Seconds of imports, beside Ray's; Ray's processes get an environment without MLflow's run.
+        opening = executor.submit(_open_store, dict(os.environ))
+        base = engines.enter_context(BaseScores(directory, sweep))
+        view = engines.enter_context(make_view(console))
+        if not _is_finished(directory, sweep):
+            view.say(f"{directory.root}: starting Ray")
+            from sweeps.tuner import cluster
+
+            engines.enter_context(cluster(sweep, concurrency))
+            signals.take()
+        store = opening.result()
+        directory.create(sweep)
+        run = _Run(directory, sweep, configs, store, view, base, concurrency)
+        try:
+            run.trials(finetune)
+            engines.close()
+            return run.conclude()
+        except BaseException as error:
+            run.stopped(interrupted=isinstance(error, KeyboardInterrupt))
+            raise
+
+
+class _Run:
+    """A sweep under way: study, MLflow and console follow the trials."""
+
+    def __init__(
+        self,
+        directory: SweepDirectory,
+        sweep: SweepFile,
+        configs: dict[str, Config],
+        store: Store,
+        view: View,
+        base: BaseScores,
+        concurrency: int,
+    ) -> None:
+        from sweeps.ledger import Ledger
+        from sweeps.projector import Projector
+
+        self._directory = directory
+        self._sweep = sweep
+        self._store = store
+        self._view = view
+        self._base = base
+        self._concurrency = concurrency
+        self._ledger: Ledger = Ledger(directory, sweep, configs)
+        self._projector = Projector(directory, sweep, self._ledger.sweep_id, store)
+        self._projector.start(self._ledger.states())
+
+    def trials(self, finetune: Finetune | None) -> None:
+        """Run what is left to run."""
+        if self._ledger.finished:
+            return
+        from sweeps.searcher import Aborted
+        from sweeps.tuner import run_trials
+
+        self._view.say("starting trials")
+        try:
+            run_trials(
+                self._directory,
+                self._sweep,
+                self._ledger,
+                self._concurrency,
+                self._on_change,
+                finetune,
+            )
+        except Aborted as aborted:
+            cause = aborted.__cause__
+            raise WorkError(f"sweep {self._sweep.name}: {cause}".splitlines()[0]) from cause
+        if not self._ledger.finished:
+            raise WorkError(
+                f"sweep {self._sweep.name}: Ray Tune ended early; see {self._directory.log}, "
+                "the same command goes on"
+            )
+        self._base.wait()
+        self._directory.drop_ray_files()
+
+    def conclude(self) -> Comparison:
+        """Bring MLflow up to date and put the sweep's documents there."""
+        from analysis.compare import comparison
+        from analysis.export import best_config
+
+        if not self._projector.finish_trials(self._ledger.states(), interrupted=False):
+            log = self._directory.log
+            raise WorkError(f"MLflow is behind: see {log}; the same command mends it")
+        self._projector.log_base(self._base.metrics())
+        compared = comparison(self._sweep.name, self._store)
+        texts = {
+            "comparison.md": compared.to_markdown(),
+            "comparison.csv": compared.to_csv(),
+            "sweep.yaml": sweep_text(self._sweep),
+        }
+        if compared.best is not None:
+            texts["best_config.yaml"] = best_config(self._sweep.name, self._store)
+        for name, text in texts.items():
+            (self._directory.root / name).write_text(text, encoding="utf-8")
+        self._projector.log_texts(texts)
+        self._projector.end("FINISHED" if compared.best is not None else "FAILED")
+        return compared
+
+    def stopped(self, *, interrupted: bool) -> None:
+        """Leave trials resumable, and nothing RUNNING in MLflow."""
+        self._projector.finish_trials(self._ledger.states(), interrupted=True)
+        self._projector.end("KILLED" if interrupted else "FAILED")
+
+    def _on_change(self, state: TrialState) -> None:
+        self._projector.update([state])
+        self._view.update(
+            Progress(
+                trials=self._sweep.trials,
+                concurrency=self._concurrency,
+                objective=self._sweep.objective,
+                base=self._base.metrics().get(self._sweep.objective),
+                states=self._ledger.states(),
+            )
+        )
+
+
+def _is_finished(directory: SweepDirectory, sweep: SweepFile) -> bool:
+    """Whether only the table is left to show."""
+    if not directory.study.exists():
+        return False
+    from sweeps.ledger import count_ended
+
+    return count_ended(directory.study, sweep.name) >= sweep.trials
+
+
+def _open_store(environment: Mapping[str, str]) -> Store:
+    from sweeps.projector import open_store
+
+    return open_store(environment)
+
+
+def _show_next(console: Console, sweep: SweepFile, directory: SweepDirectory) -> None:
+    for line in (
+        f"next: python -m analysis export --sweep {sweep.name} --output_dir exported",
+        f"next: python -m analysis compare --sweep {sweep.name} --format md",
+        "next: mlflow ui --backend-store-uri sqlite:///mlflow.db",
+        f"files: {directory.root}",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

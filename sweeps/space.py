@@ -1,0 +1,469 @@
+"""What a sweep file says, and the search space that it spans.
+
+    sweep = load_sweep(Path("conf/sweep/demo.yaml"), overrides=["trials=4"])
+    choice = suggest(optuna_trial, sweep)   # stage and dotted keys of one trial
+
+The space is define-by-run: the stage is drawn first, then every key of `space:`, then those of
+the stage's own block in `stage_space:`. Everything is checked here or in `stage_configs` before
+anything heavy starts, all mistakes at once, each with its line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from conf.errors import ConfigError
+from conf.load import (
+    STAGES,
+    Config,
+    load_config,
+    nearest_key,
+    parse_overrides,
+    stage_config_path,
+)
+from conf.reading import Document, flatten, parse_value, read_yaml
+from conf.schema import find_key, keys
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+Value = bool | int | float | str | list[Any] | None
+StageName = Literal["8k", "s1", "s2", "s3"]
+
+DEMO_CORPUS = Path("data/demo")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RANGE_KEYS = frozenset({"low", "high", "log", "step", "choices"})
+_GIVEN_BY_THE_SWEEP = {
+    "train_data_set_list": "data.train",
+    "valid_data_set_list": "data.valid",
+    "finetune_conf.test_data_set_list": "data.test",
+    "finetune_conf.wideband_data_set_list": "data.wideband",
+    "finetune_conf.stage": "stages",
+    "init_param": "base",
+    "output_dir": "name",
+    "device": "resources.gpu",
+}
+_BELONGS_TO_THE_WEIGHTS = frozenset({"architecture", "tokenizer"})
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _tuple(kind: Any) -> Any:
+    """A YAML list as a tuple; its items stay strictly typed."""
+    return Annotated[tuple[kind, ...], Field(strict=False)]
+
+
+class Range(_Part):
+    """The values one key may take: `{low, high, log, step}` or `{choices}`."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = None
+    choices: _tuple(Value) | None = None  # type: ignore[valid-type]
+
+    def problem(self) -> str | None:
+        """Say what is wrong with the range by itself, if anything."""
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.log or self.step is not None:
+                return "got choices beside low, high, log or step, expected one or the other"
+            if not self.choices or len({_label(c) for c in self.choices}) < len(self.choices):
+                return f"got choices={list(self.choices)}, expected at least one, each once"
+            return None
+        if self.low is None or self.high is None:
+            return "got a range without ends, expected low and high, or choices"
+        if not self.low < self.high:
+            return f"got low={self.low}, high={self.high}, expected low < high"
+        if self.log and self.low <= 0:
+            return f"got low={self.low} with log: true, expected low > 0"
+        if self.step is not None and (self.log or self.step <= 0):
+            return f"got step={self.step}, expected a positive step and no log: true"
+        return None
+
+    @property
+    def ends(self) -> tuple[Value, ...]:
+        """The values to check a configuration with: both ends, or every choice."""
+        return tuple(self.choices) if self.choices is not None else (self.low, self.high)
+
+    def contains(self, value: Value) -> bool:
+        """Whether the search could draw this value."""
+        if self.choices is not None:
+            return any(_label(value) == _label(choice) for choice in self.choices)
+        if not isinstance(value, int | float) or self.low is None or self.high is None:
+            return False
+        inside = self.low <= value <= self.high
+        if inside and self.step is not None:
+            steps = (value - self.low) / self.step
+            return math.isclose(steps, round(steps), abs_tol=1e-9)
+        return inside
+
+    def draw(self, trial: BaseTrial, name: str, *, whole: bool) -> Value:
+        """Let Optuna choose a value under this name."""
+        if self.choices is not None:
+            by_label = {_label(choice): choice for choice in self.choices}
+            chosen: Value = by_label[trial.suggest_categorical(name, list(by_label))]
+            return chosen
+        assert self.low is not None
+        assert self.high is not None
+        if whole:
+            step = 1 if self.step is None else int(self.step)
+            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log, step=step)
+        return trial.suggest_float(
+            name, float(self.low), float(self.high), log=self.log, step=self.step
+        )
+
+
+def _label(choice: Any) -> Any:
+    """Optuna's categories are plain values; a list stands there as its JSON text."""
+    return json.dumps(choice) if isinstance(choice, list) else choice
+
+
+class Data(_Part):
+    """Data lists: what is trained on, what decides, and what is only reported."""
+
+    train: str
+    valid: str
+    test: str | None = None
+    wideband: str | None = None
+
+    def splits(self) -> dict[str, str]:
+        """The lists that are given, by name."""
+        return {name: path for name, path in self.model_dump().items() if path is not None}
+
+
+DEMO = Data(**{name: str(DEMO_CORPUS / f"{name}.jsonl") for name in Data.model_fields})
+
+
+class Pruning(_Part):
+    """When a weak trial ends early."""
+
+    method: Literal["successive_halving", "none"] = "successive_halving"
+    grace: Annotated[int, Field(ge=1)] = 1
+    """Epochs that every trial gets."""
+    factor: Annotated[int, Field(ge=2)] = 2
+    """One in this many goes on at each rung; rungs lie at grace * factor^k epochs."""
+
+
+class Resources(_Part):
+    """What one trial takes."""
+
+    cpu: Annotated[float, Field(gt=0)] = 1.0
+    gpu: Annotated[float, Field(ge=0)] = 0.0
+
+
+class SweepFile(_Part):
+    """One sweep file, checked."""
+
+    name: str
+    base: str
+    data: Data
+    stages: _tuple(StageName)  # type: ignore[valid-type]
+    set: dict[str, Value] = {}
+    stage_set: dict[StageName, dict[str, Value]] = {}
+    space: dict[str, Range]
+    stage_space: dict[StageName, dict[str, Range]] = {}
+    trials: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
+    objective: Literal["valid/cer", "valid/cer_ctc", "valid/loss"] = "valid/cer"
+    pruning: Pruning = Pruning()
+    resources: Resources = Resources()
+    concurrency: Annotated[int, Field(ge=1)] = 1
+    startup_trials: Annotated[int, Field(ge=0)] = 6
+    skip_checks: tuple[str, ...] = ()
+
+    def fixed(self, stage: str) -> dict[str, Value]:
+        """The overrides that every trial of a stage has, its default config too."""
+        return {**self.set, **self.stage_set.get(stage, {})}  # type: ignore[call-overload]
+
+    def ranges(self, stage: str) -> dict[str, tuple[str, Range]]:
+        """For each key that is searched in a stage: its name in the study, and its range.
+
+        A range of the stage's own has the stage in its name: Optuna knows one range per name.
+        """
+        own: Mapping[str, Range] = self.stage_space.get(stage, {})  # type: ignore[call-overload]
+        common = {key: (key, range_) for key, range_ in self.space.items()}
+        return common | {key: (f"{stage}/{key}", range_) for key, range_ in own.items()}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one trial tries: a stage, and values laid over the stage's default config."""
+
+    stage: str
+    values: Mapping[str, Value]
+
+
+def suggest(trial: BaseTrial, sweep: SweepFile) -> Choice:
+    """Draw the parameters of a trial; asked again, Optuna answers what is stored."""
+    stage = str(trial.suggest_categorical("stage", list(sweep.stages)))
+    values = {
+        key: range_.draw(trial, name, whole=_whole(key))
+        for key, (name, range_) in sweep.ranges(stage).items()
+    }
+    return Choice(stage, values)
+
+
+def baseline_point(sweep: SweepFile, stage: str, config: Config) -> dict[str, Value]:
+    """Name a stage's default config in the study's terms.
+
+    A default value outside its range is left out: the default config is run as it is all the same,
+    and the study must not learn from a value that the search cannot draw.
+    """
+    point: dict[str, Value] = {"stage": stage}
+    for key, (name, range_) in sweep.ranges(stage).items():
+        value = config.get(key, None)
+        if range_.contains(value):
+            point[name] = _label(value)
+    return point
+
+
+def record_baseline(trial: BaseTrial, sweep: SweepFile, point: Mapping[str, Value]) -> Choice:
+    """Store a baseline's parameters with its trial; nothing is laid over its default config."""
+    stage = str(trial.suggest_categorical("stage", list(sweep.stages)))
+    for key, (name, range_) in sweep.ranges(stage).items():
+        if name in point:
+            range_.draw(trial, name, whole=_whole(key))
+    return Choice(stage, {})
+
+
+def _whole(key: str) -> bool:
+    return keys()[key].expected.startswith("a whole number")
+
+
+# Reading
+
+
+def load_sweep(
+    path: Path, *, name: str | None = None, overrides: Sequence[str] = ()
+) -> tuple[SweepFile, Places]:
+    """Read and check a sweep file.
+
+    Args:
+        path: The file.
+        name: Takes the place of the file's `name`.
+        overrides: `key=value`: a key of the sweep file (`trials=4`, `pruning.method=none`), or a
+            training key, which then stands in `set:`.
+
+    Raises:
+        ConfigError: All mistakes, each with its line.
+    """
+    document = read_yaml(path)
+    raw = _flat_blocks(document.values)
+    given: dict[str, Any] = {} if name is None else {"name": name}
+    for override in parse_overrides(list(overrides)):
+        key, _, text = override.partition("=")
+        given[key] = parse_value(text, f"command line: {key}")
+    places = Places(document, _lay_over(raw, given))
+    if raw.get("data") == "demo":
+        raw["data"] = DEMO.model_dump()
+    try:
+        sweep = SweepFile.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, places)) from None
+    if problems := _problems(sweep, places):
+        raise ConfigError(problems)
+    return sweep, places
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a key of a sweep was said, for messages."""
+
+    document: Document
+    on_command_line: frozenset[str]
+
+    def where(self, key: str) -> str:
+        """`FILE:LINE`, or the command line for what was said there."""
+        parts = key.split(".")
+        prefixes = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+        if any(prefix in self.on_command_line for prefix in prefixes):
+            return "command line"
+        return self.document.where(key)
+
+
+def _flat_blocks(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's values with dotted keys in `set`, `space` and their forms for one stage."""
+    raw = dict(values)
+    for block in ("set", "space"):
+        if isinstance(raw.get(block), Mapping):
+            raw[block] = _flat(raw[block], ranges=block == "space")
+    for block in ("stage_set", "stage_space"):
+        if isinstance(raw.get(block), Mapping):
+            raw[block] = {
+                stage: _flat(inner, ranges=block == "stage_space")
+                if isinstance(inner, Mapping)
+                else inner
+                for stage, inner in raw[block].items()
+            }
+    return raw
+
+
+def _lay_over(raw: dict[str, Any], given: Mapping[str, Any]) -> frozenset[str]:
+    """Put the command line's values over the file's; returns the keys that they are then.
+
+    `trials=4` and `pruning.method=none` are keys of a sweep file, `space.optim_conf.lr.low=1e-4` is
+    one end of a range, `optim_conf.lr=1e-4` a training key for the block `set`.
+    """
+    keys_now = set()
+    for key, value in given.items():
+        field, _, inner = key.partition(".")
+        if field not in SweepFile.model_fields:
+            field, inner = "set", key
+        block = raw.get(field)
+        if not inner:
+            raw[field] = value
+        elif not isinstance(block, Mapping):
+            raw[field] = {inner: value}
+        elif field == "space" and inner.rpartition(".")[2] in _RANGE_KEYS:
+            name, _, end = inner.rpartition(".")
+            raw[field] = {**block, name: {**(block.get(name) or {}), end: value}}
+        else:
+            raw[field] = {**block, inner: value}
+        keys_now.add(f"{field}.{inner}" if inner else field)
+    return frozenset(keys_now)
+
+
+def _flat(block: Mapping[str, Any], *, ranges: bool, prefix: str = "") -> dict[str, Any]:
+    """Write `optim_conf: {lr: X}` as `optim_conf.lr: X`; a range is a leaf."""
+    if not ranges:
+        return flatten(block)
+    flat: dict[str, Any] = {}
+    for name, inner in block.items():
+        key = f"{prefix}{name}"
+        leaf = not isinstance(inner, Mapping) or key in keys() or bool(_RANGE_KEYS & set(inner))
+        flat |= {key: inner} if leaf else _flat(inner, ranges=True, prefix=f"{key}.")
+    return flat
+
+
+def _explain(error: ValidationError, places: Places) -> list[str]:
+    """Turn pydantic's findings into our lines, one for each place."""
+    lines: dict[str, str] = {}
+    for detail in error.errors(include_url=False):
+        path = [str(part) for part in detail["loc"]]
+        key = ".".join(part for part in path if part in ".".join(path[:1]) or _is_key(part))
+        where = places.where(key)
+        if detail["type"] == "extra_forbidden":
+            known = _fields_beside(path)
+            near = nearest_key(path[-1], known)
+            hint = f" (nearest: {near})" if near else ""
+            message = f"got an unknown key, expected one of {', '.join(known)}{hint}"
+        elif detail["type"] == "missing":
+            message = "got nothing, expected this key"
+        else:
+            expected = detail["msg"].replace("Input should be ", "").replace("'", "")
+            message = f"got {detail['input']!r}, expected {expected}"
+        lines.setdefault(key, f"{where}: {key}: {message}")
+    # An unknown key first: a misspelt one is often what is missing, too.
+    return sorted(lines.values(), key=lambda line: "unknown key" not in line)
+
+
+def _is_key(part: str) -> bool:
+    """Leave out pydantic's names for the members of a union, such as `list[any]`."""
+    return not re.fullmatch(r"(list|tuple|int|float|bool|str|none|function).*\[?.*\]?", part)
+
+
+def _fields_beside(path: Sequence[str]) -> list[str]:
+    parts: dict[str, type[_Part]] = {
+        "data": Data,
+        "pruning": Pruning,
+        "resources": Resources,
+    }
+    if len(path) > 1:
+        return list(parts.get(path[0], Range).model_fields)
+    return list(SweepFile.model_fields)
+
+
+def _problems(sweep: SweepFile, places: Places) -> list[str]:
+    """Everything about a well-formed sweep file that still makes no sense."""
+    problems: list[str] = []
+
+    def wrong(key: str, message: str) -> None:
+        said = key.removeprefix("set.") if key in places.on_command_line else key
+        problems.append(f"{places.where(key)}: {said}: {message}")
+
+    if not _NAME.fullmatch(sweep.name):
+        wrong("name", f"got {sweep.name!r}, expected letters, digits, '.', '_' or '-'")
+    stages = list(sweep.stages)
+    if not stages or len(set(stages)) < len(stages):
+        wrong("stages", f"got {stages}, expected at least one of {', '.join(STAGES)}, each once")
+    if sweep.trials < len(stages):
+        wrong(
+            "trials", f"got {sweep.trials}, expected at least one for each of {len(stages)} stages"
+        )
+    if not sweep.space and not sweep.stage_space:
+        wrong("space", "got an empty space, expected at least one key with its range")
+    blocks: list[tuple[str, Mapping[str, Any]]] = [("set", sweep.set), ("space", sweep.space)]
+    blocks += [(f"stage_set.{stage}", inner) for stage, inner in sweep.stage_set.items()]
+    blocks += [(f"stage_space.{stage}", inner) for stage, inner in sweep.stage_space.items()]
+    for block, inner in blocks:
+        for key, value in inner.items():
+            if message := _key_problem(key) or (
+                value.problem() if isinstance(value, Range) else None
+            ):
+                wrong(f"{block}.{key}", message)
+    for block in ("stage_set", "stage_space"):
+        for stage in getattr(sweep, block):
+            if stage not in stages:
+                wrong(f"{block}.{stage}", f"got a stage that is not in stages {stages}")
+    return problems
+
+
+def _key_problem(key: str) -> str | None:
+    """Say why a key can be neither set nor searched by a sweep, if so."""
+    if key in _GIVEN_BY_THE_SWEEP:
+        return f"got a key that the sweep sets itself, expected it as {_GIVEN_BY_THE_SWEEP[key]}"
+    known = find_key(key)
+    if known is None:
+        near = nearest_key(key)
+        hint = f" (nearest: {near})" if near else ""
+        return f"got an unknown key, expected a known one{hint}"
+    if known.role in _BELONGS_TO_THE_WEIGHTS:
+        return "got a key that belongs to the weights, expected one of training"
+    return None
+
+
+def stage_configs(sweep: SweepFile, places: Places) -> dict[str, Config]:
+    """Build every stage's default config, and try the ends of every range on it.
+
+    Returns:
+        The baselines: per stage its config file with the fixed overrides.
+
+    Raises:
+        ConfigError: All values that the schema refuses, each with its line in the sweep file.
+    """
+    configs: dict[str, Config] = {}
+    problems: dict[str, None] = {}  # in order, each once: most are the same for all stages
+    for stage in sweep.stages:
+        own = sweep.stage_set.get(stage, {})
+        fixed = [(f"set.{key}", key, value) for key, value in sweep.set.items() if key not in own]
+        fixed += [(f"stage_set.{stage}.{key}", key, value) for key, value in own.items()]
+        layers = [(places.where(place), {key: value}) for place, key, value in fixed]
+        try:
+            config = load_config(
+                stage_config_path(stage), init_param=Path(sweep.base) / "model.pt", layers=layers
+            )
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
+            continue
+        configs[stage] = config
+        for key, (name, range_) in sweep.ranges(stage).items():
+            block = f"stage_space.{stage}" if name != key else "space"
+            for value in range_.ends:
+                number = float(value) if isinstance(value, int) and not _whole(key) else value
+                try:
+                    config.replace({key: number}, places.where(f"{block}.{key}"))
+                except ConfigError as error:
+                    problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise ConfigError(problems)
+    return configs

@@ -1,0 +1,206 @@
+"""A sweep's directory, and what is known of its trials.
+
+outputs/sweeps/NAME/
+    sweep.yaml     the sweep as it is run: file, name and overrides
+    study.db       the Optuna study, the one durable record
+    trials/007/    trial.json (what it tries), event log, config, hypotheses, checkpoints, trial.log
+    base/          the base's own scores
+    sweep.log      what Ray, Optuna and MLflow had to say
+    lock           who runs it
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from conf.errors import ConfigError, UserError
+from conf.reading import flatten
+from conf.writing import to_yaml
+from sweeps.space import SweepFile, load_sweep
+
+SWEEPS = Path("outputs/sweeps")
+
+Outcome = Literal["running", "completed", "pruned", "failed", "killed"]
+FINAL = frozenset({"completed", "pruned", "failed"})
+
+_MAY_CHANGE = ("trials", "concurrency", "resources")
+"""What another start of the same sweep may change: it does not change what a trial means."""
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """What is known of one trial at a moment; `values` are those of the searched keys."""
+
+    number: int
+    stage: str
+    baseline: bool
+    epochs: int
+    values: Mapping[str, Any]
+    curve: Mapping[int, float] = field(default_factory=dict)
+    outcome: Outcome = "running"
+    reason: str = ""
+    objective: float | None = None
+    started_ms: int = 0
+    ended_ms: int | None = None
+
+    @property
+    def epoch(self) -> int | None:
+        """The last epoch that was evaluated; None while data and weights are being loaded."""
+        return max(self.curve, default=None)
+
+    @property
+    def best(self) -> float | None:
+        """The objective, or until it is known the best value after an epoch of training."""
+        trained = [value for epoch, value in self.curve.items() if epoch > 0]
+        return self.objective if self.objective is not None else min(trained, default=None)
+
+
+@dataclass(frozen=True)
+class SweepDirectory:
+    """The places of one sweep; nothing is made before `create`."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, name: str) -> SweepDirectory:
+        """The directory of a sweep in the working directory."""
+        return cls(Path.cwd() / SWEEPS / name)
+
+    @property
+    def study(self) -> Path:
+        """The Optuna study's sqlite file."""
+        return self.root / "study.db"
+
+    @property
+    def sweep_yaml(self) -> Path:
+        """The sweep as it is run."""
+        return self.root / "sweep.yaml"
+
+    @property
+    def log(self) -> Path:
+        """Everything that does not belong on the console."""
+        return self.root / "sweep.log"
+
+    @property
+    def base(self) -> Path:
+        """Output of the base's evaluation."""
+        return self.root / "base"
+
+    @property
+    def ray(self) -> Path:
+        """Ray Tune's own files, of no use after the run."""
+        return self.root / "ray"
+
+    def trial(self, number: int) -> Path:
+        """A trial's directory."""
+        return self.root / "trials" / f"{number:03d}"
+
+    def refuse_changes(self, sweep: SweepFile) -> None:
+        """Check that the directory, if there is one, belongs to the same sweep.
+
+        Raises:
+            ConfigError: It holds a sweep that differs in more than trials, concurrency and
+                resources; the message says in what.
+        """
+        if self.sweep_yaml.exists():
+            stored, _ = load_sweep(self.sweep_yaml)
+            _refuse_changes(sweep, stored, self.root)
+
+    def create(self, sweep: SweepFile) -> None:
+        """Make the directory that of this sweep."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.sweep_yaml, sweep_text(sweep))
+
+    def base_metrics(self) -> dict[str, float]:
+        """The base's scores as metrics such as `valid/cer`; empty until they are there."""
+        path = self.base / "scores.json"
+        if not path.exists():
+            return {}
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            f"{split}/{name}": float(value)
+            for split, values in scores.items()
+            for name, value in values.items()
+            if isinstance(value, int | float)
+        }
+
+    def write_trial(self, state: TrialState, overrides: Mapping[str, Any]) -> None:
+        """Tell the worker what a trial tries."""
+        directory = self.trial(state.number)
+        directory.mkdir(parents=True, exist_ok=True)
+        work = {
+            "number": state.number,
+            "stage": state.stage,
+            "baseline": state.baseline,
+            "overrides": dict(overrides),
+        }
+        write_atomically(directory / "trial.json", json.dumps(work, indent=2) + "\n")
+
+    def drop_ray_files(self) -> None:
+        """Delete what Ray Tune wrote for itself."""
+        shutil.rmtree(self.ray, ignore_errors=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the sweep for this process; a directory that no sweep came of is removed again.
+
+        Raises:
+            UserError: Another process runs it; the message names its pid and since when.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip() or "another process"
+                raise UserError(f"{self.root}: this sweep is being run by {holder}") from None
+            lock.truncate(0)
+            lock.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            lock.flush()
+            try:
+                yield
+            finally:
+                if not self.sweep_yaml.exists():
+                    shutil.rmtree(self.root, ignore_errors=True)
+
+
+def sweep_text(sweep: SweepFile) -> str:
+    """A sweep as YAML that reads back as the same sweep."""
+    return to_yaml(_plain(sweep.model_dump(exclude_unset=True)))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old or the new one, never half."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _refuse_changes(sweep: SweepFile, stored: SweepFile, root: Path) -> None:
+    new, old = (flatten(_plain(s.model_dump(exclude=set(_MAY_CHANGE)))) for s in (sweep, stored))
+    problems = [
+        f"{key}: got {new.get(key, 'nothing')}, expected {old.get(key, 'nothing')} as in {root}; "
+        "give the changed sweep another --name"
+        for key in dict.fromkeys([*old, *new])
+        if new.get(key) != old.get(key)
+    ]
+    if problems:
+        raise ConfigError(problems)

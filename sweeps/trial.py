@@ -1,0 +1,155 @@
+"""The seam between search and training: a trial's parameters become a checked config, the config
+a fine-tune, and its evaluations reports. No Ray, no Optuna, no MLflow: everything a trial needs
+lies in its sweep's directory, and what it has to say goes to `report`.
+
+    run_trial(Path("outputs/sweeps/demo"), 7, print)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from conf.errors import UserError, WorkError
+from conf.load import Config, load_config, stage_config_path
+from sweeps.space import SweepFile, load_sweep
+from sweeps.state import SweepDirectory
+from trainer.tracking import EventLog, Tracker
+
+if TYPE_CHECKING:
+    from trainer.run import Evaluation, FinetuneResult
+
+Finetune = Callable[["Config", "Tracker", "Callable[[Evaluation], None]"], "FinetuneResult"]
+Report = Callable[[dict[str, Any]], None]
+"""Takes the number of an epoch with its value, or the trial's outcome; may not return (pruned)."""
+
+_REASON_CHARS = 500
+
+
+@dataclass(frozen=True)
+class Work:
+    """What `trial.json` says."""
+
+    number: int
+    stage: str
+    baseline: bool
+    overrides: Mapping[str, Any]
+
+
+def run_trial(root: Path, number: int, report: Report, finetune: Finetune | None = None) -> None:
+    """Train one trial of a sweep and report each epoch, then the outcome.
+
+    An exception is a result: the trial has failed, with one line as the reason and the traceback in
+    `trial.log`. Only the death of this process is left for others to notice.
+
+    Args:
+        root: The sweep's directory.
+        number: The trial.
+        report: Gets `{"epoch", "value", "finished"}` after each evaluation (epoch 0 is before
+            training), at the end `{"outcome": "completed", "objective", "checkpoint"}` or
+            `{"outcome": "failed", "reason"}`.
+        finetune: The training function; default `trainer.run.finetune`.
+    """
+    directory = SweepDirectory(root)
+    trial_directory = directory.trial(number)
+    with _alone(trial_directory), (trial_directory / "trial.log").open("a") as log, _output_to(log):
+        try:
+            sweep, _ = load_sweep(directory.sweep_yaml)
+            work = Work(**json.loads((trial_directory / "trial.json").read_text()))
+            config = trial_config(sweep, work, trial_directory)
+            if finetune is None:
+                from trainer.run import finetune as the_real_one
+
+                finetune = the_real_one
+            tracker = EventLog(trial_directory, resume=True)
+
+            def on_eval(evaluation: Evaluation) -> None:
+                report(_epoch_report(evaluation, sweep.objective))
+
+            result = finetune(config, tracker, on_eval)
+            outcome = {
+                "outcome": "completed",
+                "objective": _objective(result, sweep.objective),
+                "checkpoint": result.checkpoint,
+            }
+        except Exception as error:
+            traceback.print_exc(file=log)
+            outcome = {"outcome": "failed", "reason": reason(error)}
+    report(outcome)
+
+
+def trial_config(sweep: SweepFile, work: Work, directory: Path) -> Config:
+    """Build the config of one trial: stage file <- fixed overrides <- its values <- its places."""
+    gpu = sweep.resources.gpu > 0
+    places = {
+        "train_data_set_list": sweep.data.train,
+        "valid_data_set_list": sweep.data.valid,
+        "finetune_conf.test_data_set_list": sweep.data.test,
+        "finetune_conf.wideband_data_set_list": sweep.data.wideband,
+        "output_dir": str(directory),
+        "device": "cuda:0" if gpu else "cpu",
+    }
+    return load_config(
+        stage_config_path(work.stage),
+        init_param=Path(sweep.base) / "model.pt",
+        layers=[
+            ("sweep.yaml: set", sweep.fixed(work.stage)),
+            (f"trial {work.number}", work.overrides),
+            ("sweep.yaml", places),
+        ],
+    )
+
+
+def reason(error: Exception) -> str:
+    """Say in one line why a trial failed."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else "no message"
+    ours = isinstance(error, UserError | WorkError)
+    return (first if ours else f"{type(error).__name__}: {first}")[:_REASON_CHARS]
+
+
+def _epoch_report(evaluation: Evaluation, objective: str) -> dict[str, Any]:
+    value = evaluation.metrics[objective]
+    if not math.isfinite(value):
+        raise WorkError(f"{objective}: got {value} after epoch {evaluation.epoch}")
+    return {"epoch": evaluation.epoch, "value": value, "finished": evaluation.finished}
+
+
+def _objective(result: FinetuneResult, name: str) -> float:
+    """The value that decides: of the checkpoint that would be exported."""
+    return result.objective if name == "valid/cer" else result.metrics[name]
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep a worker that outlives its driver for a moment from writing beside its successor."""
+    with (directory / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _output_to(log: TextIO) -> Iterator[None]:
+    """Send the trial's prints and log messages to its own file."""
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        sys.stdout.flush()

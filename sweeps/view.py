@@ -1,0 +1,273 @@
+"""What the console shows while a sweep runs: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from conf.writing import format_value
+from sweeps.state import FINAL, TrialState
+
+_STYLE = {"completed": "green", "pruned": "yellow", "failed": "red", "killed": "magenta"}
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_ROWS = 18
+_SHORT = {"optim_conf.lr": "lr", "optim_conf.weight_decay": "weight decay"}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A sweep at a moment; rates are fractions, times seconds."""
+
+    trials: int
+    concurrency: int
+    objective: str
+    base: float | None
+    states: tuple[TrialState, ...]
+
+    @property
+    def ended(self) -> int:
+        """Trials that are over."""
+        return sum(state.outcome in FINAL for state in self.states)
+
+    @property
+    def best(self) -> TrialState | None:
+        """The completed trial with the lowest objective."""
+        done = [s for s in self.states if s.outcome == "completed" and s.objective is not None]
+        return min(done, key=lambda s: (s.objective or 0.0, s.number), default=None)
+
+    def seconds_left(self, now_ms: int) -> float | None:
+        """Estimate the time to the end from the mean time of a trial; None before there is one.
+
+        Running trials count with what they have left of the mean, so the estimate falls steadily.
+        """
+        took = [
+            (s.ended_ms - s.started_ms) / 1000
+            for s in self.states
+            if s.outcome in FINAL and s.ended_ms is not None and s.started_ms
+        ]
+        if not took:
+            return None
+        mean = sum(took) / len(took)
+        running = [s for s in self.states if s.outcome == "running"]
+        spent = sum(min(mean, (now_ms - s.started_ms) / 1000) for s in running)
+        work = (self.trials - self.ended) * mean - spent
+        return max(0.0, work / max(1, min(self.concurrency, self.trials - self.ended or 1)))
+
+
+class View(Protocol):
+    """Anything that shows a sweep's progress."""
+
+    def say(self, line: str) -> None:
+        """Show a line that stays."""
+
+    def update(self, progress: Progress) -> None:
+        """Show how things are now."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None: ...
+
+
+def make_view(console: Console) -> View:
+    """A live view on a terminal, else plain lines."""
+    return LiveView(console) if console.is_terminal else PlainView(console)
+
+
+class PlainView:
+    """A line for each trial that starts or ends; nothing moves."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._known: dict[int, str] = {}
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def update(self, progress: Progress) -> None:
+        """Print a line for each trial whose state is new."""
+        first = not self._known and progress.ended  # a resumed sweep: say how far it is, not all
+        for state in progress.states:
+            if self._known.get(state.number) == state.outcome:
+                continue
+            self._known[state.number] = state.outcome
+            if not (first and state.outcome in FINAL):
+                self.say(describe(state, progress))
+        if first:
+            self.say(summary(progress))
+
+
+class LiveView:
+    """A table that is drawn again with every change, and every second for the times in it."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress: Progress | None = None
+        self._status = ""
+        self._began = time.monotonic()
+        self._live = Live(
+            console=console, get_renderable=self._render, refresh_per_second=2, transient=True
+        )
+
+    def __enter__(self) -> LiveView:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def say(self, line: str) -> None:
+        """Show a line under the table until the next one."""
+        self._status = line
+
+    def update(self, progress: Progress) -> None:
+        """Draw the table anew."""
+        self._progress = progress
+        self._live.refresh()
+
+    def _render(self) -> RenderableType:
+        seconds = time.monotonic() - self._began
+        parts: list[RenderableType] = []
+        if self._progress is not None and self._progress.states:
+            parts.append(table(self._progress))
+            parts.append(Text(summary(self._progress)))
+        parts.append(Text(f"{clock(seconds)}  {self._status}", style="dim"))
+        return Group(*parts)
+
+
+def table(progress: Progress) -> Table:
+    """Draw the trials: the running ones, the best, and the latest."""
+    keys = [key for key in _SHORT if any(key in state.values for state in progress.states)]
+    drawn = Table(box=None, pad_edge=False)
+    for name in ("trial", "stage", *(_SHORT[key] for key in keys)):
+        drawn.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
+    drawn.add_column("epoch", justify="right", no_wrap=True)
+    drawn.add_column(f"{progress.objective} %", justify="right", no_wrap=True)
+    drawn.add_column("curve", no_wrap=True)
+    drawn.add_column("state", no_wrap=True)
+    best = progress.best
+    for state in chosen(progress.states):
+        value = state.best if state.best is not None else state.curve.get(0)
+        drawn.add_row(
+            str(state.number),
+            state.stage + (" default" if state.baseline else ""),
+            *(short_number(state.values.get(key)) for key in keys),
+            f"{state.epoch or 0}/{state.epochs}",
+            "" if value is None else f"{100 * value:.1f}",
+            sparkline(state.curve),
+            Text(
+                "best" if state is best else ("loading" if state.epoch is None else state.outcome),
+                style="bold green" if state is best else _STYLE.get(state.outcome, ""),
+            ),
+        )
+    return drawn
+
+
+def chosen(states: Sequence[TrialState], rows: int = _ROWS) -> list[TrialState]:
+    """Pick at most so many trials: running ones, then the best, by number."""
+
+    def rank(state: TrialState) -> tuple[bool, float, int]:
+        value = state.best
+        return state.outcome != "running", 9.9 if value is None else value, -state.number
+
+    return sorted(sorted(states, key=rank)[:rows], key=lambda state: state.number)
+
+
+def describe(state: TrialState, progress: Progress) -> str:
+    """Say in one line what a trial is, or how it ended."""
+    values = ", ".join(
+        f"{_SHORT.get(key, key.rpartition('.')[2])} {short_number(value)}"
+        for key, value in state.values.items()
+    )
+    head = f"trial {state.number} {state.stage}{' default' if state.baseline else ''} ({values})"
+    if state.outcome == "running":
+        return f"{head}: started"
+    found = f", {progress.objective} {100 * state.best:.1f} %" if state.best is not None else ""
+    base = f" (base {100 * progress.base:.1f} %)" if found and progress.base is not None else ""
+    why = f", {state.reason}" if state.reason else ""
+    return f"{head}: {state.outcome}{found}{base}{why}; {summary(progress)}"
+
+
+def summary(progress: Progress) -> str:
+    """Say how far the sweep is, what is best so far and how long it may still take."""
+    counts: dict[str, int] = {}
+    for state in progress.states:
+        counts[state.outcome] = counts.get(state.outcome, 0) + 1
+    parts = [f"{progress.ended}/{progress.trials} trials"]
+    parts += [
+        f"{counts[name]} {name}" for name in ("pruned", "failed", "running") if name in counts
+    ]
+    best = progress.best
+    if best is not None and best.objective is not None:
+        base = f", base {100 * progress.base:.1f} %" if progress.base is not None else ""
+        parts.append(f"best {100 * best.objective:.1f} % (trial {best.number}, {best.stage}{base})")
+    left = progress.seconds_left(time.time_ns() // 1_000_000)
+    if left is not None and progress.ended < progress.trials:
+        parts.append(f"about {clock(left)} left")
+    return " · ".join(parts)
+
+
+def sparkline(curve: Mapping[int, float]) -> str:
+    """Draw a curve of CERs as blocks, full height for the value before training.
+
+    Example:
+        >>> sparkline({0: 0.8, 1: 0.4, 2: 0.1})
+        '█▄▁'
+    """
+    if not curve:
+        return ""
+    top = max(curve.values()) or 1.0
+    heights = (max(1, round(8 * curve[epoch] / top)) for epoch in sorted(curve))
+    return "".join(_BLOCKS[height] for height in heights)
+
+
+def short_number(value: object) -> str:
+    """Write a value with at most three digits that count.
+
+    Example:
+        >>> short_number(0.00034567), short_number(0.01), short_number(4)
+        ('3.46e-4', '0.01', '4')
+    """
+    if not isinstance(value, float):
+        return "" if value is None else format_value(value)
+    return format_value(float(f"{value:.3g}"))
+
+
+def clock(seconds: float) -> str:
+    """Write a duration.
+
+    Example:
+        >>> clock(75), clock(3700)
+        ('1:15', '1:01:40')
+    """
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

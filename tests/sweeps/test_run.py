@@ -1,0 +1,199 @@
+"""Whole sweeps with real Ray, Optuna and MLflow; only the training is a formula."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.sweeps.conftest import ROOT, SWEEP
+from trainer.tracking import Store
+
+DRIVER = """
+import sys
+from pathlib import Path
+from conf.errors import run_command
+from sweeps.run import run_sweep
+from tests import fakes
+
+def main(argv):
+    return run_sweep(Path(argv[0]), overrides=argv[2:], finetune=getattr(fakes, argv[1]))
+
+sys.exit(run_command(main, sys.argv[1:]))
+"""
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def drive(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a sweep in a process of its own, as the command line does."""
+    return subprocess.run(
+        [sys.executable, "-c", DRIVER, *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def statuses() -> dict[str, str]:
+    """Every run of the store by name."""
+    store = Store.open()
+    runs = list(store.trial_runs("tiny"))
+    parent = store.sweep_run("tiny")
+    assert parent is not None
+    return {run.name: run.status for run in [parent, *runs]}
+
+
+def test_a_sweep_survives_failing_trials_and_dying_workers(place: Path) -> None:
+    first = drive("sweep.yaml", "failing_finetune")
+    assert first.returncode == 0, first.stderr
+    assert "Best of 8 trials" in first.stdout
+    assert "(raylet)" not in first.stdout + first.stderr
+
+    store = Store.open()
+    parent = store.sweep_run("tiny")
+    assert parent is not None
+    assert parent.status == "FINISHED"
+    trials = {run.tags["trial"]: run for run in store.trial_runs("tiny")}
+    assert list(trials) == [str(number) for number in range(8)]
+    for run in trials.values():
+        assert run.tags["mlflow.parentRunId"] == parent.run_id
+        failed = run.tags["outcome"] == "failed"
+        assert run.status == ("FAILED" if failed else "FINISHED")
+        assert failed == (run.tags["stage"] in ("s2", "s3"))
+    assert trials["2"].tags["outcome.reason"] == "RuntimeError: no weights"
+    assert "died" in trials["3"].tags["outcome.reason"]
+    assert trials["0"].params["optim_conf.lr"] == "0.001"
+    epochs = [point.value for point in store.history(trials["0"].run_id, "epoch")]
+    assert epochs == [0, 1, 2, 3]
+    copies = place / "copies"
+    table = store.download(parent.run_id, "comparison.csv", copies).read_text()
+    assert table.count("\n") == 9
+    assert "optim_conf" in store.download(parent.run_id, "best_config.yaml", copies).read_text()
+    assert (place / "outputs/sweeps/tiny/best_config.yaml").exists()
+
+    began = time.monotonic()
+    again = drive("sweep.yaml", "failing_finetune")
+    assert again.returncode == 0, again.stderr
+    assert "Best of 8 trials" in again.stdout
+    assert "starting Ray" not in again.stdout
+    assert time.monotonic() - began < 60
+    assert len(Store.open().trial_runs("tiny")) == 8
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        pytest.param(signal.SIGINT, 130, id="SIGINT"),
+        pytest.param(signal.SIGTERM, 143, id="SIGTERM", marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_sweep_goes_on(place: Path, sent: int, expected: int) -> None:
+    command = [sys.executable, "-c", DRIVER, "sweep.yaml", "slow_finetune", "trials=4"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if "completed" in line:
+                break
+        driver.send_signal(sent)
+        began = time.monotonic()
+        rest = driver.stdout.read()
+    assert driver.returncode == expected
+    assert time.monotonic() - began < 15
+    assert "the same command goes on" in rest
+    left = statuses()
+    assert left["tiny"] == "KILLED"
+    assert "RUNNING" not in left.values()
+    assert "KILLED" in [status for name, status in left.items() if name != "tiny"]
+
+    again = drive("sweep.yaml", "slow_finetune", "trials=4")
+    assert again.returncode == 0, again.stderr
+    assert statuses() == dict.fromkeys(["tiny", *(f"tiny/{n:03d}" for n in range(4))], "FINISHED")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        ("sweep.yaml: trials: 8 -> trails: 8", "sweep.yaml:11: trails: got an unknown key"),
+        ("sweep.yaml: low: 1e-5 -> low: 1", "sweep.yaml:9: space.optim_conf.lr: got low=1"),
+        (
+            "sweep.yaml: valid: data/ -> valid: no/",
+            "sweep.yaml:3: data.valid: got 'no/valid.jsonl'",
+        ),
+        ("sweep.yaml: cpu -> cpu", ""),
+        ("data/train.jsonl: { -> {{", "data/train.jsonl:1: got no JSON"),
+        ("data/a.wav: RIFF -> nope", "data/train.jsonl:1: source: got 'data/a.wav'"),
+        ("model/model.pt: gone", "sweep.yaml:2: base: got 'model' (no model.pt)"),
+        ("sweep.yaml: gone", "sweep.yaml: no such file"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(place: Path, spoil: str, expected: str) -> None:
+    name, _, change = spoil.partition(": ")
+    file = place / name
+    if change == "gone":
+        file.unlink()
+    elif expected:
+        old, _, new = change.partition(" -> ")
+        file.write_bytes(file.read_bytes().replace(old.encode(), new.encode(), 1))
+    else:
+        file.write_text(SWEEP + "resources: {cpu: 4096}\n")
+        expected = "sweep.yaml:14: resources.cpu: got 4096, expected at most"
+    result = subprocess.run(
+        [sys.executable, "-m", "sweeps", "run", "sweep.yaml"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert result.stderr.startswith("sweeps: ")
+    assert "Traceback" not in result.stderr
+    assert not (place / "outputs").exists()
+    assert not (place / "mlflow.db").exists()
+
+
+@pytest.mark.quick
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, sweeps.__main__ as m\n"
+        "try: m.main(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(bool({'ray', 'optuna', 'mlflow', 'torch', 'pydantic'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert result.returncode == 0, result
+
+
+@pytest.mark.quick
+def test_a_dry_run_starts_nothing(place: Path) -> None:
+    command = [sys.executable, "-m", "sweeps", "run", "sweep.yaml", "--dry-run", "trials=5"]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count(" default") == 4
+    assert "5 trials checked" in result.stdout
+    assert not (place / "outputs").exists()
+
+
+def test_under_mlflow_run_the_inherited_run_is_the_sweep(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open()
+    inherited = store.ensure_run(kind="x", name="made by mlflow run")
+    monkeypatch.setitem(ENVIRONMENT, "MLFLOW_RUN_ID", inherited)
+    monkeypatch.setitem(ENVIRONMENT, "MLFLOW_EXPERIMENT_ID", store.experiment_id)
+    result = drive("sweep.yaml", "finetune", "trials=4", "pruning.method=none")
+    assert result.returncode == 0, result.stderr
+    parent = store.sweep_run("tiny")
+    assert parent is not None
+    assert parent.run_id == inherited
+    assert len(store.trial_runs("tiny")) == 4

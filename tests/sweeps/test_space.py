@@ -1,0 +1,153 @@
+"""Sweep files: what they say, what is refused and where, and what is drawn from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from conf.errors import ConfigError
+from sweeps.space import (
+    DEMO,
+    Range,
+    baseline_point,
+    load_sweep,
+    stage_configs,
+    suggest,
+)
+from sweeps.state import sweep_text
+from tests.sweeps.conftest import ROOT, SWEEP
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf/sweep").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_sweep_fits_every_stage(path: Path, place: Path) -> None:
+    sweep, places = load_sweep(path, overrides=["base=model"])
+    configs = stage_configs(sweep, places)
+    assert list(configs) == ["8k", "s1", "s2", "s3"]
+    assert {config.stage for config in configs.values()} == set(configs)
+
+
+def test_demo_data_is_the_corpus() -> None:
+    sweep, _ = load_sweep(ROOT / "conf/sweep/demo.yaml")
+    assert sweep.data == DEMO
+    assert (sweep.trials, sweep.concurrency) == (16, 2)
+
+
+def test_the_order_stays_in_its_range() -> None:
+    sweep, _ = load_sweep(ROOT / "conf/sweep/telephone.yaml")
+    lr = sweep.space["optim_conf.lr"]
+    assert (lr.low, lr.high, lr.log) == (5e-5, 1e-4, True)
+    assert sweep.resources.gpu == 1
+
+
+def test_nested_and_dotted_keys_are_the_same(place: Path) -> None:
+    nested = SWEEP.replace(
+        "  optim_conf.lr: 1e-3\n  train_conf.max_epoch: 3\n",
+        "  optim_conf:\n    lr: 1e-3\n  train_conf: {max_epoch: 3}\n",
+    ).replace("  optim_conf.lr: {low", "  optim_conf:\n    lr: {low")
+    (place / "nested.yaml").write_text(nested)
+    assert load_sweep(Path("nested.yaml"))[0] == load_sweep(Path("sweep.yaml"))[0]
+
+
+def test_written_out_it_is_the_same_sweep(place: Path) -> None:
+    sweep, _ = load_sweep(Path("sweep.yaml"), name="other", overrides=["trials=5"])
+    (place / "copy.yaml").write_text(sweep_text(sweep))
+    assert load_sweep(Path("copy.yaml"))[0] == sweep
+    assert (sweep.name, sweep.trials) == ("other", 5)
+
+
+def test_command_line_reaches_sweep_and_training_keys(place: Path) -> None:
+    overrides = [
+        "pruning.method=none",
+        "optim_conf.lr=2e-4",
+        "space.optim_conf.lr.low=1e-4",
+        "stages=[s1]",
+        "data.test=data/valid.jsonl",
+    ]
+    sweep, _ = load_sweep(Path("sweep.yaml"), overrides=overrides)
+    assert sweep.pruning.method == "none"
+    assert sweep.set["optim_conf.lr"] == 2e-4
+    assert sweep.space["optim_conf.lr"].low == 1e-4
+    assert sweep.stages == ("s1",)
+    assert sweep.data.test == "data/valid.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("trials: 8", "trails: 8", "sweep.yaml:11: trails: got an unknown key"),
+        ("trials: 8", "trails: 8", "(nearest: trials)"),
+        ("trials: 8", "trials: 2", "sweep.yaml:11: trials: got 2, expected at least one for each"),
+        ("trials: 8", "trials: many", "sweep.yaml:11: trials: got 'many', expected"),
+        ("low: 1e-5", "low: 1e-1", "sweep.yaml:9: space.optim_conf.lr: got low=0.1, high=0.01"),
+        ("low: 1e-5", "low: 0", "sweep.yaml:9: space.optim_conf.lr: got low=0 with log: true"),
+        ("[2, 3, 6]", "[]", "sweep.yaml:10: space.train_conf.max_epoch: got choices=[]"),
+        ("[2, 3, 6]", "[2, x]", "sweep.yaml:10: train_conf.max_epoch: got x"),
+        ("lr: {low", "l: {low", "sweep.yaml:9: space.optim_conf.l: got an unknown key"),
+        ("lr: {low", "lr: {lo", "sweep.yaml:9: space.optim_conf.lr.lo: got an unknown key"),
+        ("optim_conf.lr: 1e-3", "optim_conf.lr: fast", "sweep.yaml:6: optim_conf.lr: got fast"),
+        ("optim_conf.lr: 1e-3", "init_param: x", "sweep.yaml:6: set.init_param: got a key that"),
+        ("name: tiny", "name: a/b", "sweep.yaml:1: name: got 'a/b'"),
+        ("stages: [8k, s1,", "stages: [8k, s9,", "sweep.yaml:4: stages.1: got 's9'"),
+        ("stages: [8k, s1,", "stages: [8k, 8k,", "sweep.yaml:4: stages: got ['8k', '8k'"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(place: Path, old: str, new: str, expected: str) -> None:
+    (place / "sweep.yaml").write_text(SWEEP.replace(old, new))
+    with pytest.raises(ConfigError) as error:
+        stage_configs(*load_sweep(Path("sweep.yaml")))
+    assert expected in str(error.value)
+
+
+def test_all_mistakes_at_once(place: Path) -> None:
+    text = SWEEP.replace("low: 1e-5", "low: 1").replace("name: tiny", "name: a b")
+    (place / "sweep.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_sweep(Path("sweep.yaml"))
+    assert len(error.value.problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("range_", "inside", "outside"),
+    [
+        (Range(low=1, high=5, step=2), [1, 3, 5], [0, 2, 6, None, "3"]),
+        (Range(low=1e-5, high=1e-2, log=True), [1e-5, 3e-4], [1e-6]),
+        (Range(choices=([0, 10], [0, 15])), [[0, 10]], [[0, 11], 0]),
+    ],
+)
+def test_what_a_range_contains(range_: Range, inside: list[Any], outside: list[Any]) -> None:
+    assert all(range_.contains(value) for value in inside)
+    assert not any(range_.contains(value) for value in outside)
+
+
+def test_space_depends_on_the_stage(place: Path) -> None:
+    (place / "sweep.yaml").write_text(
+        SWEEP
+        + "stage_space:\n"
+        + "  s3:\n"
+        + "    llm_conf.lora_conf.r: {choices: [4, 8]}\n"
+        + "    optim_conf.lr: {low: 1e-4, high: 1e-3}\n"
+        + "    specaug_conf.freq_mask_width_range: {choices: [[0, 8], [0, 15]]}\n"
+    )
+    sweep, places = load_sweep(Path("sweep.yaml"))
+    configs = stage_configs(sweep, places)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = {
+        choice.stage: choice.values for choice in (suggest(study.ask(), sweep) for _ in range(30))
+    }
+    assert set(drawn["8k"]) == {"optim_conf.lr", "train_conf.max_epoch"}
+    assert drawn["s3"]["llm_conf.lora_conf.r"] in (4, 8)
+    assert isinstance(drawn["s3"]["specaug_conf.freq_mask_width_range"], list)
+    for stage, values in drawn.items():
+        configs[stage].replace(values, "test")
+
+
+def test_a_default_outside_its_range_is_not_told_to_the_study(place: Path) -> None:
+    overrides = ["optim_conf.lr=1e-6", "stages=[8k]"]
+    sweep, places = load_sweep(Path("sweep.yaml"), overrides=overrides)
+    config = stage_configs(sweep, places)["8k"]
+    assert baseline_point(sweep, "8k", config) == {"stage": "8k", "train_conf.max_epoch": 3}
