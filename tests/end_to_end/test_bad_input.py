@@ -1,0 +1,149 @@
+"""Mistakes of a user: one line with file, line and key, exit 2, before any training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import Workspace
+
+SWEEP = """\
+name: bad
+base: trainer/demo/base
+data:
+  train: cut/train.jsonl
+  valid: cut/valid.jsonl
+stages: [8k]
+space:
+  optim_conf.lr: {low: 1e-4, high: 1e-2, log: true}
+trials: 2
+concurrency: 1
+"""
+
+
+def _replaced(old: str, new: str) -> Callable[[Path], None]:
+    def edit(directory: Path) -> None:
+        path = directory / "bad.yaml"
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+
+    return edit
+
+
+def _not_json(directory: Path) -> None:
+    path = directory / "cut" / "train.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*lines[:2], "{broken", *lines[2:]]), encoding="utf-8")
+
+
+def _unreadable_wav(directory: Path) -> None:
+    (directory / "cut" / "noise.wav").write_bytes(b"not a wav file")
+    path = directory / "cut" / "valid.jsonl"
+    line = json.dumps({"key": "noise", "source": "noise.wav", "target": "噪声"}, ensure_ascii=False)
+    path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
+
+
+def _without_weights(directory: Path) -> None:
+    base = directory / "weightless"
+    ignored = shutil.ignore_patterns("model.pt")
+    shutil.copytree(directory / "trainer/demo/base", base, ignore=ignored)
+    _replaced("base: trainer/demo/base", "base: weightless")(directory)
+
+
+CASES = {
+    "unknown key": (
+        _replaced("concurrency: 1", "concurency: 1"),
+        ("bad.yaml:10", "concurency", "concurrency"),
+    ),
+    "unknown key in the space": (
+        _replaced("optim_conf.lr:", "optm_conf.lr:"),
+        ("bad.yaml:8", "optm_conf.lr", "optim_conf.lr"),
+    ),
+    "range upside down": (
+        _replaced("low: 1e-4, high: 1e-2", "low: 1e-2, high: 1e-4"),
+        ("bad.yaml:8", "optim_conf.lr", "low"),
+    ),
+    "missing manifest": (
+        _replaced("cut/valid.jsonl", "cut/nowhere.jsonl"),
+        ("bad.yaml:5", "data.valid", "nowhere.jsonl"),
+    ),
+    "manifest line that is not JSON": (_not_json, ("cut/train.jsonl:3", "JSON")),
+    "wav that cannot be read": (_unreadable_wav, ("cut/valid.jsonl:5", "noise.wav")),
+    "model directory without weights": (_without_weights, ("bad.yaml:2", "base", "model.pt")),
+}
+
+
+@pytest.fixture
+def bad(tmp_path: Path, corpus: Path) -> Workspace:
+    workspace = Workspace(tmp_path)
+    (tmp_path / "cut").mkdir()
+    for split in ("train", "valid"):
+        lines = (corpus / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:4]
+        records = [json.loads(line) for line in lines]
+        for record in records:
+            record["source"] = str(corpus / record["source"])
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        (tmp_path / "cut" / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    (tmp_path / "bad.yaml").write_text(SWEEP, encoding="utf-8")
+    return workspace
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_is_one_line_and_leaves_nothing(bad: Workspace, case: str) -> None:
+    spoil, words = CASES[case]
+    spoil(bad.directory)
+    before = sorted(bad.directory.rglob("*"))
+    finished = bad.run("python", "-m", "sweeps", "run", "bad.yaml")
+    assert finished.returncode == 2, finished.stderr
+    [line] = finished.stderr.strip().splitlines()
+    for word in words:
+        assert word in line
+    left = {path for path in bad.directory.rglob("*") if "__pycache__" not in path.parts}
+    assert left <= set(before)
+
+
+def test_under_mlflow_run_no_run_stays_running(bad: Workspace) -> None:
+    from mlflow import MlflowClient
+
+    _replaced("concurrency: 1", "concurency: 1")(bad.directory)
+    finished = bad.run(
+        *("python", "-m", "mlflow", "run", ".", "-e", "sweep", "--env-manager", "local"),
+        *("-P", "sweep=bad.yaml", "-P", "name=bad"),
+    )
+    assert finished.returncode != 0
+    assert "bad.yaml:10" in finished.stderr
+    client = MlflowClient(f"sqlite:///{bad.directory / 'mlflow.db'}")
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    assert [run.info.status for run in client.search_runs(ids)] == ["FAILED"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--optm_conf.lr", "1e-4"), ("optm_conf.lr", "optim_conf.lr")),
+        (("--optim_conf.lr", "fast"), ("optim_conf.lr", "got fast")),
+        (("--init_param", "nowhere/model.pt"), ("nowhere/model.pt",)),
+        (("--valid_data_set_list", "nowhere.txt"), ("nowhere.txt",)),
+    ],
+    ids=["unknown key", "wrong type", "missing weights", "missing list"],
+)
+def test_train_names_a_mistake(
+    bad: Workspace, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    flags = {
+        "--config": "conf/config_8k_telephone.yaml",
+        "--init_param": "trainer/demo/base/model.pt",
+        "--train_data_set_list": "cut/train.jsonl",
+        "--valid_data_set_list": "cut/valid.jsonl",
+        "--output_dir": "outputs/x",
+    }
+    flags |= dict([arguments])
+    finished = bad.run("python", "-m", "trainer", "train", *(w for f in flags.items() for w in f))
+    assert finished.returncode == 2, finished.stderr
+    [line] = finished.stderr.strip().splitlines()
+    for word in words:
+        assert word in line
+    assert not (bad.directory / "outputs").exists()
