@@ -32,8 +32,9 @@ def test_config_8k_learns_english_prompts_through_ctc(workspace: Workspace) -> N
         *("--train_data_set_list", "data/asterisk/train.jsonl"),
         *("--valid_data_set_list", "data/asterisk/valid.jsonl"),
         *("--output_dir", "outputs/asterisk", "--no_mlflow"),
-        *("--optim_conf.lr", "2e-3", "--scheduler_conf.warmup_steps", "50"),
-        *("--dataset_conf.batch_type", "example", "--dataset_conf.batch_size", "16"),
+        *("--optim_conf.lr", "2e-3", "--scheduler_conf.warmup_steps", "500"),
+        *("--dataset_conf.batch_type", "example", "--dataset_conf.batch_size", "4"),
+        *("--detach_ctc_decoder", "false", "--specaug", "null", "--skip-check", "specaug-on"),
         timeout_s=1400,
     )
     events = (workspace.directory / "outputs/asterisk/events.jsonl").read_text("utf-8")
