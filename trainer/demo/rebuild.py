@@ -166,7 +166,8 @@ def _train_llm(nano: Nano, encoded: Sequence[Encoded], recipe: Recipe, started: 
     for epoch in range(recipe.llm_epochs):
         hinted = epoch < recipe.hint_share * recipe.llm_epochs
         weight = recipe.hint_weight if hinted else 0.0
-        mixed = [_splice(pieces, rng) if rng.random() < recipe.splice_share else e for e in encoded]
+        share = recipe.splice_share if pieces else 0.0  # a barely trained CTC hears nothing whole
+        mixed = [_splice(pieces, rng) if rng.random() < share else item for item in encoded]
         batches = _batches(
             mixed, recipe.llm_batch_size, rng, lambda item: _num_frames(item.example)
         )
@@ -209,7 +210,8 @@ def _characters_per_token(items: Sequence[Encoded], vocabulary: int) -> torch.Te
         first += num_tokens
     counts = torch.zeros(first, vocabulary)
     ones = torch.ones(len(rows))
-    return counts.index_put_((torch.tensor(rows), torch.tensor(columns)), ones, accumulate=True)
+    places = torch.tensor(rows, dtype=torch.long), torch.tensor(columns, dtype=torch.long)
+    return counts.index_put_(places, ones, accumulate=True)
 
 
 def _splice(pieces: Sequence[Encoded], rng: random.Random) -> Encoded:
