@@ -388,7 +388,7 @@ def _csv_cell(value: object) -> object:
     return " ".join(value) if isinstance(value, list) else value
 
 
-def svg(facts: Comparison, width: int = 180) -> str:
+def svg(facts: Comparison, width: int = 200) -> str:
     """The console's table as a picture, without the web fonts that rich would name in it."""
     from rich.console import Console
 

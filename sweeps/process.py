@@ -76,7 +76,8 @@ def own_console() -> Iterator[Console]:
     """A console that stays where standard output is now, whatever becomes of that."""
     sys.stdout.flush()
     with _Lasting(os.fdopen(os.dup(1), "wb"), encoding="utf-8", line_buffering=True) as file:
-        yield Console(file=file)
+        # Into a file or a pipe there is no width to respect: the whole table.
+        yield Console(file=file, width=None if file.isatty() else 200)
 
 
 @contextmanager
