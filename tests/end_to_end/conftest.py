@@ -31,7 +31,7 @@ class Workspace:
             else:
                 shutil.copy2(source, target)
 
-    def run(self, *command: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
         """Runs a command there, its output captured."""
         return subprocess.run(
             command,
@@ -42,7 +42,7 @@ class Workspace:
             timeout=timeout_s,
         )
 
-    def python(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    def python(self, *arguments: str, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
         """Runs `python ARGUMENTS` there and expects success."""
         finished = self.run(sys.executable, *arguments, timeout_s=timeout_s)
         assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
