@@ -408,8 +408,8 @@ class Page:
         rows = [
             (
                 f"`{run['config']}`",
-                run["model"],
-                run["data"],
+                self._say(run["model"]),
+                self._say(run["data"]),
                 f"{100 * run['before']:.1f} %",
                 f"{100 * run['after']:.1f} %",
                 run["source"],
