@@ -54,7 +54,10 @@ PATHS = frozenset(
         "train_data_set_list",
         "valid_data_set_list",
         "finetune_conf.wideband_data_set_list",
+        "finetune_conf.silence_data_set_list",
         "finetune_conf.test_data_set_list",
+        "finetune_conf.keywords",
+        "finetune_conf.feature_cache_dir",
         "init_param",
         "output_dir",
     }

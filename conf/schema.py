@@ -544,20 +544,38 @@ class FinetuneConf(Block):
     """Seed of weights that are new, of the order of utterances, of masks and of dropout."""
     num_threads: Positive = 1
     """CPU threads; results repeat exactly with one."""
+    engine: Annotated[Literal["here", "stock"], IMPORTANT] = "here"
+    """Who trains: our loop (here), or FunASR's unmodified trainer with our evaluation (stock)."""
     decay_norm_and_bias: Annotated[bool, IMPORTANT] = False
     """Apply weight decay to norms and biases too, as stock training does."""
+    frozen_dropout: Annotated[bool, IMPORTANT] = False
+    """Leave the dropout of frozen parts on in training, as stock does."""
     zero_padding: Annotated[bool, IMPORTANT] = True
     """Zero the encoder's output beyond an utterance's end, so that batching changes nothing."""
+    max_skipped_steps: Count = 0
+    """Updates left out for a loss or gradient that is not finite before the run fails."""
     max_new_tokens: Positive = 200
     """Longest text that decoding may write, in tokens."""
     eval_batch_size: Positive = 32
     """Utterances decoded at once."""
-    feature_cache_mb: Count = 512
-    """Memory for features kept between epochs, in MB; 0 for none."""
+    eval_max_s: Annotated[float, Field(gt=0)] = 300.0
+    """Longest recording that evaluation takes, in seconds; a longer one is refused by name."""
+    valid_subset: Positive | None = None
+    """Utterances of the validation set that choose the checkpoint; null takes all of them."""
+    feature_cache_mb: Count = 20480
+    """Disk for features that all processes share, in MB; 0 for none."""
+    feature_cache_dir: str | None = None
+    """Directory of those features; null takes the user's cache directory."""
+    cache_frozen_outputs: bool = True
+    """Keep outputs of a frozen encoder and adaptor too, where no SpecAug comes before them."""
     wideband_data_set_list: str | None = None
     """Manifest of clean 16 kHz speech; shows what fine-tuning forgets."""
+    silence_data_set_list: str | None = None
+    """Manifest of recordings without speech, their targets empty; shows what is made up."""
     test_data_set_list: str | None = None
     """Manifest scored once, with the checkpoint that would be exported."""
+    keywords: str | None = None
+    """File with a keyword a line, whose misses and false alarms are counted."""
     allow_unknown: list[str] = []
     """Dotted keys outside this schema that are let through; --allow-unknown writes them here."""
 
