@@ -47,6 +47,7 @@ class Trainer:
         grad_clip: Largest norm of an update's gradient; 0 leaves it alone.
         use_bf16: Autocast the whole model to bfloat16.
         log_interval: Updates between two calls of ``on_log``.
+        frozen_dropout: Leave the dropout of frozen parts on, as stock does.
         on_log: Gets the step and its metrics.
     """
 
@@ -63,6 +64,7 @@ class Trainer:
         grad_clip: float,
         use_bf16: bool,
         log_interval: int,
+        frozen_dropout: bool = False,
         on_log: Callable[[int, dict[str, float]], None],
     ) -> None:
         self.step = 0
@@ -76,6 +78,7 @@ class Trainer:
         self._grad_clip = grad_clip if grad_clip > 0 else math.inf
         self._use_bf16 = use_bf16
         self._log_interval = log_interval
+        self._frozen_dropout = frozen_dropout
         self._on_log = on_log
         self._unread: list[tuple[int, tuple[str, ...], torch.Tensor]] = []
 
@@ -85,7 +88,7 @@ class Trainer:
         Raises:
             WorkError: A loss is not finite; names the update and its utterances.
         """
-        set_training_mode(self._nano.model)
+        set_training_mode(self._nano.model, self._frozen_dropout)
         started_s = time.perf_counter()
         losses: list[float] = []
         plan = self._sampler.epoch(epoch)

@@ -52,8 +52,16 @@ def apply(model: torch.nn.Module, config: Config) -> dict[str, int]:
     return counts
 
 
-def set_training_mode(model: torch.nn.Module) -> None:
-    """Train mode for the components that learn, eval mode for the others."""
+def set_training_mode(model: torch.nn.Module, frozen_dropout: bool = False) -> None:
+    """Train mode for the components that learn, eval mode for the others.
+
+    Args:
+        model: The whole model, ``requires_grad`` as it is trained.
+        frozen_dropout: Train mode everywhere, as in stock training.
+    """
+    if frozen_dropout:
+        model.train()
+        return
     model.eval()
     for component in _FREEZE_KEYS:
         module = getattr(model, component)

@@ -1,9 +1,9 @@
-"""Stock FunASR's own training of one of our configurations, in one process on the CPU.
+"""Stock FunASR's own training of one of our configurations, in one process.
 
 What runs is FunASR's ``bin/train_ds.py`` from its first line to its last: its model, frontend,
 dataset, sampler, optimizer, scheduler and loop. It needs a GPU only because it overwrites the
 trainer's device with a number; here that assignment does nothing. The proof of effects, the
-comparison with our loop and the benchmark stand on this.
+equality with our loop, the benchmark and ``finetune_conf.engine: stock`` all stand on this.
 
     run = train(arguments(config), max_updates=3)
     run.transcribe(Path("call.wav"))
@@ -59,6 +59,27 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Hooks:
+    """What is called while stock trains; what a hook raises ends the training.
+
+    Attributes:
+        built: Once, with the model before its first batch.
+        batch: Before each forward pass, with the batch that is about to be written into by it.
+        loss: After each backward pass, with the batch's loss, still on the device.
+        gradients: Before each update, with the model; gradients as the optimizer gets them.
+        update: After each update.
+        epoch: After each epoch and stock's own validation, with its number from 1.
+    """
+
+    built: Callable[[Any], None] | None = None
+    batch: Callable[[Mapping[str, Any]], None] | None = None
+    loss: Callable[[torch.Tensor], None] | None = None
+    gradients: Callable[[Any], None] | None = None
+    update: Callable[[Update], None] | None = None
+    epoch: Callable[[int, Any], None] | None = None
+
+
+@dataclass(frozen=True)
 class StockRun:
     """What stock trained: its model, and its own arguments with frontend and tokenizer."""
 
@@ -80,7 +101,7 @@ class _Enough(BaseException):
     """Ends stock's loop; FunASR catches ``Exception`` in places."""
 
 
-def arguments(config: Config, *, num_threads: int = 1) -> dict[str, Any]:
+def arguments(config: Config, *, num_threads: int = 1, device: str = "cpu") -> dict[str, Any]:
     """A configuration as FunASR's training command gets it; its paths are absolute.
 
     Stock never sees ``finetune_conf``. Its data lists must be in chat form (see
@@ -90,14 +111,14 @@ def arguments(config: Config, *, num_threads: int = 1) -> dict[str, Any]:
     values.pop("finetune_conf", None)
     values["init_param"] = str(weights_path(config))
     # AutoModel takes 4 threads and asks for a newer version unless told otherwise.
-    return {**values, "device": "cpu", "ncpu": num_threads, "disable_update": True}
+    return {**values, "device": device, "ncpu": num_threads, "disable_update": True}
 
 
 def train(
     arguments: Mapping[str, Any],
     *,
     max_updates: int | None = None,
-    on_update: Callable[[Update], None] | None = None,
+    hooks: Hooks = Hooks(),  # noqa: B008 - it cannot change
 ) -> StockRun:
     """Runs FunASR's training.
 
@@ -105,37 +126,68 @@ def train(
         arguments: From :func:`arguments`.
         max_updates: Stop after so many updates; what comes at the end of an epoch (validation,
             checkpoints) then does not happen.
-        on_update: Called after each update; what it raises ends the training.
+        hooks: Called on the way.
     """
     command = training_module()
+    device = arguments["device"]
     built: list[StockRun] = []
 
-    class CpuTrainer(command.Trainer):  # type: ignore[name-defined,misc]
-        device = property(lambda self: "cpu", lambda self, value: None)
+    class HookedTrainer(command.Trainer):  # type: ignore[name-defined,misc]
+        # Stock puts a GPU's number here, whatever it was told.
+        device = property(lambda self: device, lambda self, value: None)
+        updates = 0
 
         def warp_model(self, model: Any, **kwargs: Any) -> Any:
             built.append(StockRun(model, kwargs))
-            return super().warp_model(model, **kwargs)
+            model = super().warp_model(model, **kwargs)
+            if hooks.built is not None:
+                hooks.built(model)
+            return model
+
+        def warp_optim_scheduler(self, model: Any, **kwargs: Any) -> Any:
+            _, optimizer, _ = warped = super().warp_optim_scheduler(model, **kwargs)
+            optimizer.register_step_pre_hook(lambda *_: self._before_update(model, optimizer))
+            return warped
+
+        def _before_update(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
+            self.learning_rate = float(optimizer.param_groups[0]["lr"])
+            self.updates += 1  # here: stock leaves out an update whose gradient is not finite
+            if hooks.gradients is not None:
+                hooks.gradients(model)
 
         def forward_step(self, model: Any, batch: Any, loss_dict: Any) -> None:
             self.batch = batch
+            if hooks.batch is not None and torch.is_grad_enabled():
+                hooks.batch(batch)
             super().forward_step(model, batch, loss_dict=loss_dict)
+
+        def backward_step(self, model: Any, scaler: Any, loss_dict: Any) -> None:
+            super().backward_step(model, scaler, loss_dict=loss_dict)
+            if hooks.loss is not None:
+                hooks.loss(loss_dict["loss"].detach())
 
         def update_step(
             self, model: Any, optim: Any, scheduler: Any, scaler: Any, loss_dict: Any
         ) -> None:
-            learning_rate = float(optim.param_groups[0]["lr"])
+            before = self.updates
             super().update_step(model, optim, scheduler, scaler, loss_dict=loss_dict)
-            if (loss_dict["batch_idx"] + 1) % self.accum_grad:
+            if self.updates == before:
                 return
-            self.updates = getattr(self, "updates", 0) + 1
-            if on_update is not None:
+            if hooks.update is not None:
                 loss = loss_dict["loss"].item()
-                on_update(Update(self.updates, loss, learning_rate, self.batch, model, optim))
+                hooks.update(
+                    Update(self.updates, loss, self.learning_rate, self.batch, model, optim)
+                )
             if self.updates == max_updates:
                 raise _Enough
 
-    with _quiet(), replaced(command, "Trainer", CpuTrainer), contextlib.suppress(_Enough):
+        def validate_epoch(self, model: Any = None, epoch: Any = None, **kwargs: Any) -> None:
+            super().validate_epoch(model=model, epoch=epoch, **kwargs)
+            # Within an epoch it is called with the batch's number.
+            if hooks.epoch is not None and kwargs.get("step_in_epoch") is None:
+                hooks.epoch(epoch, model)
+
+    with _quiet(), replaced(command, "Trainer", HookedTrainer), contextlib.suppress(_Enough):
         # Beneath Hydra, which would parse this process's command line.
         command.main_hydra.__wrapped__(arguments)
     return built[-1]

@@ -38,7 +38,7 @@ def test_stock_trains_on_the_cpu_and_stops_when_told(stock_config: Config) -> No
         seen.append((update.number, update.loss, update.learning_rate))
         weights.append(update.model.audio_encoder.after_norm.weight.detach().clone())
 
-    run = stock.train(stock.arguments(stock_config), max_updates=3, on_update=look)
+    run = stock.train(stock.arguments(stock_config), max_updates=3, hooks=stock.Hooks(update=look))
     assert [number for number, _, _ in seen] == [1, 2, 3]
     assert all(loss > 0 for _, loss, _ in seen)
     # warmuplr with 4 steps: the Noam curve up to lr.
@@ -58,7 +58,7 @@ def test_stock_repeats_itself(stock_config: Config) -> None:
         stock.train(
             stock.arguments(stock_config),
             max_updates=2,
-            on_update=lambda update: found.append(update.loss),
+            hooks=stock.Hooks(update=lambda update: found.append(update.loss)),
         )
         return found
 
