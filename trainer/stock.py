@@ -15,19 +15,32 @@ import contextlib
 import io
 import json
 import logging
+import random
+import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
 
+from conf import schema
+from conf.effects import effect_of
+from conf.errors import UserError, WorkError
 from conf.load import Config
 from trainer.funasr_parts import load
-from trainer.manifest import Audio, Utterance
-from trainer.model import resolved_values, weights_path
+from trainer.loop import EpochSummary
+from trainer.manifest import Audio, Utterance, read_headers
+from trainer.model import Nano, resolved_values, weights_path
+
+if TYPE_CHECKING:
+    from trainer.run import Data
+
+_LOG = logging.getLogger(__name__)
 
 _DATA_MODULES = (
     "funasr.datasets.fun_asr_datasets.datasets",
@@ -35,6 +48,30 @@ _DATA_MODULES = (
     "funasr.datasets.dataloader_entry",
     "funasr.datasets.audio_datasets.samplers",
 )
+HELD: Mapping[str, Any] = {"dataset_conf.data_split_num": 1}
+"""What the engine gives stock whatever the configuration says: it reads a single .jsonl whole in
+each of its splits, so an epoch would go through it as many times."""
+
+_SWITCHED_OFF: Mapping[str, Any] = {
+    "ctc_weight": 0.0,
+    "specaug": None,
+    "llm_conf.lora_conf.freeze_lora": False,
+    "finetune_conf.decay_norm_and_bias": True,
+    "finetune_conf.frozen_dropout": True,
+    "finetune_conf.zero_padding": False,
+    "finetune_conf.max_skipped_steps": 0,
+}
+"""Where our additions to training do nothing: with other values stock ignores them. What else
+stands in finetune_conf is about evaluation and the run, which are ours with either engine."""
+
+_PARTS: Mapping[str, str] = {
+    "specaug_conf.": "specaug",
+    "llm_conf.lora_conf.": "llm_conf.use_lora",
+    "detach_ctc_decoder": "ctc_weight",
+    "ctc_": "ctc_weight",
+}
+"""Keys that say how an addition does its work, by what switches it on."""
+
 _CLUSTERING = "funasr.models.campplus.cluster_backend"
 """Speaker clustering: FunASR does without it if it is missing, and it takes 5 s to import."""
 
@@ -95,6 +132,188 @@ class StockRun:
             results, _ = self.model.inference([str(source)], key=["utterance"], **arguments)
         result: Mapping[str, Any] = results[0]
         return result
+
+
+class StockEngine:
+    """FunASR's unmodified trainer in the place of ours: it trains, we evaluate and track.
+
+    It reads our manifests in chat form (context such as hot words is not carried over), writes its
+    own checkpoints under ``output_dir/stock``, and cannot go on where it was interrupted: it starts
+    anew. A loss that is not finite it leaves out, whatever ``max_skipped_steps`` says.
+
+    Args:
+        config: Effective configuration; the log names what of it stock will ignore.
+        nano: Model with its tokenizers. From the start of training on its modules are stock's.
+        data: Sets with their audio headers.
+        on_log: Gets the step and its metrics every ``log_interval`` updates.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        nano: Nano,
+        data: Data,
+        on_log: Callable[[int, dict[str, float]], None],
+    ) -> None:
+        self.step = 0
+        self.nano = nano
+        self._config = config
+        self._data = data
+        self._on_log = on_log
+        self._directory = Path(config["output_dir"]) / "stock"
+        self._learning_rate = 0.0
+        self._losses: list[torch.Tensor] = []
+        self._logged = 0
+        self._num_utterances = 0
+        self._started_s = self._trained_s = 0.0
+        if ignored := ignored_keys(config):
+            _LOG.warning("stock FunASR's trainer ignores %s", ", ".join(ignored))
+        for key, value in HELD.items():
+            if config.get(key) not in (None, value):
+                _LOG.warning("%s: got %s, stock reads one manifest: %s", key, config[key], value)
+
+    def train(self, on_epoch: Callable[[int, EpochSummary], None], start_epoch: int = 1) -> None:
+        """Trains all epochs, and calls ``on_epoch`` after each, its model ready to be evaluated.
+
+        Args:
+            on_epoch: Gets the epoch's number; what it raises ends the training.
+            start_epoch: Where another engine would go on; stock begins at the first one.
+
+        Raises:
+            WorkError: Stock failed.
+        """
+        if start_epoch > 1 or self._directory.exists():
+            _LOG.warning("stock FunASR's trainer starts anew; %s is emptied", self._directory)
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.mkdir(parents=True)
+        interrupted: list[Exception] = []
+
+        def after_epoch(epoch: int, model: Any) -> None:
+            try:
+                with _random_state_kept():
+                    on_epoch(epoch, self._summary())
+            except Exception as error:
+                interrupted.append(error)
+                raise
+            model.train()  # as stock left it, and saves it next
+            self._losses.clear()
+            self._logged = self._num_utterances = 0
+            self._started_s = time.perf_counter()
+
+        hooks = Hooks(
+            built=self._built,
+            batch=self._count,
+            loss=self._note_loss,
+            update=self._after_update,
+            epoch=after_epoch,
+        )
+        try:
+            train(self._arguments(), hooks=hooks)
+        except (UserError, WorkError):
+            raise
+        except Exception as error:
+            if interrupted == [error]:
+                raise
+            reason = " ".join(str(error).split()) or "no reason given"
+            raise WorkError(
+                f"stock FunASR's trainer, update {self.step + 1}: {type(error).__name__}: {reason}"
+            ) from error
+
+    def _arguments(self) -> dict[str, Any]:
+        """Stock's arguments, with our manifests written as it reads them."""
+        sets = {
+            "train": (self._data.train, self._data.train_audios),
+            "valid": (self._data.evaluation["valid"], None),
+        }
+        lists = {}
+        for split, (utterances, audios) in sets.items():
+            lists[f"{split}_data_set_list"] = str(
+                write_manifest(
+                    self._directory / f"{split}.jsonl",
+                    utterances,
+                    read_headers(utterances) if audios is None else audios,
+                    lambda text: len(self.nano.codec.target_ids(text)) - 1,
+                )
+            )
+        config = self._config.replace(
+            {**HELD, **lists, "output_dir": str(self._directory)}, "stock"
+        )
+        values = arguments(
+            config,
+            num_threads=config["finetune_conf.num_threads"],
+            device=str(self.nano.device),
+        )
+        return {**values, "seed": config["finetune_conf.seed"]}
+
+    def _built(self, model: Any) -> None:
+        # The modules themselves, so that evaluation follows each update and needs no memory.
+        for name, module in model.named_children():
+            setattr(self.nano.model, name, module)
+        self._started_s = time.perf_counter()
+
+    def _count(self, batch: Mapping[str, Any]) -> None:
+        self._num_utterances += len(batch["item"])
+
+    def _note_loss(self, loss: torch.Tensor) -> None:
+        self._losses.append(loss)
+        self._trained_s = time.perf_counter()
+
+    def _after_update(self, update: Update) -> None:
+        self.step, self._learning_rate = update.number, update.learning_rate
+        if self.step % self._config["train_conf.log_interval"]:
+            return
+        loss = torch.stack(self._losses[self._logged :]).mean().item()
+        self._logged = len(self._losses)
+        _LOG.info("update %d: loss %.4f, lr %.3g", self.step, loss, self._learning_rate)
+        self._on_log(self.step, {"train/loss": loss, "train/lr": self._learning_rate})
+
+    def _summary(self) -> EpochSummary:
+        loss = torch.stack(self._losses).mean().item() if self._losses else float("nan")
+        duration_s = max(self._trained_s - self._started_s, 1e-9)
+        return EpochSummary(loss, self._learning_rate, self._num_utterances / duration_s)
+
+
+def ignored_keys(config: Config) -> list[str]:
+    """Keys that our trainer acts on and stock does not, where that makes a difference.
+
+    Of the keys whose proven effect is ``here``: the switches of our additions to training where
+    they are on, and what says how an addition works where it is on and not at its default.
+    """
+
+    def acts_here_only(key: str) -> bool:
+        return effect_of(key, config.stage) in ("here", None)
+
+    switches = [
+        key
+        for key, off in _SWITCHED_OFF.items()
+        if acts_here_only(key) and config.get(key, off) != off and _is_on(config, key)
+    ]
+    parts = [
+        key.name
+        for key in schema.keys().values()
+        if key.name not in _SWITCHED_OFF
+        and not key.name.startswith("finetune_conf.")
+        and effect_of(key.name, config.stage) == "here"
+        and config.get(key.name, key.default) != key.default
+        and _is_on(config, key.name)
+    ]
+    return switches + parts
+
+
+def _is_on(config: Config, key: str) -> bool:
+    """Whether the addition is on that a key belongs to."""
+    switch = next((switch for part, switch in _PARTS.items() if key.startswith(part)), None)
+    return switch is None or switch == key or bool(config.get(switch))
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Evaluation draws what it likes; stock's training goes on as if there were none."""
+    states = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng():
+        yield
+    random.setstate(states[0])
+    numpy.random.set_state(states[1])
 
 
 class _Enough(BaseException):
