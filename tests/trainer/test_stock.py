@@ -9,9 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from conf.errors import WorkError
 from conf.load import Config
 from trainer import stock
+from trainer.evaluate import evaluate
+from trainer.loop import EpochSummary
+from trainer.losses import Objective
 from trainer.manifest import read_data_list, read_headers
+from trainer.model import build
+from trainer.run import read_data
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def test_stock_trains_on_the_cpu_and_stops_when_told(stock_config: Config) -> No
         seen.append((update.number, update.loss, update.learning_rate))
         weights.append(update.model.audio_encoder.after_norm.weight.detach().clone())
 
-    run = stock.train(stock.arguments(stock_config), max_updates=3, on_update=look)
+    run = stock.train(stock.arguments(stock_config), max_updates=3, hooks=stock.Hooks(update=look))
     assert [number for number, _, _ in seen] == [1, 2, 3]
     assert all(loss > 0 for _, loss, _ in seen)
     # warmuplr with 4 steps: the Noam curve up to lr.
@@ -58,8 +64,98 @@ def test_stock_repeats_itself(stock_config: Config) -> None:
         stock.train(
             stock.arguments(stock_config),
             max_updates=2,
-            on_update=lambda update: found.append(update.loss),
+            hooks=stock.Hooks(update=lambda update: found.append(update.loss)),
         )
         return found
 
     assert losses() == losses()
+
+
+# Behind the seam of our own trainer
+
+
+def engine_of(config: Config) -> tuple[stock.StockEngine, list[tuple[int, dict[str, float]]]]:
+    logged: list[tuple[int, dict[str, float]]] = []
+    engine = stock.StockEngine(
+        config, build(config), read_data(config), lambda *entry: logged.append(entry)
+    )
+    return engine, logged
+
+
+def test_the_engine_trains_as_stock_does_and_is_evaluated_by_us(
+    tiny_config: Callable[..., Config], stock_config: Config
+) -> None:
+    config = tiny_config("8k", dataset_conf__num_workers=0, train_conf__log_interval=2)
+    engine, logged = engine_of(config)
+    epochs: list[tuple[int, int, EpochSummary]] = []
+
+    def on_epoch(epoch: int, summary: EpochSummary) -> None:
+        scores = evaluate(
+            engine.nano,
+            read_data_list(config["valid_data_set_list"]),
+            max_new_tokens=32,
+            batch_size=4,
+            objective=Objective(engine.nano.model, config),
+        )
+        assert 0 < scores.cer.rate < 1.5
+        torch.rand(3)  # what evaluation draws changes nothing
+        epochs.append((epoch, engine.step, summary))
+
+    engine.train(on_epoch)
+    assert [(epoch, step) for epoch, step, _ in epochs] == [(1, 3), (2, 6)]
+    assert all(0 < s.loss < 10 and s.utterances_per_s > 0 for _, _, s in epochs)
+    assert [step for step, _ in logged] == [2, 4, 6]
+    assert logged[0][1]["train/lr"] == pytest.approx(1e-3 * 2 / 4)
+    assert (Path(config["output_dir"]) / "stock" / "model.pt.ep2").exists()
+
+    plain = stock.train(stock.arguments(stock_config), max_updates=6)
+    expected = dict(plain.model.named_parameters())
+    for name, parameter in engine.nano.model.named_parameters():
+        assert torch.equal(parameter, expected[name]), name
+
+
+def test_the_engine_names_what_stock_ignores(
+    tiny_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine_of(tiny_config("8k"))
+    ignored, split = caplog.messages
+    assert "ignores ctc_weight, specaug, finetune_conf.decay_norm_and_bias" in ignored
+    assert "finetune_conf.zero_padding" in ignored
+    assert "specaug_conf.time_mask_width_range" in ignored
+    assert "finetune_conf.max_new_tokens" not in ignored  # evaluation is ours
+    assert split.startswith("dataset_conf.data_split_num: got 512")
+    off = tiny_config(
+        "8k",
+        ctc_weight=0.0,
+        specaug=None,
+        finetune_conf__decay_norm_and_bias=True,
+        finetune_conf__frozen_dropout=True,
+        finetune_conf__zero_padding=False,
+    )
+    assert stock.ignored_keys(off) == []
+
+
+def test_the_engine_starts_anew_and_ends_with_what_is_raised(
+    tiny_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_config("8k", dataset_conf__num_workers=0)
+    engine, _ = engine_of(config)
+
+    class Pruned(Exception):
+        pass
+
+    def prune(epoch: int, _: EpochSummary) -> None:
+        assert epoch == 1
+        raise Pruned
+
+    with pytest.raises(Pruned):
+        engine.train(prune, start_epoch=2)
+    assert "starts anew" in caplog.messages[-1]
+
+
+def test_what_stock_fails_at_is_one_line(tiny_config: Callable[..., Config]) -> None:
+    # Nothing that the LLM's text depends on learns: stock has no gradient to follow.
+    config = tiny_config("s2", dataset_conf__num_workers=0, audio_adaptor_conf__freeze=True)
+    engine, _ = engine_of(config)
+    with pytest.raises(WorkError, match=r"stock FunASR's trainer, update 1: RuntimeError: element"):
+        engine.train(lambda *_: None)

@@ -1,0 +1,358 @@
+"""Our training against stock FunASR's, step by step: with our additions off the two are one.
+
+Stock goes first: its own command with its own data loading, looked at through hooks. Then our loop
+trains on the same utterances in stock's batches. Before each forward pass both sides seed torch
+with the batch's number, so that their dropout masks are the same; the tiny model's dropout is on.
+
+TOLERANCE holds for float32 and is relative to: the loss; the norm of an update's whole gradient;
+and for a weight to 1, so that an update, which moves it by the learning rate of 2.5e-4 to 1e-3, is
+equal to half a percent. Relative to the single entry would ask too much: the gradient of a key's
+bias, for one, is zero but for rounding. On the machine where this was written gradients and weights
+are equal bit for bit, and losses to their last bit or two: ours takes the mean over the target
+positions alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conf.load import STAGES, Config, load_config, stage_config_path
+from tests.conftest import BASE
+from trainer import stages, stock
+from trainer.batch import IGNORED_LABEL, Batch
+from trainer.loop import Trainer
+from trainer.losses import Losses, Objective
+from trainer.manifest import Utterance, read_data_list, read_headers
+from trainer.model import Nano, build
+from trainer.optim import build_optimizer, build_scheduler
+
+TOLERANCE = 1e-6
+
+STOCKS_WAY: Mapping[str, Any] = {
+    "ctc_weight": 0.0,
+    "specaug": None,
+    "finetune_conf.zero_padding": False,
+    "finetune_conf.decay_norm_and_bias": True,
+    "finetune_conf.frozen_dropout": True,
+    "frontend_conf.dither": 0.0,
+    "dataset_conf.prompt_classes": None,
+    "model_conf.lsm_weight": 0.0,
+    "model_conf.length_normalized_loss": False,
+    "llm_conf.llm_dtype": "fp32",
+    "train_conf.use_bf16": False,
+}
+"""What our trainer adds, switched off."""
+
+SCENE: Mapping[str, Any] = {
+    "dataset_conf.num_workers": 0,
+    "dataset_conf.data_split_num": 1,
+    "dataset_conf.batch_type": "example",
+    "dataset_conf.batch_size": 4,
+    "train_conf.accum_grad": 1,
+    "optim_conf.lr": 1e-3,
+    "optim_conf.weight_decay": 0.01,
+    "scheduler_conf.warmup_steps": 4,
+}
+
+NUM_BATCHES = 4
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class Course:
+    """What a training did, from its first weights on.
+
+    Attributes:
+        batches: Keys, features, token ids and labels of each, as the model was given them.
+        gradients: Of each update, after clipping; only parameters that have one.
+        weights: After each update.
+    """
+
+    initial: Tensors = field(default_factory=dict)
+    batches: list[tuple[list[str], Tensors]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    gradients: list[Tensors] = field(default_factory=list)
+    learning_rates: list[float] = field(default_factory=list)
+    weights: list[Tensors] = field(default_factory=list)
+
+    def seed_and_note(self, keys: Sequence[str], tensors: Tensors) -> None:
+        torch.manual_seed(len(self.batches))
+        copies = {name: tensor.clone() for name, tensor in tensors.items()}
+        self.batches.append((list(keys), copies))
+
+    def note_gradients(self, model: torch.nn.Module) -> None:
+        self.gradients.append(
+            {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        )
+
+    def note_weights(self, model: torch.nn.Module) -> None:
+        self.weights.append(weights_of(model))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest difference between two courses, relative as the module says."""
+
+    losses: float
+    gradients: float
+    weights: float
+
+
+# What is compared
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_training_is_stocks_step_by_step(stage: str, scene: Callable[..., Config]) -> None:
+    config = scene(stage)
+    theirs = stocks_course(config)
+    ours = our_course(config, theirs)
+    assert_same_batches(ours, theirs)
+    assert_same_updates(ours, theirs, updates=NUM_BATCHES)
+    # And it was a training: every kind of trained weight has moved, by more than the tolerance.
+    trained = [name for name, tensor in theirs.gradients[-1].items() if tensor.any()]
+    moved = [(theirs.weights[-1][n] - theirs.initial[n]).abs().max().item() for n in trained]
+    assert min(moved) > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("stage", ["8k", "s3"])
+def test_accumulated_and_clipped_updates_are_stocks(
+    stage: str, scene: Callable[..., Config]
+) -> None:
+    config = scene(stage, train_conf__accum_grad=2, train_conf__grad_clip=0.1)
+    theirs = stocks_course(config)
+    ours = our_course(config, theirs)
+    assert_same_updates(ours, theirs, updates=NUM_BATCHES // 2)
+    assert [norm(gradient) for gradient in ours.gradients] == pytest.approx([0.1, 0.1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stage"),
+    [
+        ("ctc_weight", 1.0, "8k"),
+        ("specaug", "SpecAugLFR", "8k"),
+        ("finetune_conf.zero_padding", True, "8k"),
+        ("finetune_conf.decay_norm_and_bias", False, "8k"),
+        ("finetune_conf.frozen_dropout", False, "s2"),
+        ("frontend_conf.dither", 1.0, "8k"),
+        ("train_conf.use_bf16", True, "8k"),
+    ],
+)
+def test_each_addition_shows(
+    key: str, value: Any, stage: str, scene: Callable[..., Config], plain: Callable[[str], Course]
+) -> None:
+    theirs = plain(stage)
+    ours = our_course(scene(stage).replace({key: value}, "addition"), theirs)
+    assert difference(ours, theirs).weights > 10 * TOLERANCE
+
+
+def test_stocks_prompt_shows_in_the_token_ids(scene: Callable[..., Config]) -> None:
+    config = scene("8k", dataset_conf__prompt_classes="MultiContextPrompt")
+    theirs = stocks_course(config)
+    ours = our_course(config, theirs)
+    (_, our_batch), (_, their_batch) = ours.batches[0], theirs.batches[0]
+    assert torch.equal(our_batch["features"], their_batch["features"])
+    assert our_batch["ids"].shape[1] < their_batch["ids"].shape[1]
+
+
+# The two sides
+
+
+def stocks_course(config: Config) -> Course:
+    course = Course()
+
+    def note_batch(batch: Mapping[str, Any]) -> None:
+        tensors = {
+            "features": batch["speech"],
+            "ids": batch["input_ids"].clamp(min=0),
+            "labels": batch["labels_ids"].masked_fill(batch["labels_ids"] == -1, IGNORED_LABEL),
+            "attention": batch["attention_mask"].clamp(min=0),
+        }
+        course.seed_and_note([item["key"] for item in batch["item"]], tensors)
+
+    def note_update(update: stock.Update) -> None:
+        course.learning_rates.append(update.learning_rate)
+        course.note_weights(update.model)
+
+    hooks = stock.Hooks(
+        built=lambda model: course.initial.update(weights_of(model)),
+        batch=note_batch,
+        loss=lambda loss: course.losses.append(loss.item()),
+        gradients=course.note_gradients,
+        update=note_update,
+    )
+    updates = NUM_BATCHES // config["train_conf.accum_grad"]
+    stock.train(stock.arguments(config), max_updates=updates, hooks=hooks)
+    return course
+
+
+def our_course(config: Config, theirs: Course) -> Course:
+    """Our training from stock's first weights, on its batches."""
+    nano = build(config)
+    stages.apply(nano.model, config)
+    # LoRA's adapters begin at random: only with stock's can the two be compared.
+    stages.load_trainable_state(nano.model, theirs.initial)
+    course = Course(initial=weights_of(nano.model))
+    optimizer = build_optimizer(nano.model, config)
+    optimizer.register_step_pre_hook(lambda *_: course.note_gradients(nano.model))
+    optimizer.register_step_pre_hook(
+        lambda *_: course.learning_rates.append(float(optimizer.param_groups[0]["lr"]))
+    )
+    optimizer.register_step_post_hook(lambda *_: course.note_weights(nano.model))
+    utterances = read_data_list(config["train_data_set_list"])
+    plan = PlannedBatches(utterances, [keys for keys, _ in theirs.batches])
+    trainer(config, nano, NotingObjective(course, nano, config), optimizer, utterances, plan)
+    return course
+
+
+def trainer(
+    config: Config,
+    nano: Nano,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    utterances: Sequence[Utterance],
+    plan: PlannedBatches,
+) -> None:
+    """One epoch of our loop."""
+    Trainer(
+        nano,
+        objective,
+        optimizer,
+        build_scheduler(optimizer, config),
+        utterances,
+        plan,  # type: ignore[arg-type]
+        accum_grad=config["train_conf.accum_grad"],
+        grad_clip=config["train_conf.grad_clip"],
+        use_bf16=config["train_conf.use_bf16"],
+        log_interval=1,
+        frozen_dropout=config["finetune_conf.frozen_dropout"],
+        on_log=lambda *_: None,
+    ).train_epoch(1)
+
+
+class PlannedBatches:
+    """A sampler that yields what it was told."""
+
+    def __init__(self, utterances: Sequence[Utterance], batches: Sequence[Sequence[str]]) -> None:
+        index = {utterance.key: number for number, utterance in enumerate(utterances)}
+        self._batches = [[index[key] for key in keys] for keys in batches]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._batches))
+
+    def epoch(self, _: int) -> list[list[int]]:
+        return self._batches
+
+
+class NotingObjective(Objective):
+    def __init__(self, course: Course, nano: Nano, config: Config) -> None:
+        super().__init__(nano.model, config)
+        self._course = course
+
+    def __call__(self, batch: Batch, *, training: bool) -> Losses:
+        tensors = {
+            "features": batch.features_BTF,
+            "ids": batch.input_ids_BL,
+            "labels": batch.labels_BL,
+            "attention": batch.attention_mask_BL,
+        }
+        self._course.seed_and_note(batch.keys, tensors)
+        losses = super().__call__(batch, training=training)
+        self._course.losses.append(losses.total.item())
+        return losses
+
+
+# The comparison
+
+
+def assert_same_batches(ours: Course, theirs: Course) -> None:
+    assert len(ours.batches) == len(theirs.batches) == NUM_BATCHES
+    for (our_keys, our_batch), (their_keys, their_batch) in zip(
+        ours.batches, theirs.batches, strict=True
+    ):
+        assert our_keys == their_keys
+        for name in ("features", "ids", "labels", "attention"):
+            assert our_batch[name].tolist() == their_batch[name].tolist(), name
+    lengths = [batch["ids"].shape[1] for _, batch in ours.batches]
+    assert any((batch["attention"] == 0).any() for _, batch in ours.batches), lengths
+
+
+def assert_same_updates(ours: Course, theirs: Course, updates: int) -> None:
+    assert len(ours.weights) == len(theirs.weights) == updates
+    assert ours.learning_rates == theirs.learning_rates
+    found = difference(ours, theirs)
+    assert found.losses <= TOLERANCE
+    assert found.gradients <= TOLERANCE
+    assert found.weights <= TOLERANCE
+
+
+def difference(ours: Course, theirs: Course) -> Difference:
+    losses = [
+        abs(our - their) / abs(their) for our, their in zip(ours.losses, theirs.losses, strict=True)
+    ]
+    gradients = [
+        largest(our, their) / norm(their)
+        for our, their in zip(ours.gradients, theirs.gradients, strict=True)
+    ]
+    weights = [largest(our, their) for our, their in zip(ours.weights, theirs.weights, strict=True)]
+    return Difference(max(losses), max(gradients), max(weights))
+
+
+def largest(ours: Tensors, theirs: Tensors) -> float:
+    """The largest difference of an entry; infinite where only one side has a tensor."""
+    if ours.keys() != theirs.keys():
+        return float("inf")
+    return max((ours[name] - theirs[name]).abs().max().item() for name in theirs)
+
+
+def norm(tensors: Tensors) -> float:
+    return float(torch.linalg.vector_norm(torch.stack([t.norm() for t in tensors.values()])))
+
+
+def weights_of(model: torch.nn.Module) -> Tensors:
+    return {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+
+
+# The scene
+
+
+@pytest.fixture(scope="module")
+def scene(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
+    """Makes the configuration of a stage with our additions off, on lists in stock's form."""
+    directory = tmp_path_factory.mktemp("against-stock")
+    lists = {}
+    for key, split, count in (
+        ("train_data_set_list", "train", 4 * NUM_BATCHES),
+        ("valid_data_set_list", "valid", 2),
+    ):
+        utterances = read_data_list(corpus / f"{split}.jsonl")[:count]
+        path = directory / f"{split}.jsonl"
+        lists[key] = str(stock.write_manifest(path, utterances, read_headers(utterances), len))
+
+    def make(stage: str, **changes: Any) -> Config:
+        settings = {**STOCKS_WAY, **SCENE, **lists, "output_dir": str(directory / "output")}
+        settings |= {name.replace("__", "."): value for name, value in changes.items()}
+        return load_config(
+            stage_config_path(stage), init_param=BASE / "model.pt", layers=[("test", settings)]
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def plain(scene: Callable[..., Config]) -> Callable[[str], Course]:
+    """Stock's course of a stage, trained once."""
+    made: dict[str, Course] = {}
+
+    def get(stage: str) -> Course:
+        if stage not in made:
+            made[stage] = stocks_course(scene(stage))
+        return made[stage]
+
+    return get
