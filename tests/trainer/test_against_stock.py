@@ -14,8 +14,9 @@ positions alone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ import torch
 from conf.load import STAGES, Config, load_config, stage_config_path
 from tests.conftest import BASE
 from trainer import stages, stock
-from trainer.batch import IGNORED_LABEL, Batch
-from trainer.loop import Trainer
+from trainer.batch import IGNORED_LABEL, Batch, make_example
+from trainer.loader import Loader
+from trainer.loop import Listeners, LoopConf, Trainer
 from trainer.losses import Losses, Objective
 from trainer.manifest import Utterance, read_data_list, read_headers
 from trainer.model import Nano, build
@@ -220,20 +222,17 @@ def trainer(
     plan: PlannedBatches,
 ) -> None:
     """One epoch of our loop."""
+    make = functools.partial(make_example, extractor=nano.extractor, codec=nano.codec)
     Trainer(
         nano,
         objective,
         optimizer,
         build_scheduler(optimizer, config),
-        utterances,
+        Loader(utterances, make, num_workers=0),
         plan,  # type: ignore[arg-type]
-        accum_grad=config["train_conf.accum_grad"],
-        grad_clip=config["train_conf.grad_clip"],
-        use_bf16=config["train_conf.use_bf16"],
-        log_interval=1,
-        frozen_dropout=config["finetune_conf.frozen_dropout"],
-        on_log=lambda *_: None,
-    ).train_epoch(1)
+        replace(LoopConf.of(config), max_epoch=1, log_interval=1),
+        Listeners(on_log=lambda *_: None),
+    ).train(lambda *_: None)
 
 
 class PlannedBatches:
