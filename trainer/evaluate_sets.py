@@ -95,9 +95,7 @@ def print_scores(scores: Mapping[str, Scores]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=160)
-    speaking = {name: s for name, s in scores.items() if s.summary()["cer"] is not None}
-    if speaking:
-        console.print(_rates(speaking))
+    console.print(_rates(scores))
     for name, found in scores.items():
         if found.silent:
             per_minute, share = found.insertions_per_minute or 0.0, found.inserted_share or 0.0
@@ -107,7 +105,7 @@ def print_scores(scores: Mapping[str, Scores]) -> None:
             )
         if capped := sum(scored.capped for scored in found.utterances):
             console.print(f"{name}: {capped} texts were cut at finetune_conf.max_new_tokens")
-    _print_keywords(console, speaking)
+    _print_keywords(console, scores)
     said = ", ".join(f"{name} {version}" for name, version in NORMALISATIONS.items())
     console.print(f"normalisation: {said}", style="dim")
 
@@ -137,7 +135,7 @@ def _rates(scores: Mapping[str, Scores]) -> Table:
         grid.add_column(head, justify="right")
     counts = ("utterances", "reference_length", "substitutions", "deletions", "insertions")
     for name, summary in summaries.items():
-        rates = [summary.get(key) for key in shown.values()]
+        rates = [summary.get(key) for key in shown.values()]  # None where it is not defined
         grid.add_row(
             name,
             *(str(summary[count]) for count in counts),
@@ -147,7 +145,7 @@ def _rates(scores: Mapping[str, Scores]) -> Table:
 
 
 def _print_keywords(console: Console, scores: Mapping[str, Scores]) -> None:
-    """The keywords that went wrong most often, over all sets in which something is said."""
+    """The keywords that went wrong most often, over all sets."""
     from rich.table import Table
 
     counts: dict[str, Spotted] = {}

@@ -2,8 +2,9 @@
 
 Telephone speech for fine-tuning (train, valid, test), clean 16 kHz speech of the valid and test
 voices (wideband, which shows what fine-tuning makes the model forget) and lines on which nobody
-speaks (silence, where every character is one too many). Sentences are drawn in this process; two fresh child processes speak them (trainer/demo/speech.py), always the same ones each,
-so that the same files come out bit for bit on the same kind of processor.
+speaks (silence, where every character is one too many). Sentences are drawn in this process; two
+fresh child processes speak them (trainer/demo/speech.py), always the same ones each, so that the
+same files come out bit for bit on the same kind of processor.
 """
 
 import dataclasses
@@ -84,8 +85,9 @@ README = """# Made speech, not real calls
 
 Everything in this directory was made by `python -m trainer demo`: random sentences of a telephone
 service, read by the speech synthesiser eSpeak NG and, for train, valid and test, put through a
-simulated telephone line; silence is the noise of such lines. Nobody said these sentences, and no name, number or address in them is
-anyone's. The speech is robotic: a demonstration, not evidence about real calls.
+simulated telephone line; silence is the noise of such lines. Nobody said these sentences, and no
+name, number or address in them is anyone's. The speech is robotic: a demonstration, not evidence
+about real calls.
 
 | manifest | audio | for |
 |---|---|---|
