@@ -144,7 +144,9 @@ def _fine_tune_flags() -> argparse.ArgumentParser:
     flags.add_argument("--model", type=Path, metavar="DIR", help="model directory, instead")
     flags.add_argument("--train_data_set_list", metavar="F", help="manifest, or list of them")
     flags.add_argument("--valid_data_set_list", metavar="F", help="manifest, or list of them")
-    flags.add_argument("--output_dir", metavar="DIR", help="directory of the run: new, or one to go on in")
+    flags.add_argument(
+        "--output_dir", metavar="DIR", help="directory of the run: new, or one to go on in"
+    )
     flags.add_argument("--gpu_id", metavar="N", help="GPU to use; without one, the first or CPU")
     flags.add_argument(
         "--allow-unknown",

@@ -64,9 +64,7 @@ def read_data(config: Config) -> Data:
     audios = {split: read_headers(utterances) for split, utterances in evaluation.items()}
     for split, utterances in evaluation.items():
         check_evaluable(utterances, audios[split], config["finetune_conf.eval_max_s"])
-    sha256 = fingerprint(
-        chain(train, *evaluation.values()), chain(train_audios, *audios.values())
-    )
+    sha256 = fingerprint(chain(train, *evaluation.values()), chain(train_audios, *audios.values()))
     valid = evaluation["valid"]
     subset = fixed_subset(valid, config["finetune_conf.valid_subset"])
     return Data(train, train_audios, evaluation, subset, sha256)

@@ -479,7 +479,9 @@ def _full_disk_said(directory: Path) -> Iterator[None]:
         if error.errno not in _FULL_DISK:
             raise
         reason = f"{error.filename or directory}: the disk is full ({error.strerror})"
-        raise WorkError(f"{reason}; the last checkpoint is whole, the same command goes on") from error
+        raise WorkError(
+            f"{reason}; the last checkpoint is whole, the same command goes on"
+        ) from error
 
 
 def _write_whole(path: Path, text: str) -> None:
