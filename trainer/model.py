@@ -22,6 +22,7 @@ from conf.errors import DataError
 from conf.load import Config
 from trainer.features import FeatureExtractor
 from trainer.funasr_parts import load, registered
+from trainer.store import open_store
 from trainer.text import TextCodec
 
 _LOG = logging.getLogger(__name__)
@@ -79,9 +80,7 @@ def build(config: Config, *, weights: bool = True) -> Nano:
         DataError: The directory lacks a file, or the checkpoint lacks weights.
     """
     values = resolved_values(config)
-    extractor = FeatureExtractor(
-        values["frontend"], values["frontend_conf"], config["finetune_conf.feature_cache_mb"]
-    )
+    extractor = FeatureExtractor(values["frontend"], values["frontend_conf"], open_store(config))
     dataset_conf = values["dataset_conf"]
     codec = TextCodec(
         values["tokenizer"],
