@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -61,9 +61,9 @@ class FinetuneResult:
 class Data:
     """The sets of a fine-tune; evaluation sets by their metric's name."""
 
-    train: list[Utterance]
-    train_audios: list[Audio]
-    evaluation: dict[str, list[Utterance]]
+    train: Sequence[Utterance]
+    train_audios: Sequence[Audio]
+    evaluation: Mapping[str, Sequence[Utterance]]
     sha256: str
 
 
