@@ -54,7 +54,7 @@ class ResumeFolder:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
-                hashing = _HashingFile(file)
+                hashing: Any = _HashingFile(file)
                 torch.save({"identity": self._identity, **state}, hashing)
                 file.flush()
                 os.fsync(file.fileno())

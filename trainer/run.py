@@ -43,6 +43,8 @@ from trainer.stock import StockEngine
 from trainer.tracking import Tracker
 
 _LOG = logging.getLogger(__name__)
+_MAX_NAMED = 20
+"""Utterances named in the log when they are left out together; the file names all."""
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -164,6 +166,7 @@ class _Run:
             [len(nano.codec.target_ids(item.target)) - 1 for item in data.train],
             config["dataset_conf"],
             config["finetune_conf.seed"],
+            prompt_length=len(nano.codec.before_audio) + len(nano.codec.after_audio),
         )
         self._add_left_out(sampler.left_out)
         if not len(sampler):
@@ -449,14 +452,23 @@ class _Run:
         self.evaluations.append(Evaluation(epoch, step, dict(self.metrics), finished=False))
 
     def _add_left_out(self, found: Sequence[LeftOut]) -> None:
+        """Counts, names and writes down what training does not use; nothing is replaced."""
         new = [item for item in found if item.utterance.key not in self._left_out]
+        if not new:
+            return
         self._left_out |= {item.utterance.key: item for item in new}
-        for item in new:
+        for item in new[:_MAX_NAMED]:
             _LOG.warning("left out %s: %s", item.utterance.place, item.reason)
-        for reason, count in Counter(item.reason for item in new).items():
-            _LOG.warning("left out %d utterances: %s", count, reason)
-        if new and self.evaluations:
-            count = float(len(self._left_out))
+        for reason, number in Counter(item.reason for item in new).items():
+            _LOG.warning("left out %d utterances: %s", number, reason)
+        lines = [
+            {"key": item.utterance.key, "place": item.utterance.place, "reason": item.reason}
+            for item in self._left_out.values()
+        ]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        self._write_artifact("left_out.jsonl", text)
+        if self.evaluations:
+            count = len(self._left_out)
             self._tracker.log_metrics({"train/left_out": count}, step=self.engine.step)
 
     def _write_hypotheses(self, split: str, scores: Scores) -> None:

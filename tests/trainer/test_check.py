@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,11 @@ def calls(tmp_path: Path) -> Callable[..., str]:
 def look(calls: Callable[..., str]) -> Callable[..., dict[str, CheckResult]]:
     """Runs the data's checks over lists of utterances."""
 
-    def run(stage: str = "8k", **lists: list[dict[str, Any]]) -> dict[str, CheckResult]:
+    def run(
+        stage: str = "8k",
+        settings: Mapping[str, Any] | None = None,
+        **lists: list[dict[str, Any]],
+    ) -> dict[str, CheckResult]:
         keys = {
             "train": "train_data_set_list",
             "valid": "valid_data_set_list",
@@ -222,6 +226,7 @@ def look(calls: Callable[..., str]) -> Callable[..., dict[str, CheckResult]]:
             keys[name]: calls(name, [{"key": f"{name}-{i}", **line} for i, line in enumerate(each)])
             for name, each in lists.items()
         }
+        values |= settings or {}
         config = load_config(stage_config_path(stage), model=BASE, layers=[("test", values)])
         return by_id(run_checks(config, parts=["data"]))
 
@@ -278,9 +283,9 @@ def test_good_data(look: Callable[..., dict[str, CheckResult]]) -> None:
         ),
         (
             {"train": [{"seconds": 70.0}]},
-            "batch-longest",
-            "warning",
-            "batch_size 6,000",
+            "lengths",
+            "failed",
+            "1 left out: 1 longer than dataset_conf.max_token_length 1024",
         ),
     ],
 )
@@ -295,6 +300,12 @@ def test_bad_data(
     result = look(**lists)[id]
     assert result.status == expected, result
     assert found in result.found
+
+
+def test_an_utterance_longer_than_a_batch(look: Callable[..., dict[str, CheckResult]]) -> None:
+    results = look(settings={"dataset_conf.max_token_length": 8000}, train=[{"seconds": 70.0}])
+    assert results["batch-longest"].status == "warning"
+    assert "batch_size 6,000" in results["batch-longest"].found
 
 
 def test_the_same_recording_under_another_name(
