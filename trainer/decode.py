@@ -111,7 +111,8 @@ def greedy(
     """
     num_rows, length = attention_mask_BL.shape
     device = embeddings_BLD.device
-    ends = _end_ids(llm, device)
+    end = llm.generation_config.eos_token_id
+    ends = {end} if isinstance(end, int) else set(end or ())
     cache = DynamicCache(config=llm.config)
     mask_BL = attention_mask_BL
     if prefix:
@@ -133,15 +134,16 @@ def greedy(
     rows = list(range(num_rows))  # still writing, in the batch's order
     for count in range(1, max_new_tokens + 1):
         next_B = llm.lm_head(hidden_BLD[:, -1]).argmax(dim=-1)
-        ended = torch.isin(next_B, ends).tolist()
-        for row, token, end in zip(rows, next_B.tolist(), ended, strict=True):
-            if not end:
+        tokens: list[int] = next_B.tolist()  # the one wait for the device in each step
+        ended = [token in ends for token in tokens]
+        for row, token in zip(rows, tokens, strict=True):
+            if token not in ends:
                 ids[row].append(token)
         if any(ended):
-            rows = [row for row, end in zip(rows, ended, strict=True) if not end]
+            rows = [row for row, over in zip(rows, ended, strict=True) if not over]
             if not rows:
                 break
-            kept = torch.tensor([not end for end in ended], device=device).nonzero()[:, 0]
+            kept = torch.tensor([n for n, over in enumerate(ended) if not over], device=device)
             cache.batch_select_indices(kept)
             next_B, mask_BL, position_B = next_B[kept], mask_BL[kept], position_B[kept]
         if count == max_new_tokens:
@@ -157,11 +159,6 @@ def greedy(
         ).last_hidden_state
     capped = set(rows)
     return [(row_ids, row in capped) for row, row_ids in enumerate(ids)]
-
-
-def _end_ids(llm: Any, device: torch.device) -> torch.Tensor:
-    end = llm.generation_config.eos_token_id
-    return torch.tensor([end] if isinstance(end, int) else list(end or []), device=device)
 
 
 def _ctc_greedy(

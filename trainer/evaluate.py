@@ -385,8 +385,9 @@ def _batches(
             for utterance in utterances[first : first + window]
         ]
         items.sort(key=lambda item: item[1].features_TF.shape[0], reverse=True)
-        for start in range(0, len(items), batch_size):
-            yield items[start : start + batch_size]
+        while items:
+            batch, items = items[:batch_size], items[batch_size:]  # what is decoded is let go
+            yield batch
 
 
 def _by_keyword(spotted: Mapping[str, Spotted]) -> dict[str, dict[str, int]]:
