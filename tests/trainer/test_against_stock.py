@@ -24,6 +24,7 @@ import torch
 
 from conf.load import STAGES, Config, load_config, stage_config_path
 from tests.conftest import BASE
+from tests.stocks_way import STOCKS_WAY, PlannedBatches
 from trainer import stages, stock
 from trainer.batch import IGNORED_LABEL, Batch
 from trainer.loop import Trainer
@@ -33,21 +34,6 @@ from trainer.model import Nano, build
 from trainer.optim import build_optimizer, build_scheduler
 
 TOLERANCE = 1e-6
-
-STOCKS_WAY: Mapping[str, Any] = {
-    "ctc_weight": 0.0,
-    "specaug": None,
-    "finetune_conf.zero_padding": False,
-    "finetune_conf.decay_norm_and_bias": True,
-    "finetune_conf.frozen_dropout": True,
-    "frontend_conf.dither": 0.0,
-    "dataset_conf.prompt_classes": None,
-    "model_conf.lsm_weight": 0.0,
-    "model_conf.length_normalized_loss": False,
-    "llm_conf.llm_dtype": "fp32",
-    "train_conf.use_bf16": False,
-}
-"""What our trainer adds, switched off."""
 
 SCENE: Mapping[str, Any] = {
     "dataset_conf.num_workers": 0,
@@ -206,7 +192,8 @@ def our_course(config: Config, theirs: Course) -> Course:
     )
     optimizer.register_step_post_hook(lambda *_: course.note_weights(nano.model))
     utterances = read_data_list(config["train_data_set_list"])
-    plan = PlannedBatches(utterances, [keys for keys, _ in theirs.batches])
+    index = {utterance.key: number for number, utterance in enumerate(utterances)}
+    plan = PlannedBatches([[[index[key] for key in keys] for keys, _ in theirs.batches]])
     trainer(config, nano, NotingObjective(course, nano, config), optimizer, utterances, plan)
     return course
 
@@ -234,20 +221,6 @@ def trainer(
         frozen_dropout=config["finetune_conf.frozen_dropout"],
         on_log=lambda *_: None,
     ).train_epoch(1)
-
-
-class PlannedBatches:
-    """A sampler that yields what it was told."""
-
-    def __init__(self, utterances: Sequence[Utterance], batches: Sequence[Sequence[str]]) -> None:
-        index = {utterance.key: number for number, utterance in enumerate(utterances)}
-        self._batches = [[index[key] for key in keys] for keys in batches]
-
-    def __len__(self) -> int:
-        return sum(map(len, self._batches))
-
-    def epoch(self, _: int) -> list[list[int]]:
-        return self._batches
 
 
 class NotingObjective(Objective):
