@@ -1,4 +1,4 @@
-"""Our trainer as stock's: its additions off, its batches given. For the equality and the benchmark."""
+"""Our trainer as stock's: its additions off, its batches given. For equality and benchmark."""
 
 from __future__ import annotations
 
