@@ -121,8 +121,16 @@ class Config:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:
-        """The effective configuration as YAML, in the schema's order."""
-        return to_yaml(self.values)
+        """The effective configuration as YAML, in the schema's order; loaded again it is equal.
+
+        Where the weights to start from lie outside the model directory, `model` names that.
+        """
+        init_param = self.get("init_param")
+        if self.model_dir is None or init_param is None:
+            return to_yaml(self.values)
+        if Path(init_param).parent == self.model_dir:
+            return to_yaml(self.values)
+        return to_yaml({**self.values, "model": str(self.model_dir)})
 
 
 def load_config(

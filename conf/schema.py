@@ -79,7 +79,7 @@ class ModelConf(Block):
     lsm_weight: Share = 0.0
     """Label smoothing of the LLM's loss, as a share of the probability mass."""
     length_normalized_loss: bool = False
-    """Weigh each batch by its number of text tokens instead of its number of utterances."""
+    """Weigh the batches of one update by their text tokens; false counts each batch the same."""
 
 
 class AudioEncoderConf(Block):
@@ -362,15 +362,15 @@ class TrainConf(Block):
     find_unused_parameters: Annotated[bool, MINOR] = False
     """Let DistributedDataParallel look for parameters without gradient."""
     log_interval: Annotated[Positive, Is("runtime", "minor")] = 50
-    """Batches between two log lines."""
+    """Updates between two log lines."""
     reset_gpu_cache: Annotated[bool, Is("runtime", "minor")] = False
     """Give cached GPU memory back after each batch."""
     resume: Annotated[bool, Is("checkpointing", "minor")] = True
     """Go on from the last checkpoint of the output directory."""
     validate_interval: Annotated[Positive, Is("checkpointing")] = 5000
-    """Batches between two validations within an epoch."""
+    """Updates between two validations within an epoch."""
     save_checkpoint_interval: Annotated[Positive, Is("checkpointing")] = 5000
-    """Batches between two checkpoints within an epoch."""
+    """Updates between two points to resume from within an epoch."""
     keep_nbest_models: Annotated[Positive, Is("checkpointing")] = 500
     """Number of best checkpoints kept."""
     avg_nbest_model: Annotated[Count, Is("checkpointing")] = 10
@@ -559,7 +559,7 @@ class FinetuneConf(Block):
     eval_batch_size: Positive = 32
     """Utterances decoded at once."""
     eval_max_s: Annotated[float, Field(gt=0)] = 300.0
-    """Longest recording that evaluation takes, in seconds; a longer one is refused by name."""
+    """Longest recording that evaluation takes, in seconds; a longer one is refused."""
     valid_subset: Positive | None = None
     """Utterances of the validation set that choose the checkpoint; null takes all of them."""
     feature_cache_mb: Count = 20480

@@ -7,6 +7,7 @@ from typing import Any
 
 from conf.errors import ConfigError
 from conf.layers import Layer, merge, who_said
+from conf.reading import flatten, read_yaml
 
 
 def find_model_dir(model: Path | str | None, layers: Sequence[Layer]) -> Path | None:
@@ -14,7 +15,9 @@ def find_model_dir(model: Path | str | None, layers: Sequence[Layer]) -> Path | 
 
     Args:
         model: A directory, or a hub's name of which there is a local copy; comes first.
-        layers: Where `init_param` (a file of weights: its directory) or `model` may stand.
+        layers: Where `init_param` or `model` may stand. A directory named by `model` comes before
+            that of `init_param`; a hub's name comes after it. A checkpoint of this trainer
+            belongs to the model directory of the run that wrote it.
 
     Raises:
         ConfigError: If what is named is not there.
@@ -28,8 +31,8 @@ def find_model_dir(model: Path | str | None, layers: Sequence[Layer]) -> Path | 
         )
     if model is not None:
         return _directory(str(model), "--model")
-    if init_param is not None:
-        return _complete(Path(init_param).parent, f"{where('init_param')}: init_param")
+    if init_param is not None and not (isinstance(named, str) and Path(named).is_dir()):
+        return _beside(Path(init_param), f"{where('init_param')}: init_param")
     if is_place(named):
         return _directory(str(named), f"{where('model')}: model")
     return None
@@ -53,9 +56,20 @@ def _directory(name: str, label: str) -> Path:
     )
 
 
-def _complete(directory: Path, label: str) -> Path:
+def _beside(init_param: Path, label: str) -> Path:
+    run = init_param.parent.parent / "config.yaml"
+    if init_param.suffix == ".safetensors" and run.is_file():
+        document = read_yaml(run)
+        layer = Layer(str(run), flatten(document.values), document)
+        if (found := find_model_dir(None, [layer])) is not None:
+            return found
+    hint = " (--model DIR names one for weights that lie elsewhere)"
+    return _complete(init_param.parent, label, hint)
+
+
+def _complete(directory: Path, label: str, hint: str = "") -> Path:
     if not (directory / "config.yaml").is_file():
         raise ConfigError(
-            f"{label}: got {directory}, expected a model directory: it holds no config.yaml"
+            f"{label}: got {directory}, expected a model directory: it holds no config.yaml{hint}"
         )
     return directory

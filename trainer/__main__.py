@@ -66,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"overrides: {_OVERRIDES}",
         allow_abbrev=False,
     )
+    train.add_argument(
+        "--engine",
+        choices=("here", "stock"),
+        help="who trains: our loop (default), or FunASR's own trainer, unmodified",
+    )
     train.add_argument("--experiment", metavar="NAME", help="MLflow experiment")
     train.add_argument("--no_mlflow", action="store_true", help="keep the event log only")
     train.set_defaults(run=_train, takes_overrides=True)
@@ -129,7 +134,7 @@ def _fine_tune_flags() -> argparse.ArgumentParser:
     flags.add_argument("--model", type=Path, metavar="DIR", help="model directory, instead")
     flags.add_argument("--train_data_set_list", metavar="F", help="manifest, or list of them")
     flags.add_argument("--valid_data_set_list", metavar="F", help="manifest, or list of them")
-    flags.add_argument("--output_dir", metavar="DIR", help="new directory for the run")
+    flags.add_argument("--output_dir", metavar="DIR", help="directory of the run: new, or one to go on in")
     flags.add_argument("--gpu_id", metavar="N", help="GPU to use; without one, the first or CPU")
     flags.add_argument(
         "--allow-unknown",
@@ -154,6 +159,8 @@ def _load(arguments: argparse.Namespace, rest: list[str]) -> Config:
         os.environ["CUDA_VISIBLE_DEVICES"] = arguments.gpu_id
     flags = ("train_data_set_list", "valid_data_set_list", "output_dir")
     given = {flag: getattr(arguments, flag) for flag in flags if getattr(arguments, flag)}
+    if engine := getattr(arguments, "engine", None):
+        given["finetune_conf.engine"] = engine
     return load_config(
         arguments.config,
         model=arguments.model,
@@ -182,14 +189,14 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     if not config.get("output_dir"):
         raise ConfigError("output_dir: got nothing, expected a directory (--output_dir DIR)")
     output_dir = Path(config["output_dir"])
-    if output_dir.exists() and any(output_dir.iterdir()):
-        raise ConfigError(
-            f"output_dir: got {str(output_dir)!r}, which is not empty; expected a new directory"
-        )
 
     from trainer.check import one_line, raise_if_failed, run_checks, tags
-    from trainer.run import Evaluation, finetune, read_data
+    from trainer.data import read_data
+    from trainer.resume import refuse_another_run
+    from trainer.run import Evaluation, finetune
     from trainer.tracking import EventLog, Status, Store
+
+    refuse_another_run(output_dir, config)
 
     # Mistakes come before any run is opened. What the model's weights hold, loading will say.
     read_data(config)
@@ -198,13 +205,13 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     for check in results:
         if check.status == "warning":
             print(f"warning: {one_line(check)}", file=sys.stderr)
-    log = EventLog(output_dir)
+    log = EventLog(output_dir, resume=config.get("train_conf.resume", True))
     log.set_tags(tags(results))
     if arguments.no_mlflow:
         result = finetune(config, log)
     else:
         store = Store.open(experiment=arguments.experiment)
-        run_id = store.ensure_run(kind="train", name=output_dir.name)
+        run_id = store.ensure_standalone(output_dir)
         status: Status = "FAILED"
 
         def project(_: Evaluation) -> None:

@@ -7,8 +7,9 @@ not 3.5 GB.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from conf.errors import DataError, WorkError
 
 _Read = TypeVar("_Read")
+_CONTENT = "content.sha256"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,14 @@ class CheckpointFolder:
         """Kept epochs, best CER first; of equals the earlier one."""
         return sorted(self._kept, key=lambda checkpoint: (checkpoint.cer, checkpoint.epoch))
 
+    def restore(self, kept: Iterable[tuple[str, int, float]]) -> None:
+        """Takes up what an interrupted run had kept: name, epoch and CER of each."""
+        self._kept = [self.named(*item) for item in kept]
+
+    def named(self, name: str, epoch: int, cer: float) -> Checkpoint:
+        """The checkpoint of that name in this folder."""
+        return Checkpoint(name, self._path(name), epoch, cer)
+
     def save(self, state: Mapping[str, torch.Tensor], epoch: int, cer: float) -> Checkpoint:
         """Writes an epoch's weights and deletes what is no longer among the best."""
         checkpoint = self._write(state, f"epoch-{epoch:03d}", epoch, cer)
@@ -67,35 +77,63 @@ class CheckpointFolder:
         state = average(members)
         return self._write(state, f"average-{len(members)}", members[0].epoch, cer)
 
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{name}.safetensors"
+
     def _write(
         self, state: Mapping[str, torch.Tensor], name: str, epoch: int, cer: float
     ) -> Checkpoint:
-        path = self.directory / f"{name}.safetensors"
-        metadata = {"epoch": str(epoch), "valid/cer": repr(cer), "base.sha256": self._base_sha256}
+        path = self._path(name)
+        metadata = {
+            "epoch": str(epoch),
+            "valid/cer": repr(cer),
+            "base.sha256": self._base_sha256,
+            _CONTENT: content_sha256(state),
+        }
         partial = path.with_suffix(".partial")
         try:
             save_file(dict(state), partial, metadata=metadata)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
             reason = " ".join(str(error).split())
             raise WorkError(f"{path}: could not write the checkpoint ({reason})") from error
-        return Checkpoint(name, path, epoch, cer)
+        return self.named(name, epoch, cer)
 
 
 def average(members: Sequence[Checkpoint]) -> dict[str, torch.Tensor]:
     """The mean of checkpoints' weights, summed in float64 so that order does not matter."""
     sums: dict[str, torch.Tensor] = {}
+    dtypes: dict[str, torch.dtype] = {}
     for member in sorted(members, key=lambda checkpoint: checkpoint.epoch):
-        for name, value in load_file(member.path).items():
+        for name, value in load_state(member.path).items():
             sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.double()
-    dtypes = {name: value.dtype for name, value in load_file(members[0].path).items()}
+            dtypes[name] = value.dtype
     return {name: (value / len(members)).to(dtypes[name]) for name, value in sums.items()}
 
 
+def content_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of some weights on the CPU, in any order."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def load_state(path: Path) -> dict[str, torch.Tensor]:
-    """Weights of a checkpoint file."""
-    return _reading(path, lambda: load_file(path))
+    """Weights of a checkpoint file.
+
+    Raises:
+        DataError: It is no such file, or not what was written.
+    """
+    state: dict[str, torch.Tensor] = _reading(path, lambda: load_file(path))
+    if load_metadata(path).get(_CONTENT) != content_sha256(state):
+        raise DataError(f"{path}: got weights that do not match their checksum, expected all whole")
+    return state
 
 
 def load_metadata(path: Path) -> dict[str, str]:

@@ -28,10 +28,25 @@ from trainer.funasr_parts import registered
 class Losses:
     """Scalars of one batch; ``ctc`` is None where it could not teach anything."""
 
-    total: torch.Tensor
     ce: torch.Tensor
     ctc: torch.Tensor | None
+    ctc_weight: float
     num_tokens: int
+
+    @property
+    def total(self) -> torch.Tensor:
+        return self.share(1.0, 1.0)
+
+    def share(self, of_tokens: float, of_utterances: float) -> torch.Tensor:
+        """What the batch adds to the loss of an update that is made from several.
+
+        Args:
+            of_tokens: The batch's part of all target tokens, between 0 and 1.
+            of_utterances: Its part of all utterances.
+        """
+        if self.ctc is None:
+            return self.ce * of_tokens
+        return self.ce * of_tokens + self.ctc_weight * of_utterances * self.ctc
 
 
 class Objective:
@@ -74,18 +89,24 @@ class Objective:
             training: Apply SpecAug, and leave out a CTC loss that teaches nothing. Dropout
                 follows the modules' own modes.
         """
-        features_BTF = batch.features_BTF.clone()  # the encoder and SpecAug write into it
-        if training and self._specaug is not None:
-            features_BTF, _ = self._specaug(features_BTF, batch.num_frames_B)
-        encoded_BTD, num_frames_B = encode(
-            self._model, features_BTF, batch.num_frames_B, zero_padding=self._zero_padding
-        )
+        encoded_BTD, num_frames_B = self._encoded(batch, training=training)
         logits_NV, labels_N = self._target_logits(batch, encoded_BTD, num_frames_B)
         ce = F.cross_entropy(logits_NV.float(), labels_N)
         if training and not self.ctc_teaches:
-            return Losses(ce, ce, None, labels_N.numel())
+            return Losses(ce, None, self._ctc_weight, labels_N.numel())
         ctc = self._ctc(batch, encoded_BTD, num_frames_B)
-        return Losses(ce + self._ctc_weight * ctc, ce, ctc, labels_N.numel())
+        return Losses(ce, ctc, self._ctc_weight, labels_N.numel())
+
+    def _encoded(self, batch: Batch, *, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """The encoder's output; a batch that begins behind the encoder goes through as it is."""
+        if batch.level != "features":
+            return batch.features_BTF, batch.num_frames_B
+        features_BTF = batch.features_BTF.clone()  # the encoder and SpecAug write into it
+        if training and self._specaug is not None:
+            features_BTF, _ = self._specaug(features_BTF, batch.num_frames_B)
+        return encode(
+            self._model, features_BTF, batch.num_frames_B, zero_padding=self._zero_padding
+        )
 
     def _target_logits(
         self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
@@ -130,11 +151,20 @@ def encode(
     return encoded_BTD, lengths_B
 
 
+def adapt(model: Any, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor) -> torch.Tensor:
+    """The adaptor's output, of which the LLM takes as many rows as an utterance has tokens."""
+    adapted_BTD: torch.Tensor = model.audio_adaptor(encoded_BTD, num_frames_B)[0]
+    return adapted_BTD
+
+
 def embed(
     model: Any, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
 ) -> torch.Tensor:
     """The LLM's input: token embeddings with the adaptor's output in the audio positions."""
-    adapted_BTD, _ = model.audio_adaptor(encoded_BTD, num_frames_B)
+    if batch.level == "adapted":
+        adapted_BTD = encoded_BTD
+    else:
+        adapted_BTD = adapt(model, encoded_BTD, num_frames_B)
     token_T = torch.arange(adapted_BTD.shape[1], device=adapted_BTD.device)
     audio_ND = adapted_BTD[token_T < batch.num_audio_tokens_B[:, None]]
     embeddings_BLD = model.llm.get_input_embeddings()(batch.input_ids_BL)

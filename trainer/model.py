@@ -1,16 +1,10 @@
-"""FunASR's FunASRNano from a configuration and a model directory, its weights all accounted for.
-
-FunASR itself only prints when a checkpoint lacks weights, and goes on with random ones; here a
-missing component stops the run.
-"""
+"""FunASR's FunASRNano from a configuration and a model directory, its weights all accounted for."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,26 +15,25 @@ import torch
 from conf.errors import DataError
 from conf.load import Config
 from trainer.features import FeatureExtractor
-from trainer.funasr_parts import load, registered
+from trainer.funasr_parts import registered
+from trainer.recompute import recompute_layers
 from trainer.text import TextCodec
+from trainer.weights import COMPONENTS, Coverage, file_sha256, load_weights
+
+__all__ = [
+    "COMPONENTS",
+    "Coverage",
+    "Nano",
+    "apply_backends",
+    "build",
+    "choose_device",
+    "file_sha256",
+    "load_weights",
+    "resolved_values",
+    "weights_path",
+]
 
 _LOG = logging.getLogger(__name__)
-
-COMPONENTS = ("audio_encoder", "audio_adaptor", "llm", "ctc_decoder", "ctc")
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How much of each component's weights the checkpoint held."""
-
-    sha256: str
-    loaded: Mapping[str, int]
-    expected: Mapping[str, int]
-    unused: tuple[str, ...]
-
-    def __str__(self) -> str:
-        parts = [f"{name} {self.loaded[name]}/{self.expected[name]}" for name in self.expected]
-        return f"weights {self.sha256[:12]}: " + ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -67,6 +60,21 @@ def choose_device(wanted: str | None = None) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def apply_backends(config: Config) -> None:
+    """Sets how GPUs calculate, for the whole process, as stock's ``bin/train_ds.py`` does.
+
+    ``enable_tf32`` here holds for cuDNN's convolutions too, which stock leaves at PyTorch's
+    default; the three ``cudnn_*`` keys and their defaults are stock's.
+    """
+    cudnn = torch.backends.cudnn
+    cudnn.enabled = config.get("cudnn_enabled", cudnn.enabled)
+    cudnn.benchmark = config.get("cudnn_benchmark", cudnn.benchmark)
+    cudnn.deterministic = config.get("cudnn_deterministic", True)
+    tf32 = config.get("enable_tf32", True)
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    cudnn.allow_tf32 = tf32
+
+
 def build(config: Config, *, weights: bool = True) -> Nano:
     """Builds the model of a configuration and loads the weights that it names.
 
@@ -78,6 +86,7 @@ def build(config: Config, *, weights: bool = True) -> Nano:
     Raises:
         DataError: The directory lacks a file, or the checkpoint lacks weights.
     """
+    apply_backends(config)
     values = resolved_values(config)
     extractor = FeatureExtractor(
         values["frontend"], values["frontend_conf"], config["finetune_conf.feature_cache_mb"]
@@ -90,14 +99,21 @@ def build(config: Config, *, weights: bool = True) -> Nano:
         dataset_conf["ctc_tokenizer_conf"],
     )
     arguments = {**values, **values.pop("model_conf"), "input_size": extractor.num_features}
+    # Ours take the place of the constructor's own, see trainer/recompute.py.
+    recomputed = {
+        part: bool(values[f"{part}_conf"].pop("activation_checkpoint", False))
+        for part in ("audio_encoder", "llm")
+    }
     model = registered("model_classes", values["model"])(**arguments)
-    coverage = load_weights(model, weights_path(config)) if weights else None
+    recompute_layers(model, **recomputed)
+    base = config.model_dir / "model.pt" if config.model_dir else None
+    coverage = load_weights(model, weights_path(config), base) if weights else None
     device = choose_device(config.get("device"))
     return Nano(model.to(device).eval(), extractor, codec, device, coverage)
 
 
 def weights_path(config: Config) -> Path:
-    """The checkpoint that a configuration starts from.
+    """The file of weights that a configuration starts from.
 
     Raises:
         DataError: It names none, or there is no such file.
@@ -147,60 +163,9 @@ def resolved_values(config: Config) -> dict[str, Any]:
     return values
 
 
-def load_weights(model: torch.nn.Module, path: Path) -> Coverage:
-    """Loads a checkpoint and checks that every weight of the model but new LoRA ones is in it.
-
-    Raises:
-        DataError: The file is no checkpoint, or weights are missing or of another shape.
-    """
-    normalize = load("funasr.models.fun_asr_nano.checkpoint_utils").normalize_checkpoint_state
-    try:
-        state = normalize(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises many types for a file that is no checkpoint
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: got {reason}, expected a torch checkpoint") from error
-    own = model.state_dict()
-    expected = {name for name in own if ".lora_" not in name}
-    loaded = {name for name in expected if name in state and state[name].shape == own[name].shape}
-    coverage = Coverage(
-        sha256=file_sha256(path),
-        loaded=_per_component(loaded),
-        expected=_per_component(expected),
-        unused=tuple(sorted(set(state) - set(own))),
-    )
-    problems = [
-        f"{path}: {component}: got {coverage.loaded[component]} of {number} weights of the right "
-        f"shape, expected all ({_example(expected - loaded, component)})"
-        for component, number in coverage.expected.items()
-        if coverage.loaded[component] < number
-    ]
-    if problems:
-        raise DataError(problems)
-    model.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
-    return coverage
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _insert_paths(metas: Mapping[str, Any], values: dict[str, Any], directory: Path) -> None:
     for name, meta in metas.items():
         if isinstance(meta, Mapping):
             _insert_paths(meta, values.setdefault(name, {}), directory)
         elif isinstance(meta, str) and (directory / meta).exists():
             values[name] = str(directory / meta)
-
-
-def _component(name: str) -> str:
-    return name.split(".", 1)[0]
-
-
-def _per_component(names: set[str]) -> dict[str, int]:
-    counts = Counter(map(_component, names))
-    return {component: counts[component] for component in COMPONENTS}
-
-
-def _example(missing: set[str], component: str) -> str:
-    return "missing " + min(name for name in missing if _component(name) == component)

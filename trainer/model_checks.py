@@ -102,9 +102,7 @@ class Built:
         if self._nano is None or self._nano.coverage is None:
             return Finding("coverage", "failed", "init_param", expected, "; ".join(self._problems))
         coverage = self._nano.coverage
-        found = ", ".join(
-            f"{name} {coverage.loaded[name]}/{number}" for name, number in coverage.expected.items()
-        )
+        found = coverage.counts()
         if coverage.unused:
             found += f", {len(coverage.unused)} unused ({coverage.unused[0]})"
         return Finding(

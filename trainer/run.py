@@ -7,33 +7,43 @@ knows neither MLflow nor Ray. What it learns on the way goes to a tracker, and a
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import chain
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
 
 from conf.delta import classify, deltas_json, deltas_markdown
-from conf.errors import ConfigError
+from conf.errors import ConfigError, WorkError
 from conf.load import Config
 from trainer import stages
-from trainer.batch import BatchSampler
+from trainer.batch import BatchSampler, LeftOut
 from trainer.checkpoint import Checkpoint, CheckpointFolder, average, load_state
-from trainer.evaluate import Scores, evaluate
-from trainer.loop import Trainer
+from trainer.data import Data, read_data
+from trainer.evaluate import Scores, evaluate, read_texts
+from trainer.frozen import example_source
+from trainer.loader import Loader
+from trainer.loop import Engine, EpochSummary, Listeners, LoopConf, Trainer
 from trainer.losses import Objective
-from trainer.manifest import Audio, Utterance, fingerprint, read_data_list, read_headers
+from trainer.manifest import Utterance
 from trainer.model import Nano, build
 from trainer.optim import build_optimizer, build_scheduler
-from trainer.score import NORMALISATION
+from trainer.resume import ResumeFolder, random_state, set_random_state
+from trainer.score import NORMALISATION, read_keywords
+from trainer.stock import StockEngine
 from trainer.tracking import Tracker
 
 _LOG = logging.getLogger(__name__)
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -57,16 +67,6 @@ class FinetuneResult:
     output_dir: Path
 
 
-@dataclass(frozen=True)
-class Data:
-    """The sets of a fine-tune; evaluation sets by their metric's name."""
-
-    train: list[Utterance]
-    train_audios: list[Audio]
-    evaluation: dict[str, list[Utterance]]
-    sha256: str
-
-
 def ignore_evaluation(_: Evaluation) -> None:
     """The ``on_eval`` of a fine-tune that nobody searches over."""
 
@@ -78,6 +78,10 @@ def finetune(
 ) -> FinetuneResult:
     """Trains, evaluates each epoch, and keeps the weights of the best validation CER.
 
+    In a directory where the same fine-tune was interrupted it goes on from the last resume point,
+    and ``on_eval`` gets the evaluations so far again; where it had finished, nothing is trained.
+    ``train_conf.resume: false`` starts anew.
+
     Args:
         config: Names data, initial weights and ``output_dir``.
         tracker: Gets params, tags, metrics (step = optimizer updates) and artifacts.
@@ -88,127 +92,123 @@ def finetune(
 
     Raises:
         UserError: Configuration, data or weights are not as they should be.
-        WorkError: Training failed, for example by a loss that is not finite.
+        WorkError: Training failed: a loss that is not finite, exhausted memory, a full disk.
     """
     torch.set_num_threads(config["finetune_conf.num_threads"])
     data = read_data(config)
     _seed(config["finetune_conf.seed"])
     nano = build(config)
     trainable = stages.apply(nano.model, config)
-    run = _Run(config, tracker, nano, data)
-    run.describe(trainable)
-    run.evaluate_epoch(0)
-    run.log()
-    on_eval(run.evaluation(finished=False))
-    _seed(config["finetune_conf.seed"])
-    max_epoch = config["train_conf.max_epoch"]
-    for epoch in range(1, max_epoch + 1):
-        run.train_epoch(epoch)
-        run.evaluate_epoch(epoch)
-        run.log()
-        if epoch == max_epoch:
+    with _full_disk_said(Path(config["output_dir"])):
+        run = _Run(config, tracker, nano, data)
+        run.describe(trainable)
+        run.begin()
+        max_epoch = config["train_conf.max_epoch"]
+        for evaluation in run.evaluations:
+            if evaluation.epoch < max_epoch or evaluation.finished:
+                on_eval(evaluation)
+
+        def end_epoch(epoch: int, summary: EpochSummary) -> None:
+            run.end_epoch(epoch, summary)
+            if epoch < max_epoch:
+                on_eval(run.evaluations[-1])
+
+        if not run.finished:
+            run.engine.train(end_epoch)
             run.finish()
-        on_eval(run.evaluation(finished=epoch == max_epoch))
-    return run.result()
-
-
-def read_data(config: Config) -> Data:
-    """Reads every manifest of a configuration and the audio headers they name.
-
-    Raises:
-        UserError: A set is missing, or a manifest or an audio file is not readable.
-    """
-    missing = [
-        f"{key}: got nothing, expected a manifest (--{key} FILE)"
-        for key in ("train_data_set_list", "valid_data_set_list")
-        if not config.get(key)
-    ]
-    if missing:
-        raise ConfigError(missing)
-    train = read_data_list(config["train_data_set_list"])
-    evaluation = {
-        split: read_data_list(path)
-        for split, path in {
-            "valid": config["valid_data_set_list"],
-            "wideband": config["finetune_conf.wideband_data_set_list"],
-            "test": config["finetune_conf.test_data_set_list"],
-        }.items()
-        if path
-    }
-    train_audios = read_headers(train)
-    audios = {split: read_headers(utterances) for split, utterances in evaluation.items()}
-    sha256 = fingerprint(
-        [*train, *chain(*evaluation.values())], [*train_audios, *chain(*audios.values())]
-    )
-    return Data(train, train_audios, evaluation, sha256)
+            on_eval(run.evaluations[-1])
+        return run.result()
 
 
 class _Run:
-    """State of one fine-tune between its steps."""
+    """What a fine-tune knows between its epochs."""
 
     def __init__(self, config: Config, tracker: Tracker, nano: Nano, data: Data) -> None:
         assert nano.coverage is not None
         self._config = config
         self._tracker = tracker
-        self._nano = nano
         self._data = data
         self._directory = Path(config["output_dir"])
+        self._coverage = nano.coverage
         self._objective = Objective(nano.model, config)
+        self._initial_weights = stages.trainable_state(nano.model)
+        self._keywords = read_keywords(config["finetune_conf.keywords"])
         self._folder = CheckpointFolder(
             self._directory / "checkpoints",
             config["train_conf.keep_nbest_models"],
             nano.coverage.sha256,
         )
-        optimizer = build_optimizer(nano.model, config)
-        self._sampler = BatchSampler(
+        self._identity = " ".join([config.fingerprint(), data.sha256, nano.coverage.sha256])
+        self._resume = ResumeFolder(self._directory / "resume", self._identity)
+        self.metrics: dict[str, float] = {}
+        self.evaluations: list[Evaluation] = []
+        self._left_out: dict[str, LeftOut] = {}
+        self._best: Checkpoint | None = None
+        self._best_metrics: dict[str, float] = {}
+        self._base_texts: dict[str, dict[str, str]] = {}
+        self.engine = self._stock(nano) if self._is_stock else self._ours(nano)
+
+    @property
+    def _is_stock(self) -> bool:
+        return bool(self._config["finetune_conf.engine"] == "stock")
+
+    def _stock(self, nano: Nano) -> Engine:
+        return StockEngine(self._config, nano, self._data, self._log_training)
+
+    def _ours(self, nano: Nano) -> Engine:
+        config, data = self._config, self._data
+        sampler = BatchSampler(
             data.train,
             data.train_audios,
             [len(nano.codec.target_ids(item.target)) - 1 for item in data.train],
             config["dataset_conf"],
             config["finetune_conf.seed"],
         )
-        if not len(self._sampler):
+        self._add_left_out(sampler.left_out)
+        if not len(sampler):
             raise ConfigError(
                 f"dataset_conf: got limits that leave out all {len(data.train)} utterances "
-                f"(first: {self._sampler.left_out[0].reason}), expected some to train on"
+                f"(first: {sampler.left_out[0].reason}), expected some to train on"
             )
-        self._trainer = Trainer(
+        optimizer = build_optimizer(nano.model, config)
+        conf = LoopConf.of(config)
+        batches = len(sampler.epoch(1))
+        _LOG.info(
+            "%d utterances in %d batches an epoch, %d updates in all, warm-up %s",
+            len(sampler),
+            batches,
+            -(-batches // conf.accum_grad) * conf.max_epoch,
+            config.get("scheduler_conf.warmup_steps"),
+        )
+        load = example_source(nano, config, self._objective, data.train)
+        return Trainer(
             nano,
             self._objective,
             optimizer,
             build_scheduler(optimizer, config),
-            data.train,
-            self._sampler,
-            accum_grad=config["train_conf.accum_grad"],
-            grad_clip=config["train_conf.grad_clip"],
-            use_bf16=config["train_conf.use_bf16"],
-            log_interval=config["train_conf.log_interval"],
-            on_log=lambda step, metrics: tracker.log_metrics(metrics, step=step),
+            Loader(data.train, load, config["dataset_conf"].get("num_workers", 0)),
+            sampler,
+            conf,
+            Listeners(
+                on_log=self._log_training,
+                on_left_out=self._add_left_out,
+                on_save=self._save_point,
+                on_validate=self._validate_between,
+            ),
         )
-        self._epoch = 0
-        self._metrics: dict[str, float] = {}
-        self._best: Checkpoint | None = None
-        self._best_metrics: dict[str, float] = {}
 
     def describe(self, trainable: Mapping[str, int]) -> None:
         """Writes and logs what is about to be trained, before the first step."""
-        config, coverage = self._config, self._nano.coverage
-        batches = len(self._sampler.epoch(1))
-        updates = -(-batches // config["train_conf.accum_grad"]) * config["train_conf.max_epoch"]
+        config = self._config
         learns = ", ".join(f"{name} {count:,}" for name, count in trainable.items() if count)
-        _LOG.info("%s", coverage)
-        _LOG.info("stage %s trains %s parameters", config.stage, learns)
+        _LOG.info("%s", self._coverage)
         _LOG.info(
-            "%d utterances in %d batches an epoch, %d updates in all, warm-up %s, seed %d, %s",
-            len(self._sampler),
-            batches,
-            updates,
-            config.get("scheduler_conf.warmup_steps"),
+            "stage %s trains %s parameters, seed %d, %s",
+            config.stage,
+            learns,
             config["finetune_conf.seed"],
-            self._nano.device,
+            self.engine.nano.device,
         )
-        for left_out in self._sampler.left_out:
-            _LOG.warning("left out %s: %s", left_out.utterance.place, left_out.reason)
         deltas = classify(config)
         for name, text in {
             "config.yaml": config.to_yaml(),
@@ -218,14 +218,17 @@ class _Run:
             self._write_artifact(name, text)
         changes = [delta.change for delta in deltas]
         self._tracker.log_params(config.flat())
+        chosen, whole = len(self._data.valid_subset), len(self._data.evaluation["valid"])
         self._tracker.set_tags(
             {
                 "stage": config.stage,
+                "engine": config["finetune_conf.engine"],
                 "config.sha256": config.fingerprint(),
-                "init.sha256": coverage.sha256 if coverage else "",
+                "init.sha256": self._coverage.sha256,
                 "data.sha256": self._data.sha256,
                 "scoring": NORMALISATION,
-                "device": self._nano.device.type,
+                "valid.subset": f"{chosen} of {whole}",
+                "device": self.engine.nano.device.type,
                 "trainable": learns,
                 "delta.critical": ", ".join(
                     delta.key
@@ -236,97 +239,223 @@ class _Run:
                 "delta.new": str(changes.count("NEW")),
             }
         )
-        self._tracker.log_metrics({"train/left_out": len(self._sampler.left_out)}, step=0)
+        self._tracker.log_metrics({"train/left_out": len(self._left_out)}, step=0)
 
-    def train_epoch(self, epoch: int) -> None:
-        summary = self._trainer.train_epoch(epoch)
-        self._epoch = epoch
-        self._metrics["train/loss"] = summary.loss
-        self._metrics["train/lr"] = summary.learning_rate
-        self._metrics["train/utterances_per_s"] = summary.utterances_per_s
+    @property
+    def finished(self) -> bool:
+        return bool(self.evaluations) and self.evaluations[-1].finished
 
-    def evaluate_epoch(self, epoch: int) -> None:
-        """Scores validation and wideband sets, and saves the epoch if it has trained."""
-        scores = {split: self._score(split) for split in self._data.evaluation if split != "test"}
-        for split, split_scores in scores.items():
-            self._metrics |= split_scores.metrics(split)
+    def begin(self) -> None:
+        """Goes on from where it was left, or scores the model as it is before the first update."""
+        if not self._config.get("train_conf.resume", True):
+            self._result_path.unlink(missing_ok=True)
+            self._resume.clear()
+        if self._result_path.exists():
+            result = json.loads(self._result_path.read_text(encoding="utf-8"))
+            if result["identity"] == self._identity:
+                self._take_up(result["run"])
+                _LOG.info("%s: this fine-tune has finished before", self._directory)
+                return
+        if isinstance(self.engine, Trainer) and (point := self._resume.load()) is not None:
+            self._restore(point)
+            _LOG.info("going on after update %d", self.engine.step)
+            return
+        self._score_epoch(0)
+        self._log_epoch(0)
+        _seed(self._config["finetune_conf.seed"])
+
+    def end_epoch(self, epoch: int, summary: EpochSummary) -> None:
+        """Scores an epoch, saves its weights and the point to go on from."""
+        self.metrics["train/loss"] = summary.loss
+        self.metrics["train/lr"] = summary.learning_rate
+        self.metrics["train/utterances_per_s"] = summary.utterances_per_s
+        self.metrics |= self._moved()
+        scores = self._score_epoch(epoch)
         cer = scores["valid"].cer.rate
-        if epoch > 0:
-            saved = self._folder.save(stages.trainable_state(self._nano.model), epoch, cer)
-            if self._best is None or cer < self._best.cer:
-                self._keep_as_best(saved, scores)
-        _LOG.info(
-            "epoch %d: %s",
-            epoch,
-            ", ".join(
-                f"{name} {100 * self._metrics[name]:.2f} %"
-                for name in ("valid/cer", "valid/cer_ctc", "wideband/cer")
-                if name in self._metrics
-            ),
-        )
+        model = self.engine.nano.model
+        saved = self._folder.save(stages.trainable_state(model), epoch, cer)
+        if self._best is None or cer < self._best.cer:
+            self._keep_as_best(saved, scores)
+        self._log_epoch(epoch)
+        self._save_point()
 
     def finish(self) -> None:
-        """Tries the average of the best epochs, then scores the test set with the winner.
+        """Tries the average of the best epochs, then scores test set and all with the winner.
 
         The winner's metrics are logged one step after the last update, so that the last value of
         each metric, which MLflow's tables show, belongs to the checkpoint that would be exported.
         """
-        model = self._nano.model
+        assert self._best is not None
+        model = self.engine.nano.model
         members = self._folder.ranked[: self._config["train_conf.avg_nbest_model"]]
         if len(members) > 1:
             stages.load_trainable_state(model, average(members))
-            scores = {
-                split: self._score(split) for split in self._data.evaluation if split != "test"
-            }
+            scores = self._score_all()
             cer = scores["valid"].cer.rate
-            if self._best is None or cer < self._best.cer:
+            if cer < self._best.cer:
                 self._keep_as_best(self._folder.save_average(members, cer), scores)
-        assert self._best is not None
         stages.load_trainable_state(model, load_state(self._best.path))
-        self._metrics |= self._best_metrics
-        if "test" in self._data.evaluation:
-            scores_test = self._score("test")
-            self._metrics |= scores_test.metrics("test")
-            self._write_hypotheses("test", scores_test)
-        metrics = {**self._metrics, "epoch": float(self._epoch)}
-        self._tracker.log_metrics(metrics, step=self._trainer.step + 1)
-        _LOG.info("objective %.2f %% from %s", 100 * self._best.cer, self._best.name)
-
-    def log(self) -> None:
-        """Tells the tracker this epoch's numbers, once."""
-        metrics = {**self._metrics, "epoch": float(self._epoch)}
-        self._tracker.log_metrics(metrics, step=self._trainer.step)
-
-    def evaluation(self, *, finished: bool) -> Evaluation:
-        return Evaluation(self._epoch, self._trainer.step, dict(self._metrics), finished)
+        self.metrics |= self._best_metrics
+        whole = self._data.evaluation
+        if len(self._data.valid_subset) < len(whole["valid"]):
+            self._score_finally("valid", whole["valid"])
+            self.metrics["objective"] = self.metrics["valid/cer"]
+        if "test" in whole:
+            self._score_finally("test", whole["test"])
+        epoch, step = self.evaluations[-1].epoch, self.engine.step
+        self._tracker.log_metrics({**self.metrics, "epoch": float(epoch)}, step=step + 1)
+        self.evaluations.append(Evaluation(epoch, step, dict(self.metrics), finished=True))
+        result = {"identity": self._identity, "run": self._state()}
+        _write_whole(self._result_path, json.dumps(result, indent=2) + "\n")
+        self._resume.clear()
+        _LOG.info("objective %.2f %% from %s", 100 * self.metrics["objective"], self._best.name)
 
     def result(self) -> FinetuneResult:
         assert self._best is not None
         return FinetuneResult(
-            objective=self._best.cer,
+            objective=self.metrics["objective"],
             epoch=self._best.epoch,
             checkpoint=self._best.name,
-            metrics=dict(self._metrics),
+            metrics=dict(self.metrics),
             output_dir=self._directory,
         )
 
+    # Scoring
+
+    def _score_epoch(self, epoch: int) -> dict[str, Scores]:
+        scores = self._score_all()
+        for split, split_scores in scores.items():
+            self.metrics |= split_scores.metrics(split)
+            if epoch == 0:
+                split_scores.write_hypotheses(self._base_path(split))
+                self._base_texts[split] = split_scores.texts()
+        _LOG.info(
+            "epoch %d: %s",
+            epoch,
+            ", ".join(
+                f"{name} {100 * self.metrics[name]:.2f} %"
+                for name in ("valid/cer", "valid/cer_ctc", "wideband/cer")
+                if name in self.metrics
+            ),
+        )
+        return scores
+
+    def _score_all(self) -> dict[str, Scores]:
+        """Every set but the test set, which nothing is chosen by."""
+        sets = {**self._data.evaluation, "valid": self._data.valid_subset}
+        return {split: self._score(split, sets[split]) for split in sets if split != "test"}
+
+    def _score(self, split: str, utterances: Sequence[Utterance]) -> Scores:
+        return evaluate(
+            self.engine.nano,
+            utterances,
+            max_new_tokens=self._config["finetune_conf.max_new_tokens"],
+            batch_size=self._config["finetune_conf.eval_batch_size"],
+            objective=self._objective_of_engine() if split == "valid" else None,
+            base=self._base_texts.get(split),
+            keywords=self._keywords,
+        )
+
+    def _objective_of_engine(self) -> Objective:
+        """Losses of the model that is trained: stock's engine builds one of its own."""
+        if self._is_stock:
+            return Objective(self.engine.nano.model, self._config)
+        return self._objective
+
+    def _score_finally(self, split: str, utterances: Sequence[Utterance]) -> None:
+        scores = self._score(split, utterances)
+        self.metrics |= scores.metrics(split)
+        self._write_hypotheses(split, scores)
+
+    def _validate_between(self) -> None:
+        scores = self._score("valid", self._data.valid_subset)
+        self._tracker.log_metrics(scores.metrics("valid"), step=self.engine.step)
+        _LOG.info("update %d: valid/cer %.2f %%", self.engine.step, 100 * scores.cer.rate)
+
+    def _moved(self) -> dict[str, float]:
+        """How far each component is from its initial weights, relative to their norm."""
+        now = stages.trainable_state(self.engine.nano.model)
+        start = self._initial_weights
+        moved = stages.component_norms({name: now[name] - start[name] for name in start})
+        norms = stages.component_norms(start)
+        return {
+            f"delta_norm/{component}": distance / norms[component]
+            for component, distance in moved.items()
+            if norms[component] > 0
+        }
+
+    # Keeping
+
     def _keep_as_best(self, checkpoint: Checkpoint, scores: Mapping[str, Scores]) -> None:
         self._best = checkpoint
-        self._metrics["objective"] = checkpoint.cer
+        self.metrics["objective"] = checkpoint.cer
         self._best_metrics = {}
         self._tracker.set_tags({"checkpoint": checkpoint.name})
         for split, split_scores in scores.items():
             self._best_metrics |= split_scores.metrics(split)
             self._write_hypotheses(split, split_scores)
 
-    def _score(self, split: str) -> Scores:
-        return evaluate(
-            self._nano,
-            self._data.evaluation[split],
-            max_new_tokens=self._config["finetune_conf.max_new_tokens"],
-            batch_size=self._config["finetune_conf.eval_batch_size"],
-            objective=self._objective if split == "valid" else None,
-        )
+    def _save_point(self) -> None:
+        if isinstance(self.engine, Trainer):  # stock's trainer keeps its own
+            state = {"trainer": self.engine.state_dict(), "run": self._state()}
+            self._resume.save(self.engine.step, {**state, "random": random_state()})
+
+    def _restore(self, point: Mapping[str, Any]) -> None:
+        assert isinstance(self.engine, Trainer)
+        self.engine.load_state_dict(point["trainer"])
+        self._take_up(point["run"])
+        self._base_texts = {
+            split: read_texts(self._base_path(split))
+            for split in self._data.evaluation
+            if self._base_path(split).exists()
+        }
+        set_random_state(point["random"])
+
+    def _state(self) -> dict[str, Any]:
+        best = self._best and [self._best.name, self._best.epoch, self._best.cer]
+        return {
+            "metrics": dict(self.metrics),
+            "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
+            "kept": [[item.name, item.epoch, item.cer] for item in self._folder.ranked],
+            "best": best,
+            "best_metrics": dict(self._best_metrics),
+        }
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        self.metrics = dict(state["metrics"])
+        self.evaluations = [Evaluation(**evaluation) for evaluation in state["evaluations"]]
+        self._folder.restore(state["kept"])
+        self._best = self._folder.named(*state["best"]) if state["best"] else None
+        self._best_metrics = dict(state["best_metrics"])
+
+    @property
+    def _result_path(self) -> Path:
+        return self._directory / "result.json"
+
+    def _base_path(self, split: str) -> Path:
+        return self._directory / "hypotheses" / "base" / f"{split}.jsonl"
+
+    # Telling
+
+    def _log_training(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._tracker.log_metrics(metrics, step=step)
+
+    def _log_epoch(self, epoch: int) -> None:
+        """Tells the tracker this epoch's numbers, once."""
+        step = self.engine.step
+        self._tracker.log_metrics({**self.metrics, "epoch": float(epoch)}, step=step)
+        self.evaluations.append(Evaluation(epoch, step, dict(self.metrics), finished=False))
+
+    def _add_left_out(self, found: Sequence[LeftOut]) -> None:
+        new = [item for item in found if item.utterance.key not in self._left_out]
+        self._left_out |= {item.utterance.key: item for item in new}
+        for item in new:
+            _LOG.warning("left out %s: %s", item.utterance.place, item.reason)
+        for reason, count in Counter(item.reason for item in new).items():
+            _LOG.warning("left out %d utterances: %s", count, reason)
+        if new and self.evaluations:
+            count = float(len(self._left_out))
+            self._tracker.log_metrics({"train/left_out": count}, step=self.engine.step)
 
     def _write_hypotheses(self, split: str, scores: Scores) -> None:
         path = self._directory / "hypotheses" / f"{split}.jsonl"
@@ -335,11 +464,27 @@ class _Run:
 
     def _write_artifact(self, name: str, text: str) -> None:
         path = self._directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        _write_whole(path, text)
         self._tracker.log_artifact(path, name)
+
+
+@contextlib.contextmanager
+def _full_disk_said(directory: Path) -> Iterator[None]:
+    """A full disk is one line, wherever it shows; what was written before is whole."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL_DISK:
+            raise
+        reason = f"{error.filename or directory}: the disk is full ({error.strerror})"
+        raise WorkError(f"{reason}; the last checkpoint is whole, the same command goes on") from error
+
+
+def _write_whole(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
 
 
 def _seed(seed: int) -> None:

@@ -7,6 +7,7 @@ frozen part stays in eval mode and outside the optimizer, and ``ctc`` goes with 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,24 +53,33 @@ def apply(model: torch.nn.Module, config: Config) -> dict[str, int]:
     return counts
 
 
-def set_training_mode(model: torch.nn.Module, frozen_dropout: bool = False) -> None:
+def learning_components(model: torch.nn.Module) -> frozenset[str]:
+    """The components with a parameter that trains."""
+    return frozenset(
+        component
+        for component in _FREEZE_KEYS
+        if any(parameter.requires_grad for parameter in getattr(model, component).parameters())
+    )
+
+
+def set_training_mode(model: torch.nn.Module, *, frozen_dropout: bool = False) -> None:
     """Train mode for the components that learn, eval mode for the others.
 
     Args:
-        model: The whole model, ``requires_grad`` as it is trained.
-        frozen_dropout: Train mode everywhere, as in stock training.
+        model: FunASRNano in its stage.
+        frozen_dropout: Train mode for the frozen ones too, as stock's trainer sets it.
     """
     if frozen_dropout:
         model.train()
         return
     model.eval()
-    for component in _FREEZE_KEYS:
+    for component in learning_components(model):
         module = getattr(model, component)
         if component == "llm" and _has_lora(module):
             for part in module.modules():
                 if hasattr(part, "lora_A"):
                     part.train()
-        elif any(parameter.requires_grad for parameter in module.parameters()):
+        else:
             module.train()
 
 
@@ -88,6 +98,16 @@ def load_trainable_state(model: torch.nn.Module, state: Mapping[str, torch.Tenso
     with torch.no_grad():
         for name, value in state.items():
             own[name].copy_(value)
+
+
+def component_norms(state: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """L2 norm of each component's part of some weights."""
+    squares: dict[str, float] = {}
+    for name, value in state.items():
+        component = name.partition(".")[0]
+        norm = torch.linalg.vector_norm(value, dtype=torch.float64).item()
+        squares[component] = squares.get(component, 0.0) + norm**2
+    return {component: math.sqrt(square) for component, square in squares.items()}
 
 
 def _has_lora(module: torch.nn.Module) -> bool:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "fun-asr-nano-8k-telephone"
 EVENTS = "events.jsonl"
+_RUN_ID = "mlflow_run_id"
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -273,6 +274,26 @@ class Store:
         if found is None and key is None and parent is None:
             found = self.inherited_run_id
         return self._running(found, name, labels, parent, started_ms)
+
+    def ensure_standalone(self, directory: Path) -> str:
+        """Find or create the run of one fine-tune by itself, and set it running.
+
+        Under `mlflow run` it is the inherited run; else the one that an interrupted start in the
+        same directory wrote to, as long as this store knows it.
+        """
+        from mlflow.exceptions import MlflowException
+
+        path = directory / _RUN_ID
+        run_id = None
+        if self.inherited_run_id is None and path.exists():
+            run_id = path.read_text(encoding="utf-8").strip()
+            try:
+                self._client.get_run(run_id)
+            except MlflowException:
+                run_id = None
+        run_id = self._running(run_id or self.inherited_run_id, directory.name, {"kind": "train"})
+        path.write_text(run_id + "\n", encoding="utf-8")
+        return run_id
 
     def ensure_sweep(self, name: str, sweep_id: str, tags: Mapping[str, str] | None = None) -> str:
         """Find or create the parent run of a sweep and set it running.

@@ -1,0 +1,219 @@
+"""Updates: what one is made from, and when one must not be made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conf.errors import WorkError
+from conf.load import Config
+from trainer import stages
+from trainer.batch import Batch, collate, make_example
+from trainer.loader import Loaded
+from trainer.loop import Listeners, LoopConf, Trainer
+from trainer.losses import Objective
+from trainer.manifest import read_data_list
+from trainer.model import build
+from trainer.optim import build_optimizer, build_scheduler
+from trainer.run import Evaluation, finetune
+from trainer.tracking import EventLog, NullTracker, read_events
+
+
+class GivenBatches:
+    """Loader and sampler of batches that a test has made."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._batches = batches
+
+    def epoch(self, number: int) -> list[list[int]]:
+        return [[index] for index in range(len(self._batches))]
+
+    def batches(self, plan: Sequence[Sequence[int]]) -> Iterator[Loaded]:
+        for [index] in plan:
+            yield Loaded(self._batches[index], ())
+
+
+Make = Callable[..., tuple[Trainer, Any]]
+
+
+@pytest.fixture
+def batches(tiny_config: Callable[..., Config]) -> Callable[..., list[Batch]]:
+    """Batches of so many utterances each, of different lengths."""
+
+    def make(*sizes: int) -> list[Batch]:
+        config = tiny_config("8k")
+        nano = build(config)
+        utterances = iter(read_data_list(config["train_data_set_list"]))
+        return [
+            collate([make_example(next(utterances), nano.extractor, nano.codec) for _ in range(n)])
+            for n in sizes
+        ]
+
+    return make
+
+
+@pytest.fixture
+def trainer(tiny_config: Callable[..., Config]) -> Callable[..., Trainer]:
+    def make(given: Sequence[Batch], **overrides: Any) -> Trainer:
+        config = tiny_config(
+            "8k", **{"specaug": None, "train_conf__max_epoch": 1, "optim": "adamw", **overrides}
+        )
+        nano = build(config)
+        stages.apply(nano.model, config)
+        for module in nano.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        optimizer = build_optimizer(nano.model, config)
+        source: Any = GivenBatches(given)
+        return Trainer(
+            nano,
+            Objective(nano.model, config),
+            optimizer,
+            build_scheduler(optimizer, config),
+            source,
+            source,
+            LoopConf.of(config),
+            Listeners(on_log=lambda step, metrics: None),
+        )
+
+    return make
+
+
+def _gradients(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Of the first update, before it is made."""
+    found: list[torch.Tensor] = []
+    model = trainer.nano.model
+
+    def note(*_: Any, **__: Any) -> None:
+        found.extend(p.grad.clone() for p in model.parameters() if p.grad is not None)
+
+    monkeypatch.setattr(trainer._optimizer, "step", note)
+    trainer.train(lambda epoch, summary: None)
+    return found
+
+
+def test_accumulated_batches_are_one_large_batch(
+    batches: Callable[..., list[Batch]],
+    trainer: Callable[..., Trainer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Batches of 2 and 6 utterances, with unlike numbers of tokens, against one of 8."""
+    settings = {"train_conf__grad_clip": 1e9, "model_conf__length_normalized_loss": True}
+    small = _gradients(
+        trainer(batches(2, 6), train_conf__accum_grad=2, **settings), monkeypatch
+    )
+    large = _gradients(trainer(batches(8), **settings), monkeypatch)
+    assert len(small) == len(large) > 0
+    for one, other in zip(small, large, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    equal_shares = _gradients(
+        trainer(
+            batches(2, 6),
+            train_conf__accum_grad=2,
+            train_conf__grad_clip=1e9,
+            model_conf__length_normalized_loss=False,
+        ),
+        monkeypatch,
+    )
+    assert any(
+        not torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+        for one, other in zip(equal_shares, large, strict=True)
+    )
+
+
+def _poisoned(batch: Batch) -> Batch:
+    return replace(batch, features_BTF=batch.features_BTF * float("nan"))
+
+
+def test_a_bad_batch_may_be_left_out_but_not_too_many(
+    batches: Callable[..., list[Batch]], trainer: Callable[..., Trainer]
+) -> None:
+    one, two, three, four = batches(2, 2, 2, 2)
+    skipping = trainer([one, _poisoned(two), three], finetune_conf__max_skipped_steps=1)
+    skipping.train(lambda epoch, summary: None)
+    assert skipping.step == 2
+    weights = stages.trainable_state(skipping.nano.model)
+    assert all(value.isfinite().all() for value in weights.values())
+    without = trainer([one, three], finetune_conf__max_skipped_steps=1)
+    without.train(lambda epoch, summary: None)
+    for name, value in stages.trainable_state(without.nano.model).items():
+        assert torch.equal(value, weights[name])
+
+    bad = [one, _poisoned(two), three, _poisoned(four)]
+    with pytest.raises(WorkError, match=r"loss is nan at update 3.*1 such updates were left out"):
+        trainer(bad, finetune_conf__max_skipped_steps=1).train(lambda epoch, summary: None)
+    with pytest.raises(WorkError, match=f"loss is nan at update 2, in the batch of {two.keys[0]}"):
+        trainer(bad).train(lambda epoch, summary: None)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no memory")]
+)
+def test_exhausted_memory_names_the_shape(
+    batches: Callable[..., list[Batch]],
+    trainer: Callable[..., Trainer],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    """No GPU here to exhaust: the error is torch's own, where it would be raised."""
+    exhausted = trainer(batches(3))
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(exhausted, "_objective", fail)
+    with pytest.raises(
+        WorkError, match=r"out of memory at update 1: a batch of 3 utterances, up to \d+ frames"
+    ):
+        exhausted.train(lambda epoch, summary: None)
+
+
+def test_validation_between_epochs_is_logged_only(tiny_config: Callable[..., Config]) -> None:
+    curves: list[list[Evaluation]] = [[], []]
+    for curve, interval in zip(curves, (2, 5000), strict=True):
+        config = tiny_config(
+            "8k",
+            output_dir=str(Path(tiny_config("8k")["output_dir"]) / str(interval)),
+            train_conf__validate_interval=interval,
+        )
+        finetune(config, EventLog(Path(config["output_dir"])), curve.append)
+        steps = [
+            event["step"]
+            for event in read_events(Path(config["output_dir"]))
+            if "valid/cer" in event.get("metrics", {})
+        ]
+        assert steps == ([0, 2, 3, 4, 6, 7] if interval == 2 else [0, 3, 6, 7])
+
+    def numbers(curve: list[Evaluation]) -> list[dict[str, float]]:
+        return [
+            {name: v for name, v in e.metrics.items() if name != "train/utterances_per_s"}
+            for e in curve
+        ]
+
+    assert numbers(curves[0]) == numbers(curves[1])
+
+
+def test_a_fixed_part_of_the_validation_set_may_choose(tiny_config: Callable[..., Config]) -> None:
+    config = tiny_config("8k", valid=6, finetune_conf__valid_subset=2)
+    directory = Path(config["output_dir"])
+    result = finetune(config, EventLog(directory))
+    assert result.objective == result.metrics["valid/cer"]
+    lines = (directory / "hypotheses" / "valid.jsonl").read_text("utf-8").splitlines()
+    assert len(lines) == 6
+    base = (directory / "hypotheses" / "base" / "valid.jsonl").read_text("utf-8").splitlines()
+    assert len(base) == 2
+    tags = {k: v for event in read_events(directory) for k, v in event.get("tags", {}).items()}
+    assert tags["valid.subset"] == "2 of 6"
+
+
+def test_weights_that_moved_are_logged_by_component(tiny_config: Callable[..., Config]) -> None:
+    config = tiny_config("8k")
+    result = finetune(config, NullTracker())
+    moved = {name for name, value in result.metrics.items() if name.startswith("delta_norm/")}
+    assert moved == {f"delta_norm/{c}" for c in ("audio_encoder", "ctc_decoder", "ctc")}
+    assert all(0 < result.metrics[name] < 1 for name in moved)

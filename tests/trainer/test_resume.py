@@ -1,0 +1,206 @@
+"""A fine-tune that is killed, and goes on as if it had not been."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conf.errors import ConfigError, WorkError
+from conf.load import Config
+from trainer.checkpoint import load_state
+from trainer.resume import ResumeFolder, random_state, refuse_another_run, set_random_state
+from trainer.run import Evaluation, FinetuneResult, finetune
+from trainer.tracking import EventLog, NullTracker, read_events
+
+FORK = multiprocessing.get_context("fork")
+
+
+def _finetune(config: Config) -> None:
+    finetune(config, EventLog(Path(config["output_dir"]), resume=True))
+
+
+def _metrics(directory: Path) -> dict[tuple[str, int], float]:
+    """Every logged number but timings, by name and step; a number logged twice must be the same."""
+    found: dict[tuple[str, int], float] = {}
+    for event in read_events(directory):
+        for name, value in event.get("metrics", {}).items():
+            if name != "train/utterances_per_s":
+                assert found.setdefault((name, event["step"]), value) == value
+    return found
+
+
+def _weights(directory: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {path.name: load_state(path) for path in (directory / "checkpoints").iterdir()}
+
+
+def _assert_equal(one: Path, other: Path) -> None:
+    assert _metrics(one) == _metrics(other)
+    weights, others = _weights(one), _weights(other)
+    assert weights.keys() == others.keys()
+    for name, state in weights.items():
+        assert all(torch.equal(value, others[name][key]) for key, value in state.items())
+
+
+@pytest.fixture
+def config(tiny_config: Callable[..., Config]) -> Callable[..., Config]:
+    def make(output_dir: Path, **overrides: Any) -> Config:
+        return tiny_config(
+            "8k",
+            output_dir=str(output_dir),
+            train_conf__save_checkpoint_interval=1,
+            train_conf__max_epoch=3,
+            train_conf__keep_nbest_models=2,
+            train_conf__avg_nbest_model=2,
+            train_conf__log_interval=2,
+            finetune_conf__max_new_tokens=8,
+            **overrides,
+        )
+
+    return make
+
+
+def test_killed_at_random_moments_it_ends_bit_by_bit_the_same(
+    config: Callable[..., Config], tmp_path: Path
+) -> None:
+    finetune(config(tmp_path / "unbroken"), EventLog(tmp_path / "unbroken"))
+    draw = random.Random(7)
+    kills = 0
+    deadline_s = time.monotonic() + 240
+    while True:
+        process = FORK.Process(target=_finetune, args=(config(tmp_path / "killed"),))
+        process.start()
+        # Up to about half of a whole run, so that every part of it is hit sooner or later.
+        process.join(draw.uniform(0.4, 2.0) if kills < 8 else None)
+        if process.exitcode is not None:
+            break
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+        kills += 1
+        assert time.monotonic() < deadline_s
+    assert process.exitcode == 0
+    assert kills >= 3
+    _assert_equal(tmp_path / "unbroken", tmp_path / "killed")
+    assert not (tmp_path / "killed" / "resume").exists()
+
+
+def test_a_kill_costs_at_most_the_updates_since_the_last_point(
+    config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Killed from within, right after a point and right before one."""
+    directory = tmp_path / "run"
+    for dies_at in (4, 8):
+
+        def die(self: ResumeFolder, step: int, state: dict[str, Any], at: int = dies_at) -> None:
+            _SAVE(self, step, state)
+            if step == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        process = FORK.Process(target=_with_save, args=(die, config(directory)))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    evaluations: list[Evaluation] = []
+    log = EventLog(directory, resume=True)
+    finetune(config(directory), log, evaluations.append)
+    assert [(e.epoch, e.step) for e in evaluations] == [(0, 0), (1, 3), (2, 6), (3, 9)]
+    finetune(config(tmp_path / "unbroken"), EventLog(tmp_path / "unbroken"))
+    _assert_equal(tmp_path / "unbroken", directory)
+
+
+_SAVE = ResumeFolder.save
+
+
+def _with_save(save: Callable[..., None], config: Config) -> None:
+    ResumeFolder.save = save  # type: ignore[method-assign]
+    _finetune(config)
+
+
+def test_a_finished_run_is_not_trained_again(config: Callable[..., Config], tmp_path: Path) -> None:
+    def run() -> tuple[FinetuneResult, list[Evaluation]]:
+        evaluations: list[Evaluation] = []
+        tracker = EventLog(tmp_path / "run", resume=True)
+        return finetune(config(tmp_path / "run"), tracker, evaluations.append), evaluations
+
+    first, second = run(), run()
+    assert first == second
+    events = read_events(tmp_path / "run")
+    finetune(config(tmp_path / "run", train_conf__resume=False), NullTracker())
+    assert read_events(tmp_path / "run") == events
+
+
+def test_a_damaged_point_is_passed_over(tmp_path: Path) -> None:
+    folder = ResumeFolder(tmp_path, "this run")
+    folder.save(1, {"tensor": torch.arange(3)})
+    kept = next(tmp_path.iterdir())
+    content = kept.read_bytes()
+    folder.save(2, {"tensor": torch.arange(4)})
+    assert not kept.exists()
+    kept.write_bytes(content)
+    [newest] = set(tmp_path.iterdir()) - {kept}
+    newest.write_bytes(newest.read_bytes()[:-1] + b"?")
+    (tmp_path / "partial").write_bytes(content[:10])
+    state = folder.load()
+    assert state is not None
+    assert state["tensor"].tolist() == [0, 1, 2]
+    assert ResumeFolder(tmp_path, "another run").load() is None
+
+
+def test_a_full_disk_leaves_the_last_point(tmp_path: Path) -> None:
+    def fill() -> None:
+        # The limit on a file's size gives a real write error, as a full disk does.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+        try:
+            folder.save(2, {"tensor": torch.zeros(100_000)})
+        except WorkError as error:
+            os._exit(3 if "could not write the resume point of update 2" in str(error) else 4)
+        os._exit(5)
+
+    folder = ResumeFolder(tmp_path, "this run")
+    folder.save(1, {"tensor": torch.arange(3)})
+    process = FORK.Process(target=fill)
+    process.start()
+    process.join()
+    assert process.exitcode == 3
+    state = folder.load()
+    assert state is not None
+    assert state["tensor"].tolist() == [0, 1, 2]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_random_states_go_on_where_they_were(tmp_path: Path) -> None:
+    import numpy
+
+    folder = ResumeFolder(tmp_path, "")
+    folder.save(1, {"random": random_state()})
+    drawn = [random.random(), float(numpy.random.rand()), float(torch.rand(()))]
+    state = folder.load()
+    assert state is not None
+    set_random_state(state["random"])
+    assert [random.random(), float(numpy.random.rand()), float(torch.rand(()))] == drawn
+
+
+def test_another_configurations_directory_is_refused(
+    config: Callable[..., Config], tmp_path: Path
+) -> None:
+    one = config(tmp_path / "run")
+    refuse_another_run(tmp_path / "run", one)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(one.to_yaml())
+    refuse_another_run(tmp_path / "run", one)
+    with pytest.raises(ConfigError, match="optim_conf.lr is 0.001 there; got 0.002"):
+        refuse_another_run(tmp_path / "run", config(tmp_path / "run", optim_conf__lr=2e-3))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("Dear Sir")
+    with pytest.raises(ConfigError, match="which is not empty"):
+        refuse_another_run(tmp_path / "other", one)

@@ -1,0 +1,231 @@
+"""The weights that a model starts from: read, filled from the base where that is meant, counted.
+
+Three kinds of file do. A model.pt as FunASR releases it holds everything. A checkpoint of this
+trainer (``epoch-003.safetensors``) holds what its stage trained, and names by SHA-256 the model.pt
+that holds the rest. A checkpoint of stock FunASR's holds all but the LLM where its
+``effective_save_name_excludes`` says so. FunASR itself only prints when weights are missing, and
+goes on with random ones; here every weight is accounted for, or the run stops.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from conf.errors import DataError
+from trainer.checkpoint import load_metadata, load_state
+from trainer.funasr_parts import load
+
+_LOG = logging.getLogger(__name__)
+
+COMPONENTS = ("audio_encoder", "audio_adaptor", "llm", "ctc_decoder", "ctc")
+LEFT_OUT_BY_STOCK = frozenset({"llm"})
+"""What a torch checkpoint may lack: stock FunASR leaves the LLM out, as the released config says.
+Anything else that is missing was lost."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Where each component's weights came from.
+
+    Attributes:
+        sha256: Of the file that the run starts from.
+        loaded: Weights found for each component, LoRA not counted.
+        expected: Weights that each component has.
+        unused: Names in the file that the model has no place for.
+        filled: How many of ``loaded`` are the base's, where the file itself holds less.
+        base: The model.pt that they were filled from.
+        base_sha256: Its SHA-256.
+        num_lora: LoRA weights in the file; without them the adapters start as new ones.
+    """
+
+    sha256: str
+    loaded: Mapping[str, int]
+    expected: Mapping[str, int]
+    unused: tuple[str, ...]
+    filled: Mapping[str, int] = field(default_factory=dict)
+    base: Path | None = None
+    base_sha256: str | None = None
+    num_lora: int = 0
+
+    def counts(self) -> str:
+        """Every component's weights in words, for the log and for the check."""
+        parts = [f"{name} {self.loaded[name]}/{self.expected[name]}" for name in self.expected]
+        if self.num_lora:
+            parts.append(f"{self.num_lora} of LoRA")
+        text = ", ".join(parts)
+        if self.base is None:
+            return text
+        filled = ", ".join(f"{name} {number}" for name, number in self.filled.items() if number)
+        return f"{text}; of these from {self.base} ({self.base_sha256}): {filled}"
+
+    def __str__(self) -> str:
+        return f"weights {self.sha256[:12]}: {self.counts()}"
+
+
+def load_weights(model: torch.nn.Module, path: Path, base: Path | None = None) -> Coverage:
+    """Loads weights and checks that every one of the model but new LoRA ones is there.
+
+    Args:
+        model: FunASRNano.
+        path: model.pt, a checkpoint of this trainer, or one of stock FunASR.
+        base: model.pt of the model directory, for what a checkpoint does not hold by design;
+            not opened where nothing is missing.
+
+    Raises:
+        DataError: A file is no checkpoint, weights are missing or of another shape, a checkpoint
+            of ours was trained from another base, or it holds LoRA weights that the model lacks.
+    """
+    ours = path.suffix == ".safetensors"
+    state = load_state(path) if ours else _read_torch(path)
+    own = model.state_dict()
+    _refuse_lost_lora(path, state, own)
+    expected = {name for name in own if ".lora_" not in name}
+    loaded = _matching(state, own) & expected
+    missing = expected - loaded
+    fillable = {name for name in missing if name not in state}
+    if not ours:
+        whole = {name for name in LEFT_OUT_BY_STOCK if name not in _components(state)}
+        fillable = {name for name in fillable if _component(name) in whole}
+    filler: Mapping[str, torch.Tensor] = {}
+    base_sha256 = None
+    if fillable and base is not None and base.is_file() and not base.samefile(path):
+        base_sha256 = file_sha256(base)
+        if ours:
+            _refuse_other_base(path, base, base_sha256)
+        filler = _read_torch(base)
+    elif ours and fillable:
+        raise DataError(
+            f"{path}: init_param: got the weights that one stage trained, expected a model.pt "
+            "beside config.yaml to fill in the others (--model DIR)"
+        )
+    filled = _matching(filler, own) & fillable
+    coverage = Coverage(
+        sha256=file_sha256(path),
+        loaded=_per_component(loaded | filled),
+        expected=_per_component(expected),
+        unused=tuple(sorted(set(state) - set(own))),
+        filled=_per_component(filled),
+        base=base if filled else None,
+        base_sha256=base_sha256 if filled else None,
+        num_lora=len(_matching(state, own) - expected),
+    )
+    _refuse_gaps(path, coverage, missing - filled, fillable, base if filler else None)
+    if ours and coverage.unused:
+        raise DataError(
+            f"{path}: got the weight {coverage.unused[0]}, which this model does not have, "
+            "expected a checkpoint of the same architecture"
+        )
+    chosen = {name: state[name] for name in own if name in state}
+    model.load_state_dict({**{name: filler[name] for name in filled}, **chosen}, strict=False)
+    if filled:
+        _LOG.info("%s holds no %s: filled from %s", path, _names(coverage.filled), base)
+    return coverage
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+    """Weights of a torch file by name, without the containers that FunASR puts around them.
+
+    They stay on disk until they are copied into the model: a stock checkpoint holds the
+    optimizer's state as well, twice as much again.
+    """
+    normalize = load("funasr.models.fun_asr_nano.checkpoint_utils").normalize_checkpoint_state
+    try:
+        saved = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+        state = normalize(saved)
+    except Exception as error:  # torch raises many types for a file that is no checkpoint
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: got {reason}, expected a torch checkpoint") from error
+    return {name: value for name, value in state.items() if torch.is_tensor(value)}
+
+
+def _refuse_lost_lora(
+    path: Path, state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> None:
+    """What adapters have learnt may not be dropped without a word."""
+    lora = sorted(name for name in state if ".lora_" in name)
+    if lora and not any(".lora_" in name for name in own):
+        raise DataError(
+            f"{path}: init_param: got {len(lora)} LoRA weights, expected none where "
+            "llm_conf.use_lora is false: package the run first (python -m trainer package), "
+            "which merges them, and start from its model.pt"
+        )
+    for name in lora:
+        if name not in own or own[name].shape != state[name].shape:
+            size = tuple(own[name].shape) if name in own else "no such adapter"
+            raise DataError(
+                f"{path}: {name}: got {tuple(state[name].shape)}, expected {size}: set "
+                "llm_conf.lora_conf r and target_modules as the checkpoint was trained with"
+            )
+
+
+def _refuse_other_base(path: Path, base: Path, base_sha256: str) -> None:
+    named = load_metadata(path).get("base.sha256", "nothing")
+    if named != base_sha256:
+        raise DataError(
+            f"{path}: init_param: got a checkpoint trained from weights {named[:12]}, expected "
+            f"those of {base} ({base_sha256[:12]}); give their directory as --model DIR, or "
+            "package the run that it belongs to and start from its model.pt"
+        )
+
+
+def _refuse_gaps(
+    path: Path,
+    coverage: Coverage,
+    gaps: Collection[str],
+    fillable: Collection[str],
+    base: Path | None,
+) -> None:
+    problems = []
+    for component, number in coverage.expected.items():
+        lacking = {name for name in gaps if _component(name) == component}
+        if not lacking:
+            continue
+        reason = f"missing {min(lacking)}"
+        if lacking & set(fillable):
+            reason += (
+                f", nor of that shape in {base}"
+                if base
+                else "; --model DIR names a model directory whose model.pt fills in the LLM"
+            )
+        problems.append(
+            f"{path}: {component}: got {coverage.loaded[component]} of {number} weights of the "
+            f"right shape, expected all ({reason})"
+        )
+    if problems:
+        raise DataError(problems)
+
+
+def _matching(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> set[str]:
+    return {name for name in own if name in state and state[name].shape == own[name].shape}
+
+
+def _component(name: str) -> str:
+    return name.split(".", 1)[0]
+
+
+def _components(names: Collection[str]) -> set[str]:
+    return set(map(_component, names))
+
+
+def _per_component(names: Collection[str]) -> dict[str, int]:
+    counts = Counter(map(_component, names))
+    return {component: counts[component] for component in COMPONENTS}
+
+
+def _names(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} weights of {name}" for name, number in counts.items() if number)
