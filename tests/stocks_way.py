@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import torch
+
+from conf.load import Config
+from trainer.frozen import example_source
+from trainer.loader import Loader
+from trainer.loop import EpochSummary, Listeners, LoopConf, Trainer
+from trainer.losses import Objective
+from trainer.manifest import Utterance
+from trainer.model import Nano
+from trainer.optim import build_scheduler
 
 STOCKS_WAY: Mapping[str, Any] = {
     "ctc_weight": 0.0,
@@ -37,3 +48,26 @@ class PlannedBatches:
     def epoch(self, number: int) -> list[list[int]]:
         """Batches of an epoch, from 1."""
         return self._epochs[min(number, len(self._epochs)) - 1]
+
+
+def train_as_planned(
+    config: Config,
+    nano: Nano,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    utterances: Sequence[Utterance],
+    plan: PlannedBatches,
+    on_epoch: Callable[[int, EpochSummary], None] = lambda *_: None,
+) -> None:
+    """Our training as a fine-tune does it, but for the batches."""
+    load = example_source(nano, config, objective, utterances)
+    Trainer(
+        nano,
+        objective,
+        optimizer,
+        build_scheduler(optimizer, config),
+        Loader(utterances, load, config["dataset_conf.num_workers"]),
+        plan,  # type: ignore[arg-type]
+        LoopConf.of(config),
+        Listeners(on_log=lambda *_: None),
+    ).train(on_epoch)

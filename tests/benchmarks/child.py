@@ -21,7 +21,7 @@ import torch
 
 from conf.load import Config, load_config, stage_config_path
 from tests.conftest import BASE
-from tests.stocks_way import STOCKS_WAY, PlannedBatches
+from tests.stocks_way import STOCKS_WAY, PlannedBatches, train_as_planned
 
 if TYPE_CHECKING:
     from trainer.manifest import Utterance
@@ -56,13 +56,20 @@ class Clock:
 
     spans: list[dict[str, float]] = field(default_factory=list)
 
+    def start(self) -> None:
+        self._cpu_s, self._wall_s = time.process_time(), time.perf_counter()
+
+    def lap(self) -> None:
+        """Ends a span where the next one begins."""
+        cpu_s, wall_s = self._cpu_s, self._wall_s
+        self.start()
+        self.spans.append({"cpu_s": self._cpu_s - cpu_s, "wall_s": self._wall_s - wall_s})
+
     @contextlib.contextmanager
     def span(self) -> Iterator[None]:
-        cpu_s, wall_s = time.process_time(), time.perf_counter()
+        self.start()
         yield
-        self.spans.append(
-            {"cpu_s": time.process_time() - cpu_s, "wall_s": time.perf_counter() - wall_s}
-        )
+        self.lap()
 
     def per_utterance_ms(self, count: int) -> list[dict[str, float]]:
         return [
@@ -122,31 +129,15 @@ def train_ours(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _train_epochs(config: Config, utterances: Sequence[Utterance], plan: PlannedBatches) -> Clock:
     from trainer import stages
-    from trainer.loop import Trainer
     from trainer.losses import Objective
-    from trainer.optim import build_optimizer, build_scheduler
+    from trainer.optim import build_optimizer
 
     nano = _nano(config)
     stages.apply(nano.model, config)
-    optimizer = build_optimizer(nano.model, config)
-    trainer = Trainer(
-        nano,
-        Objective(nano.model, config),
-        optimizer,
-        build_scheduler(optimizer, config),
-        utterances,
-        plan,  # type: ignore[arg-type]
-        accum_grad=config["train_conf.accum_grad"],
-        grad_clip=config["train_conf.grad_clip"],
-        use_bf16=config["train_conf.use_bf16"],
-        log_interval=config["train_conf.log_interval"],
-        frozen_dropout=config["finetune_conf.frozen_dropout"],
-        on_log=lambda *_: None,
-    )
+    objective, optimizer = Objective(nano.model, config), build_optimizer(nano.model, config)
     clock = Clock()
-    for epoch in range(1, config["train_conf.max_epoch"] + 1):
-        with clock.span():
-            trainer.train_epoch(epoch)
+    clock.start()  # outputs of frozen parts are computed before the first epoch: it pays for them
+    train_as_planned(config, nano, objective, optimizer, utterances, plan, lambda *_: clock.lap())
     return clock
 
 

@@ -24,14 +24,13 @@ import torch
 
 from conf.load import STAGES, Config, load_config, stage_config_path
 from tests.conftest import BASE
-from tests.stocks_way import STOCKS_WAY, PlannedBatches
+from tests.stocks_way import STOCKS_WAY, PlannedBatches, train_as_planned
 from trainer import stages, stock
 from trainer.batch import IGNORED_LABEL, Batch
-from trainer.loop import Trainer
 from trainer.losses import Losses, Objective
-from trainer.manifest import Utterance, read_data_list, read_headers
+from trainer.manifest import read_data_list, read_headers
 from trainer.model import Nano, build
-from trainer.optim import build_optimizer, build_scheduler
+from trainer.optim import build_optimizer
 
 TOLERANCE = 1e-6
 
@@ -41,6 +40,7 @@ SCENE: Mapping[str, Any] = {
     "dataset_conf.batch_type": "example",
     "dataset_conf.batch_size": 4,
     "train_conf.accum_grad": 1,
+    "train_conf.max_epoch": 1,
     "optim_conf.lr": 1e-3,
     "optim_conf.weight_decay": 0.01,
     "scheduler_conf.warmup_steps": 4,
@@ -194,33 +194,9 @@ def our_course(config: Config, theirs: Course) -> Course:
     utterances = read_data_list(config["train_data_set_list"])
     index = {utterance.key: number for number, utterance in enumerate(utterances)}
     plan = PlannedBatches([[[index[key] for key in keys] for keys, _ in theirs.batches]])
-    trainer(config, nano, NotingObjective(course, nano, config), optimizer, utterances, plan)
+    objective = NotingObjective(course, nano, config)
+    train_as_planned(config, nano, objective, optimizer, utterances, plan)
     return course
-
-
-def trainer(
-    config: Config,
-    nano: Nano,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    utterances: Sequence[Utterance],
-    plan: PlannedBatches,
-) -> None:
-    """One epoch of our loop."""
-    Trainer(
-        nano,
-        objective,
-        optimizer,
-        build_scheduler(optimizer, config),
-        utterances,
-        plan,  # type: ignore[arg-type]
-        accum_grad=config["train_conf.accum_grad"],
-        grad_clip=config["train_conf.grad_clip"],
-        use_bf16=config["train_conf.use_bf16"],
-        log_interval=1,
-        frozen_dropout=config["finetune_conf.frozen_dropout"],
-        on_log=lambda *_: None,
-    ).train_epoch(1)
 
 
 class NotingObjective(Objective):
