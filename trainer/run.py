@@ -29,7 +29,7 @@ from trainer import stages
 from trainer.batch import BatchSampler, LeftOut
 from trainer.checkpoint import Checkpoint, CheckpointFolder, average, load_state
 from trainer.data import Data, read_data
-from trainer.evaluate import Scores, evaluate, read_texts
+from trainer.evaluate import Scores, evaluate, read_keywords, read_texts
 from trainer.frozen import example_source
 from trainer.loader import Loader
 from trainer.loop import Engine, EpochSummary, Listeners, LoopConf, Trainer
@@ -38,7 +38,7 @@ from trainer.manifest import Utterance
 from trainer.model import Nano, build
 from trainer.optim import build_optimizer, build_scheduler
 from trainer.resume import ResumeFolder, random_state, set_random_state
-from trainer.score import NORMALISATION, read_keywords
+from trainer.score import NORMALISATION
 from trainer.stock import StockEngine
 from trainer.tracking import Tracker
 
@@ -132,7 +132,8 @@ class _Run:
         self._coverage = nano.coverage
         self._objective = Objective(nano.model, config)
         self._initial_weights = stages.trainable_state(nano.model)
-        self._keywords = read_keywords(config["finetune_conf.keywords"])
+        keywords = config["finetune_conf.keywords"]
+        self._keywords = read_keywords(Path(keywords)) if keywords else ()
         self._folder = CheckpointFolder(
             self._directory / "checkpoints",
             config["train_conf.keep_nbest_models"],
@@ -328,7 +329,7 @@ class _Run:
             self.metrics |= split_scores.metrics(split)
             if epoch == 0:
                 split_scores.write_hypotheses(self._base_path(split))
-                self._base_texts[split] = split_scores.texts()
+                self._base_texts[split] = {item.key: item.text for item in split_scores.utterances}
         _LOG.info(
             "epoch %d: %s",
             epoch,
@@ -346,13 +347,14 @@ class _Run:
         return {split: self._score(split, sets[split]) for split in sets if split != "test"}
 
     def _score(self, split: str, utterances: Sequence[Utterance]) -> Scores:
+        base = self._base_texts.get(split, {})
         return evaluate(
             self.engine.nano,
             utterances,
             max_new_tokens=self._config["finetune_conf.max_new_tokens"],
             batch_size=self._config["finetune_conf.eval_batch_size"],
             objective=self._objective_of_engine() if split == "valid" else None,
-            base=self._base_texts.get(split),
+            base=base if all(item.key in base for item in utterances) else None,
             keywords=self._keywords,
         )
 
