@@ -27,7 +27,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from trainer import features
+from trainer import features, recompute
 from trainer.funasr_parts import registered
 
 WEAK = ("settings", "logs")
@@ -132,6 +132,8 @@ def watching(watcher: Watcher) -> Iterator[None]:
             (torch.Tensor, "backward", _watched_backward(torch.Tensor.backward, watcher)),
             (torch.utils.data, "DataLoader", _watched_loader(watcher)),
             (pdb, "set_trace", lambda: watcher.note("settings", "debugger")),
+            # It changes no number: what is computed again has to be seen itself.
+            (recompute, "checkpoint", _watched_checkpoint(recompute.checkpoint, watcher)),
             # Each run starts with an empty cache, as a new process does.
             (features, "_SHARED_CACHE", cache),
         ):
@@ -230,6 +232,14 @@ def _watched_backward(original: Callable[..., Any], watcher: Watcher) -> Callabl
         return original(self, *args, **kwargs)
 
     return backward
+
+
+def _watched_checkpoint(original: Callable[..., Any], watcher: Watcher) -> Callable[..., Any]:
+    def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        watcher.note("settings", "computed again")
+        return original(function, *args, **kwargs)
+
+    return checkpoint
 
 
 def _watched_loader(watcher: Watcher) -> type:
