@@ -29,6 +29,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from trainer import recompute
 from trainer.funasr_parts import registered
 from trainer.store import ArrayStore, default_directory
 
@@ -137,6 +138,8 @@ def watching(watcher: Watcher) -> Iterator[None]:
             (torch.utils.data, "DataLoader", _watched_loader(watcher)),
             (pdb, "set_trace", lambda: watcher.note("settings", "debugger")),
             (ArrayStore, "__init__", _watched_store(ArrayStore.__init__, watcher)),
+            # It changes no number: what is computed again has to be seen itself.
+            (recompute, "checkpoint", _watched_checkpoint(recompute.checkpoint, watcher)),
         ):
             stack.enter_context(mock.patch.object(target, name, value))
         # Each run of stock's would leave a thread behind that writes its curves.
@@ -242,6 +245,14 @@ def _watched_store(original: Callable[..., None], watcher: Watcher) -> Callable[
         watcher.note("settings", {"cache": max_bytes, "in": str(where)})
 
     return init
+
+
+def _watched_checkpoint(original: Callable[..., Any], watcher: Watcher) -> Callable[..., Any]:
+    def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        watcher.note("settings", "computed again")
+        return original(function, *args, **kwargs)
+
+    return checkpoint
 
 
 def _watched_loader(watcher: Watcher) -> type:
