@@ -39,6 +39,7 @@ from conf.errors import DataError
 
 _AUDIO_IN_PROMPT = re.compile(r"<\|startofspeech\|>!(.*?)<\|endofspeech\|>", re.DOTALL)
 _CUT_OFF = re.compile(r"^\s*data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+_OPENING = re.compile(r"^Error opening (?:'.*?'|<.*?>): ")
 _UNKNOWN_SIZE = 2**31 - 2**16
 MIN_SAMPLES = 2
 """Fewest samples of which FunASR's frontend makes a feature."""
@@ -297,7 +298,7 @@ class _File:
                 self._stat = os.fstat(file.fileno())
                 self._fd = os.dup(file.fileno())
         except OSError as error:
-            raise DataError(f"{path}: got {_one_line(error)}, expected a manifest") from error
+            raise DataError(f"{path}: got {one_line(error)}, expected a manifest") from error
 
     def __del__(self) -> None:
         if self._fd >= 0:
@@ -476,8 +477,8 @@ def _read_header(path: str) -> tuple[Audio, str]:
         info = soundfile.info(path)
     except FileNotFoundError:
         return nothing, "no such file"
-    except (OSError, RuntimeError, ValueError) as error:
-        return nothing, _one_line(error)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        return nothing, one_line(error)
     if info.frames == 0:
         return nothing, "0 samples"
     if missing := _missing_bytes(info.extra_info):
@@ -511,8 +512,9 @@ def _text(path: Path) -> str:
         raise DataError(f"{path}: got bytes that are not UTF-8 at {error.start}") from error
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def one_line(error: BaseException) -> str:
+    """What an error says, without soundfile's name of the file, which may be an address."""
+    return _OPENING.sub("", " ".join(str(error).split())) or type(error).__name__
 
 
 def _raise_if_any(problems: Sequence[str], total: int | None = None) -> None:

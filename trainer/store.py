@@ -128,6 +128,8 @@ class ArrayStore:
         self._damaged: set[bytes] = set()
         self._readable = True
         self._writable = True
+        self._full_on = -1
+        self._said: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ArrayStore, (self.directory, self.max_bytes)
@@ -138,7 +140,7 @@ class ArrayStore:
 
     def put(self, key: bytes, tensor: torch.Tensor) -> None:
         """Stores a copy of a tensor on the CPU; it is on disk after the next commit."""
-        if not self._writable:
+        if not self._writable or self._full_on == _today():
             return
         with _LOCK:
             if not self._pending and not self._touched:
@@ -164,7 +166,7 @@ class ArrayStore:
             try:
                 self._commit(database, pending, touched)
             except lmdb.MapFullError:
-                self._stop_writing("is full")
+                self._be_full()
             except lmdb.Error as error:
                 self._stop_writing(f"cannot be written ({error})")
 
@@ -249,14 +251,16 @@ class ArrayStore:
     ) -> None:
         today = _DAY.pack(_today())
         needed = sum(map(_size_on_disk, pending.values()))
+        with database.begin() as transaction:
+            too_much = database.total(transaction) + needed > self._limit
+        if too_much:
+            database.make_room(needed + int(self.max_bytes * _MAKE_ROOM))
         with database.begin(write=True) as transaction:
-            if database.total(transaction) + needed > self._limit:
-                database.make_room(transaction, needed + int(self.max_bytes * _MAKE_ROOM))
             total = database.total(transaction)
             for key, value in pending.items():
                 size = _size_on_disk(value)
                 if total + size > self._limit:
-                    self._stop_writing("is full")
+                    self._be_full()
                     break
                 if transaction.put(key, value, overwrite=False, db=database.values):
                     total += size
@@ -279,7 +283,17 @@ class ArrayStore:
             return None
 
     def _stop_writing(self, what: str) -> None:
-        if self._writable:
+        self._writable = False
+        self._say(what)
+
+    def _be_full(self) -> None:
+        """Stores nothing more today; tomorrow something may make room."""
+        self._full_on = _today()
+        self._say("is full")
+
+    def _say(self, what: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
             _LOG.warning(
                 "%s %s; going on without storing more there (finetune_conf.feature_cache_dir, "
                 "finetune_conf.feature_cache_mb %d)",
@@ -287,7 +301,6 @@ class ArrayStore:
                 what,
                 self.max_bytes // 2**20,
             )
-        self._writable = False
 
 
 class _Database:
@@ -337,22 +350,29 @@ class _Database:
         found = transaction.get(_BYTES, db=self.totals)
         return 0 if found is None else int(_TOTAL.unpack(found)[0])
 
-    def make_room(self, transaction: Any, wanted: int) -> None:
+    def make_room(self, wanted: int) -> None:
         """Deletes what was last used before yesterday, oldest first."""
         until = _today() - 1
-        with transaction.cursor(db=self.used) as cursor:
-            old = [
-                (day, bytes(key)) for key, value in cursor if (day := _DAY.unpack(value)[0]) < until
-            ]
-        freed = 0
-        for _, key in sorted(old):
-            if freed >= wanted:
-                break
-            freed += _size_on_disk(transaction.get(key, b"", db=self.values))
-            transaction.delete(key, db=self.values)
-            transaction.delete(key, db=self.used)
-        left = max(0, self.total(transaction) - freed)
-        transaction.put(_BYTES, _TOTAL.pack(left), db=self.totals)
+        with self.begin(write=True) as transaction:
+            with transaction.cursor(db=self.used) as cursor:
+                old = [
+                    (day, bytes(key))
+                    for key, value in cursor
+                    if (day := _DAY.unpack(value)[0]) < until
+                ]
+            freed = 0
+            for _, key in sorted(old):
+                if freed >= wanted:
+                    break
+                freed += _size_on_disk(transaction.get(key, b"", db=self.values))
+                transaction.delete(key, db=self.values)
+                transaction.delete(key, db=self.used)
+            left = _TOTAL.pack(max(0, self.total(transaction) - freed))
+            transaction.put(_BYTES, left, db=self.totals)
+        # LMDB uses freed pages again in the transaction after the next that writes.
+        with self.begin(write=True) as transaction:
+            left = bytes(transaction.get(_BYTES, db=self.totals))
+            transaction.put(_BYTES, left, db=self.totals)
 
 
 _LOCK = threading.RLock()
@@ -431,6 +451,8 @@ def _decode(key: bytes, value: memoryview) -> torch.Tensor | None:
         return None
     shape = struct.unpack_from(f"<{ndim}q", value, _HEADER.size)
     start = _HEADER.size + 8 * ndim
+    if len(value) == start:
+        return torch.empty(shape, dtype=_DTYPES[dtype])
     body = numpy.frombuffer(value, dtype=numpy.uint8, offset=start).copy()
     return torch.from_numpy(body).view(_DTYPES[dtype]).view(shape)
 
