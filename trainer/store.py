@@ -15,7 +15,8 @@ once in the log, and the run goes on without it.
   yesterday make room, oldest first; if there are none, nothing more is stored, since a corpus
   larger than the store would otherwise push itself out before each next epoch.
 
-The directory must lie on a local disk: memory maps and their locks do not work over a network.
+The directory must lie on a local disk; on a network's nothing is stored, since memory maps and
+their locks are not safe there.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ _MAX_HELD_BYTES = 64 * 2**20
 """A larger file is read twice rather than held in memory."""
 _RACY_NS = 2 * 10**9
 """A file changed so recently may change again within the file system's resolution of time."""
+_NETWORKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "fuse.sshfs")
 _VALUES, _USED, _TOTALS = b"values", b"used", b"totals"
 _BYTES = b"bytes"
 _HEADER = struct.Struct("<IBB")
@@ -203,6 +205,8 @@ class ArrayStore:
 
     def _read(self, key: bytes, decode: Callable[[memoryview], _T | None]) -> _T | None:
         with _LOCK:
+            if self._pending:
+                self._commit_if_due()
             if (value := self._pending.get(key)) is not None:
                 return decode(memoryview(value))
             if not self._readable or (database := self._open()) is None:
@@ -395,6 +399,8 @@ def _database(directory: Path, max_bytes: int) -> _Database:
         del _DATABASES[name]
         known.close()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (kind := _file_system(directory)) in _NETWORKS:
+        raise OSError(f"{kind}, a network file system, where memory maps are not safe")
     path.mkdir(mode=0o700, exist_ok=True)
     # One at a time, so that none opens what another is about to replace.
     with open(directory / "open.lock", "a") as lock:
@@ -412,6 +418,18 @@ def _database(directory: Path, max_bytes: int) -> _Database:
     return opened
 
 
+def _file_system(directory: Path) -> str:
+    """The type of the file system that a directory is on; empty if the kernel does not say."""
+    device = directory.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            mount, _, rest = line.partition(" - ")
+            if mount.split()[2] == number:
+                return rest.split()[0]
+    return ""
+
+
 def _to_be_flushed(store: ArrayStore) -> None:
     """Lets a store be flushed when this process ends, a data loader's worker included."""
     global _flushing_pid
@@ -419,12 +437,14 @@ def _to_be_flushed(store: ArrayStore) -> None:
     if _flushing_pid != os.getpid():
         _flushing_pid = os.getpid()
         # Workers of multiprocessing run these, and no atexit handlers.
-        multiprocessing_util.Finalize(None, _flush_all, exitpriority=10)
+        multiprocessing_util.Finalize(None, flush_all, exitpriority=10)
 
 
-def _flush_all() -> None:
-    for store in list(_UNSAVED):
-        store.flush()
+def flush_all() -> None:
+    """Commits what was put into any store of this process."""
+    with _LOCK:
+        for store in list(_UNSAVED):
+            store.flush()
 
 
 # A fork waits until no other thread is in a transaction, whose locks the child would inherit.

@@ -251,6 +251,19 @@ def test_a_directory_that_cannot_be_made_is_said_once(
     assert "cannot be opened" in record.message
 
 
+def test_a_network_file_system_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert store_module._file_system(tmp_path)
+    monkeypatch.setattr(store_module, "_file_system", lambda _: "nfs4")
+    store = ArrayStore(tmp_path, MB)
+    store.put(_key(1), _tensor(1))
+    store.flush()
+    assert store.get(_key(1)) is None
+    [record] = caplog.records
+    assert "cannot be opened (nfs4, a network file system" in record.message
+
+
 def test_a_larger_limit_elsewhere_is_followed(tmp_path: Path) -> None:
     small = ArrayStore(tmp_path, 2 * MB)
     small.put(_key(0), _tensor(0))
