@@ -106,6 +106,12 @@ def make_example(
     )
 
 
+def text_lengths(utterances: Sequence[Utterance], codec: TextCodec) -> Ints:
+    """LLM tokens of each transcript, without the end of the turn."""
+    lengths = (len(codec.target_ids(utterance.target)) - 1 for utterance in utterances)
+    return numpy.fromiter(lengths, dtype=numpy.int64, count=len(utterances))
+
+
 def collate(examples: Sequence[Example], *, for_decoding: bool = False) -> Batch:
     """Pads examples into one batch.
 

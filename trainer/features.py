@@ -8,12 +8,14 @@ in a store that all trials and processes share (:mod:`trainer.store`).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,8 +26,10 @@ import torchaudio
 from conf.errors import DataError
 from trainer import funasr_parts
 from trainer.funasr_parts import registered
-from trainer.manifest import Utterance
+from trainer.manifest import Utterance, one_line
 from trainer.store import ArrayStore, key_of
+
+_MAX_FILTERS = 50_000_000
 
 
 class FeatureExtractor:
@@ -87,16 +91,36 @@ class FeatureExtractor:
             raise _unreadable(utterance, error) from error
 
     def _extract(self, utterance: Utterance, content: BinaryIO | None) -> torch.Tensor:
+        with _one_thread():
+            return self._compute(utterance, content)
+
+    def _compute(self, utterance: Utterance, content: BinaryIO | None) -> torch.Tensor:
         try:
             waveform = load_waveform(utterance.source, self.sample_rate_hz, content)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
             raise _unreadable(utterance, error) from error
-        # The shortest that FunASR's frontend takes: one frame of two samples' window.
+        # FunASR's frontend shortens its window to the recording, down to two samples.
         if waveform.numel() < 2:
             raise _unreadable(utterance, ValueError(f"{waveform.numel()} samples"))
+        if not torch.isfinite(waveform).all():
+            raise _unreadable(utterance, ValueError("samples that are no numbers"))
         features_BTF, _ = self._frontend(waveform[None, :], [waveform.numel()])
         features_TF: torch.Tensor = features_BTF[0].to(torch.float32)
         return features_TF
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums are rounded in another way with another number of threads; workers have one."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _identity(frontend: str, conf: Mapping[str, Any]) -> str:
@@ -122,6 +146,10 @@ def load_waveform(path: Path, sample_rate_hz: int, content: BinaryIO | None = No
         path: The file.
         sample_rate_hz: Of the result.
         content: The file's bytes where they were read before.
+
+    Raises:
+        OSError, RuntimeError, TypeError, ValueError: It cannot be read, in soundfile's words, or
+            has a rate that is not for resampling.
     """
     samples, rate_hz = soundfile.read(content or str(path), dtype="float32", always_2d=True)
     waveform = torch.from_numpy(samples)
@@ -133,6 +161,10 @@ def load_waveform(path: Path, sample_rate_hz: int, content: BinaryIO | None = No
 
 @functools.lru_cache(maxsize=8)
 def _resampler(source_hz: int, target_hz: int) -> torch.nn.Module:
+    common = math.gcd(source_hz, target_hz)
+    if source_hz // common * (target_hz // common) > _MAX_FILTERS:
+        # torchaudio would make a filter for each pair of phases: gigabytes.
+        raise ValueError(f"{source_hz} Hz, no simple ratio to {target_hz} Hz")
     resampler: torch.nn.Module = torchaudio.transforms.Resample(source_hz, target_hz)
     return resampler
 
@@ -140,5 +172,5 @@ def _resampler(source_hz: int, target_hz: int) -> torch.nn.Module:
 def _unreadable(utterance: Utterance, error: BaseException) -> DataError:
     return DataError(
         f"{utterance.place}: source: got {str(utterance.source)!r} of utterance "
-        f"{utterance.key!r} ({' '.join(str(error).split())}), expected readable audio"
+        f"{utterance.key!r} ({one_line(error)}), expected readable audio"
     )

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from conf.errors import DataError, WorkError
 from trainer.batch import Batch, Example, LeftOut, collate
 from trainer.manifest import Utterance
+from trainer.store import flush_all
 
 _POLL_S = 5.0
 """How often a silent worker is looked after; torch does so after each wait."""
@@ -77,8 +78,14 @@ class Loader:
         # More than there are cores only take turns.
         num_workers = min(self._num_workers, len(plan), len(os.sched_getaffinity(0)))
         if num_workers == 0:
-            return (batches[number] for number in range(len(plan)))
+            return self._from_here(batches)
         return self._from_workers(batches, num_workers)
+
+    def _from_here(self, batches: _Planned) -> Iterator[Loaded]:
+        for number in range(len(batches)):
+            yield batches[number]
+        # Workers do at their end: other processes may be about to need what was computed.
+        flush_all()
 
     def _from_workers(self, batches: _Planned, num_workers: int) -> Iterator[Loaded]:
         # Tokenizers have threads of their own, which a fork does not take along; they say so on

@@ -39,7 +39,11 @@ from conf.errors import DataError
 
 _AUDIO_IN_PROMPT = re.compile(r"<\|startofspeech\|>!(.*?)<\|endofspeech\|>", re.DOTALL)
 _CUT_OFF = re.compile(r"^\s*data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+_OPENING = re.compile(r"^Error opening (?:'.*?'|<.*?>): ")
+_hash = hash
+"""Of keys, as numbers; equal ones are looked at again."""
 _UNKNOWN_SIZE = 2**31 - 2**16
+EMPTY = "0 samples"
 MIN_SAMPLES = 2
 """Fewest samples of which FunASR's frontend makes a feature."""
 _KNOWN_KEYS = frozenset(("key", "source", "target", "messages", "speaker_id"))
@@ -209,7 +213,7 @@ def read_headers(utterances: Sequence[Utterance], *, leave_out: bool = False) ->
     problems: dict[int, str] = {}
     places: list[str] = []
     for index, utterance in enumerate(utterances):
-        audio, problem = _read_header(os.fspath(utterance.source))
+        audio, problem = read_header(os.fspath(utterance.source))
         rates.append(audio.sample_rate_hz)
         samples.append(audio.num_samples)
         if problem:
@@ -297,7 +301,7 @@ class _File:
                 self._stat = os.fstat(file.fileno())
                 self._fd = os.dup(file.fileno())
         except OSError as error:
-            raise DataError(f"{path}: got {_one_line(error)}, expected a manifest") from error
+            raise DataError(f"{path}: got {one_line(error)}, expected a manifest") from error
 
     def __del__(self) -> None:
         if self._fd >= 0:
@@ -379,7 +383,7 @@ class _File:
                     continue
                 self._starts.append(start)
                 self._lines.append(number)
-                self._hashes.append(hash(key))
+                self._hashes.append(_hash(key))
             if not chunk:
                 self._starts.append(offset)
                 return
@@ -467,8 +471,8 @@ def _duplicate_keys(utterances: Manifest, hashes: Sequence[Ints]) -> list[str]:
     return problems
 
 
-def _read_header(path: str) -> tuple[Audio, str]:
-    """What a header says, and why the file cannot be used, if so."""
+def read_header(path: str) -> tuple[Audio, str]:
+    """What a file's header says, and why the file cannot be used, if so."""
     nothing = Audio(1, 0)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
@@ -476,10 +480,10 @@ def _read_header(path: str) -> tuple[Audio, str]:
         info = soundfile.info(path)
     except FileNotFoundError:
         return nothing, "no such file"
-    except (OSError, RuntimeError, ValueError) as error:
-        return nothing, _one_line(error)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        return nothing, one_line(error)
     if info.frames == 0:
-        return nothing, "0 samples"
+        return nothing, EMPTY
     if missing := _missing_bytes(info.extra_info):
         return nothing, f"cut off, {missing} bytes are missing"
     return Audio(info.samplerate, info.frames), ""
@@ -511,8 +515,9 @@ def _text(path: Path) -> str:
         raise DataError(f"{path}: got bytes that are not UTF-8 at {error.start}") from error
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def one_line(error: BaseException) -> str:
+    """What an error says, without soundfile's name of the file, which may be an address."""
+    return _OPENING.sub("", " ".join(str(error).split())) or type(error).__name__
 
 
 def _raise_if_any(problems: Sequence[str], total: int | None = None) -> None:

@@ -15,7 +15,8 @@ once in the log, and the run goes on without it.
   yesterday make room, oldest first; if there are none, nothing more is stored, since a corpus
   larger than the store would otherwise push itself out before each next epoch.
 
-The directory must lie on a local disk: memory maps and their locks do not work over a network.
+The directory must lie on a local disk; on a network's nothing is stored, since memory maps and
+their locks are not safe there.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ _MAX_HELD_BYTES = 64 * 2**20
 """A larger file is read twice rather than held in memory."""
 _RACY_NS = 2 * 10**9
 """A file changed so recently may change again within the file system's resolution of time."""
+_NETWORKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "fuse.sshfs")
 _VALUES, _USED, _TOTALS = b"values", b"used", b"totals"
 _BYTES = b"bytes"
 _HEADER = struct.Struct("<IBB")
@@ -128,6 +130,8 @@ class ArrayStore:
         self._damaged: set[bytes] = set()
         self._readable = True
         self._writable = True
+        self._full_on = -1
+        self._said: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ArrayStore, (self.directory, self.max_bytes)
@@ -146,7 +150,7 @@ class ArrayStore:
 
     def put(self, key: bytes, tensor: torch.Tensor) -> None:
         """Stores a copy of a tensor on the CPU; it is on disk after the next commit."""
-        if not self._writable:
+        if not self._writable or self._full_on == _today():
             return
         with _LOCK:
             if not self._pending and not self._touched:
@@ -172,7 +176,7 @@ class ArrayStore:
             try:
                 self._commit(database, pending, touched)
             except lmdb.MapFullError:
-                self._stop_writing("is full")
+                self._be_full()
             except lmdb.Error as error:
                 self._stop_writing(f"cannot be written ({error})")
 
@@ -209,6 +213,8 @@ class ArrayStore:
 
     def _read(self, key: bytes, decode: Callable[[memoryview], _T | None]) -> _T | None:
         with _LOCK:
+            if self._pending:
+                self._commit_if_due()
             if (value := self._pending.get(key)) is not None:
                 return decode(memoryview(value))
             if not self._readable or (database := self._open()) is None:
@@ -257,14 +263,16 @@ class ArrayStore:
     ) -> None:
         today = _DAY.pack(_today())
         needed = sum(map(_size_on_disk, pending.values()))
+        with database.begin() as transaction:
+            too_much = database.total(transaction) + needed > self._limit
+        if too_much:
+            database.make_room(needed + int(self.max_bytes * _MAKE_ROOM))
         with database.begin(write=True) as transaction:
-            if database.total(transaction) + needed > self._limit:
-                database.make_room(transaction, needed + int(self.max_bytes * _MAKE_ROOM))
             total = database.total(transaction)
             for key, value in pending.items():
                 size = _size_on_disk(value)
                 if total + size > self._limit:
-                    self._stop_writing("is full")
+                    self._be_full()
                     break
                 if transaction.put(key, value, overwrite=False, db=database.values):
                     total += size
@@ -287,7 +295,17 @@ class ArrayStore:
             return None
 
     def _stop_writing(self, what: str) -> None:
-        if self._writable:
+        self._writable = False
+        self._say(what)
+
+    def _be_full(self) -> None:
+        """Stores nothing more today; tomorrow something may make room."""
+        self._full_on = _today()
+        self._say("is full")
+
+    def _say(self, what: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
             _LOG.warning(
                 "%s %s; going on without storing more there (finetune_conf.feature_cache_dir, "
                 "finetune_conf.feature_cache_mb %d)",
@@ -295,7 +313,6 @@ class ArrayStore:
                 what,
                 self.max_bytes // 2**20,
             )
-        self._writable = False
 
 
 class _Database:
@@ -345,22 +362,29 @@ class _Database:
         found = transaction.get(_BYTES, db=self.totals)
         return 0 if found is None else int(_TOTAL.unpack(found)[0])
 
-    def make_room(self, transaction: Any, wanted: int) -> None:
+    def make_room(self, wanted: int) -> None:
         """Deletes what was last used before yesterday, oldest first."""
         until = _today() - 1
-        with transaction.cursor(db=self.used) as cursor:
-            old = [
-                (day, bytes(key)) for key, value in cursor if (day := _DAY.unpack(value)[0]) < until
-            ]
-        freed = 0
-        for _, key in sorted(old):
-            if freed >= wanted:
-                break
-            freed += _size_on_disk(transaction.get(key, b"", db=self.values))
-            transaction.delete(key, db=self.values)
-            transaction.delete(key, db=self.used)
-        left = max(0, self.total(transaction) - freed)
-        transaction.put(_BYTES, _TOTAL.pack(left), db=self.totals)
+        with self.begin(write=True) as transaction:
+            with transaction.cursor(db=self.used) as cursor:
+                old = [
+                    (day, bytes(key))
+                    for key, value in cursor
+                    if (day := _DAY.unpack(value)[0]) < until
+                ]
+            freed = 0
+            for _, key in sorted(old):
+                if freed >= wanted:
+                    break
+                freed += _size_on_disk(transaction.get(key, b"", db=self.values))
+                transaction.delete(key, db=self.values)
+                transaction.delete(key, db=self.used)
+            left = _TOTAL.pack(max(0, self.total(transaction) - freed))
+            transaction.put(_BYTES, left, db=self.totals)
+        # LMDB uses freed pages again in the transaction after the next that writes.
+        with self.begin(write=True) as transaction:
+            left = bytes(transaction.get(_BYTES, db=self.totals))
+            transaction.put(_BYTES, left, db=self.totals)
 
 
 _LOCK = threading.RLock()
@@ -383,6 +407,8 @@ def _database(directory: Path, max_bytes: int) -> _Database:
         del _DATABASES[name]
         known.close()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (kind := _file_system(directory)) in _NETWORKS:
+        raise OSError(f"{kind}, a network file system, where memory maps are not safe")
     path.mkdir(mode=0o700, exist_ok=True)
     # One at a time, so that none opens what another is about to replace.
     with open(directory / "open.lock", "a") as lock:
@@ -400,6 +426,18 @@ def _database(directory: Path, max_bytes: int) -> _Database:
     return opened
 
 
+def _file_system(directory: Path) -> str:
+    """The type of the file system that a directory is on; empty if the kernel does not say."""
+    device = directory.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            mount, _, rest = line.partition(" - ")
+            if mount.split()[2] == number:
+                return rest.split()[0]
+    return ""
+
+
 def _to_be_flushed(store: ArrayStore) -> None:
     """Lets a store be flushed when this process ends, a data loader's worker included."""
     global _flushing_pid
@@ -407,12 +445,14 @@ def _to_be_flushed(store: ArrayStore) -> None:
     if _flushing_pid != os.getpid():
         _flushing_pid = os.getpid()
         # Workers of multiprocessing run these, and no atexit handlers.
-        multiprocessing_util.Finalize(None, _flush_all, exitpriority=10)
+        multiprocessing_util.Finalize(None, flush_all, exitpriority=10)
 
 
-def _flush_all() -> None:
-    for store in list(_UNSAVED):
-        store.flush()
+def flush_all() -> None:
+    """Commits what was put into any store of this process."""
+    with _LOCK:
+        for store in list(_UNSAVED):
+            store.flush()
 
 
 # A fork waits until no other thread is in a transaction, whose locks the child would inherit.
@@ -439,6 +479,8 @@ def _decode(key: bytes, value: memoryview) -> torch.Tensor | None:
         return None
     shape = struct.unpack_from(f"<{ndim}q", value, _HEADER.size)
     start = _HEADER.size + 8 * ndim
+    if len(value) == start:
+        return torch.empty(shape, dtype=_DTYPES[dtype])
     body = numpy.frombuffer(value, dtype=numpy.uint8, offset=start).copy()
     return torch.from_numpy(body).view(_DTYPES[dtype]).view(shape)
 
