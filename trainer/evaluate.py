@@ -14,7 +14,7 @@ import torch
 
 from conf.errors import DataError
 from trainer.batch import Example, collate, make_example
-from trainer.decode import decode
+from trainer.decode import decode, encode_examples, parts
 from trainer.losses import Objective
 from trainer.manifest import Utterance, read_headers
 from trainer.model import Nano
@@ -275,9 +275,10 @@ def evaluate(
         check_base(utterances, base)
     nano.model.eval()
     scored: dict[str, ScoredUtterance] = {}
-    loss_sum, num_tokens = 0.0, 0
+    losses = _Loss(nano, objective) if objective is not None else None
     for batch in _batches(nano, utterances, batch_size):
-        examples = [example for _, example in batch]
+        # What text and loss have in common is computed once.
+        examples = encode_examples(nano, [example for _, example in batch])
         hypotheses = decode(nano, examples, max_new_tokens)
         for (utterance, _), hypothesis in zip(batch, hypotheses, strict=True):
             reference, text = utterance.target, hypothesis.text
@@ -299,14 +300,12 @@ def evaluate(
                 keywords=spot(reference, text, keywords) if keywords else {},
                 duration_s=read_headers([utterance])[0].duration_s if silent else None,
             )
-        if objective is not None:
-            losses = objective(collate(examples).to(nano.device), training=False)
-            loss_sum += losses.total.item() * losses.num_tokens
-            num_tokens += losses.num_tokens
+        if losses is not None:
+            losses.add(examples)
         on_progress(len(scored))
     return Scores(
         utterances=tuple(scored[utterance.key] for utterance in utterances),
-        loss=None if objective is None else loss_sum / max(1, num_tokens),
+        loss=None if losses is None else losses.mean,
         keywords=tuple(keywords),
     )
 
@@ -372,6 +371,29 @@ def check_base(utterances: Sequence[Utterance], base: Mapping[str, str]) -> None
             f"{missing[0].place}: got no text of the base for {missing[0].key!r} "
             f"({len(missing)} of {len(utterances)} lack one), expected one for every utterance"
         )
+
+
+class _Loss:
+    """Validation loss: cross entropy by token and CTC by utterance, whatever the batches."""
+
+    def __init__(self, nano: Nano, objective: Objective) -> None:
+        self._nano = nano
+        self._objective = objective
+        self._ce = self._ctc = 0.0
+        self._num_tokens = self._num_utterances = 0
+
+    def add(self, examples: Sequence[Example]) -> None:
+        for part in parts(self._nano, examples):
+            losses = self._objective(collate(part).to(self._nano.device), training=False)
+            self._num_tokens += losses.num_tokens
+            self._num_utterances += len(part)
+            self._ce += losses.ce.item() * losses.num_tokens
+            if losses.ctc is not None:
+                self._ctc += losses.ctc.item() * losses.ctc_weight * len(part)
+
+    @property
+    def mean(self) -> float:
+        return self._ce / max(1, self._num_tokens) + self._ctc / max(1, self._num_utterances)
 
 
 def _batches(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from conf.errors import DataError, UserError, WorkError
 from conf.load import Config, load_config
 from trainer.evaluate import Scores, check_base, evaluate, read_keywords, read_texts
-from trainer.manifest import Utterance, read_data_list, read_headers
+from trainer.manifest import Utterance, check_evaluable, read_data_list, read_headers
 from trainer.model import build
 from trainer.score import NORMALISATIONS, Spotted
 
@@ -72,7 +72,7 @@ def evaluate_sets(
     wanted = read_keywords(keywords) if keywords is not None else ()
     sets = {name: read_data_list(path) for name, path in paths.items()}
     for utterances in sets.values():
-        read_headers(utterances)
+        check_evaluable(utterances, read_headers(utterances), config["finetune_conf.eval_max_s"])
     texts: Texts | None = None
     base_config = None
     if base is not None and _is_model(base):

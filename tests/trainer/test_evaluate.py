@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from conf.errors import DataError, run_command
 from conf.load import load_config
 from tests.conftest import BASE
 from trainer import evaluate as module
 from trainer.__main__ import main
-from trainer.batch import Example
+from trainer.batch import Example, collate, make_example
 from trainer.evaluate import Scores, evaluate, read_keywords
+from trainer.losses import Objective
 from trainer.manifest import Utterance, read_data_list
 from trainer.model import Nano, build
 from trainer.score import Spotted, cer, mer
@@ -42,15 +44,14 @@ def test_scores_do_not_depend_on_batches_and_few_features_are_held(
     alive: weakref.WeakSet[Example] = weakref.WeakSet()
     most, done = 0, []
 
-    def make_example(*args: object) -> Example:
+    def counted(*args: object) -> Example:
         nonlocal most
-        example = _Hashed(**vars(original(*args)))  # type: ignore[arg-type]
+        example = _Hashed(**vars(make_example(*args)))  # type: ignore[arg-type]
         alive.add(example)
         most = max(most, len(alive))
         return example
 
-    original = module.make_example
-    monkeypatch.setattr(module, "make_example", make_example)
+    monkeypatch.setattr(module, "make_example", counted)
     monkeypatch.setattr(module, "_WINDOW_BATCHES", 2)
     assert _evaluate(nano, utterances, batch_size=4, on_progress=done.append) == whole
     assert most <= 2 * 4 + 4  # a window, and the last batch of the one before
@@ -61,6 +62,22 @@ class _Hashed(Example):
     """An example that a set can hold."""
 
     __hash__ = object.__hash__
+
+
+def test_the_loss_is_of_tokens_and_utterances_whatever_the_batches(
+    nano: Nano, cut: Callable[..., Path]
+) -> None:
+    utterances = read_data_list(cut("valid", 20))
+    objective = Objective(nano.model, load_config(BASE / "config.yaml", model=BASE))
+    losses = [_evaluate(nano, utterances, batch_size=n, objective=objective).loss for n in (20, 3)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    examples = [make_example(item, nano.extractor, nano.codec) for item in utterances]
+    with torch.inference_mode():
+        single = [objective(collate([example]), training=False) for example in examples]
+    num_tokens = sum(one.num_tokens for one in single)
+    ce = sum(one.ce.item() * one.num_tokens for one in single) / num_tokens
+    ctc = sum(one.ctc.item() for one in single if one.ctc is not None) / len(single)
+    assert losses[0] == pytest.approx(ce + single[0].ctc_weight * ctc, rel=1e-5)
 
 
 def test_an_utterance_that_cannot_be_read_is_named(nano: Nano, cut: Callable[..., Path]) -> None:
