@@ -392,26 +392,6 @@ def test_no_room(tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyP
     assert status(results, "failed") == {"disk", "memory"}
 
 
-def test_memory_of_the_full_model() -> None:
-    """One full-size encoder step was measured at 7.7 GB on the CPU with a short utterance."""
-    from trainer.data_checks import Largest
-    from trainer.model_checks import QWEN3_06B, Shape, memory_bytes
-
-    parameters = {
-        "audio_encoder": 221_136_992,
-        "audio_adaptor": 12_604_928,
-        "llm": 596_049_920,
-        "ctc_decoder": 8_021_632,
-        "ctc": 31_044_195,
-    }
-    trainable = {**dict.fromkeys(parameters, 0), "audio_encoder": parameters["audio_encoder"]}
-    shape = Shape(parameters, trainable, (70, 512, 4), QWEN3_06B, 4, 60515)
-    config = load_config(stage_config_path("s1"))
-    short = memory_bytes(shape, Largest(1, 300, 20), config)
-    assert short == pytest.approx(7.7e9, rel=0.25)
-    assert memory_bytes(shape, Largest(10, 600, 200), config) > short
-
-
 def test_command(
     tiny_config: Callable[..., Config],
     capsys: pytest.CaptureFixture[str],
