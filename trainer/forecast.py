@@ -12,7 +12,7 @@ import copy
 import json
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -143,29 +143,37 @@ def forecast(
 
 
 def fits(
-    config: Config, utterance: BatchShape, memory: float, *, llm: Mapping[str, Any] | Path
-) -> int:
-    """Utterances of one size that a GPU of so many bytes can train on at once.
+    config: Config,
+    utterance: BatchShape,
+    memories: Sequence[float],
+    *,
+    llm: Mapping[str, Any] | Path,
+) -> tuple[int, ...]:
+    """Utterances of one size that GPUs can train on at once.
 
-    The peak grows with a straight line once the batch outweighs the gradients; the line through
+    The peak grows with a straight line once the batch outweighs the gradients: the line through
     two batches of some size is that one.
 
     Args:
         config: As for :func:`forecast`.
         utterance: A batch of one.
-        memory: Bytes.
+        memories: Bytes of each GPU.
         llm: As for :func:`forecast`.
+
+    Returns:
+        A number for each of ``memories``; 0 where not even one utterance fits.
     """
 
     def peak(utterances: int) -> int:
         shape = replace(utterance, utterances=utterances)
         return forecast(config, shape, llm=llm, count_flops=False).peak
 
-    if peak(1) > memory:
-        return 0
     few, many = 16, 32
-    slope = (peak(many) - peak(few)) / (many - few)
-    return max(1, int(few + (memory - peak(few)) / slope))
+    least, base = peak(1), peak(few)
+    slope = (peak(many) - base) / (many - few)
+    return tuple(
+        max(1, int(few + (memory - base) / slope)) if least <= memory else 0 for memory in memories
+    )
 
 
 def num_features(config: Config) -> int:
