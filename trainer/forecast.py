@@ -1,8 +1,9 @@
 """What a training step of a configuration will take: memory and operations, without any of either.
 
-The step is the training's own (``losses.Objective`` and its backward pass), run on PyTorch's fake
-tensors, which have shapes and no values. Each storage is counted from its making to its release,
-so what the backward pass keeps and what is there for a moment only are both in the peak.
+The step is the training's own (``losses.Objective`` and its backward pass), run on PyTorch's meta
+device, whose tensors have shapes and no values. Each storage is counted from its making to its
+release, so what the backward pass keeps and what is there for a moment only are both in the peak.
+What is not: an allocator's gaps, work space inside kernels, and on a GPU CUDA's own few hundred MB.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ import copy
 import json
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -100,21 +100,22 @@ class Forecast:
         return self.weights + self.moments + self.step
 
 
-def forecast(config: Config, shape: BatchShape, *, llm: Mapping[str, Any] | Path) -> Forecast:
+def forecast(
+    config: Config,
+    shape: BatchShape,
+    *,
+    llm: Mapping[str, Any] | Path,
+    count_flops: bool = True,
+) -> Forecast:
     """Runs one training step of shapes only.
 
     Args:
         config: Says what trains, in which number formats, and the architecture but the LLM's.
         shape: The batch.
         llm: The LLM's ``config.json`` or the directory it lies in.
+        count_flops: Counting takes as long as all the rest; without it they are 0.
     """
     model = meta_model(config, llm)
-    with FakeTensorMode():
-        materialize(model)
-        return _forecast(config, shape, model)
-
-
-def _forecast(config: Config, shape: BatchShape, model: Any) -> Forecast:
     stages.apply(model, config)
     stages.set_training_mode(model)
     tensors = {*model.parameters(), *model.buffers()}
@@ -122,21 +123,56 @@ def _forecast(config: Config, shape: BatchShape, model: Any) -> Forecast:
     gradients = _bytes(parameter for parameter in model.parameters() if parameter.requires_grad)
     objective = Objective(model, config)
     batch = _batch(shape, model, num_features(config))
-    operations = FlopCounterMode(display=False)
-    memory = _Memory(tensors)
-    with operations, memory, _Shapes(model, shape):
-        with torch.autocast("cpu", torch.bfloat16, enabled=config["train_conf.use_bf16"]):
-            loss = objective(batch, training=True).total
+    operations = FlopCounterMode(display=False) if count_flops else None
+    memory = StorageMeter(tensors)
+    shapes = _Shapes(model, shape, half=config["train_conf.use_bf16"])
+    with torch.device("meta"), operations or nullcontext(), memory, shapes:
+        loss = objective(batch, training=True).total
         kept = memory.now
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            shapes.forward = False
+            _backward(loss)
     return Forecast(
         weights=weights,
         moments=MOMENTS * gradients,
         gradients=gradients,
         kept=kept,
         step=memory.peak,
-        flops=operations.get_total_flops(),
+        flops=operations.get_total_flops() + shapes.attention_flops if operations else 0,
+    )
+
+
+def fits(
+    config: Config,
+    utterance: BatchShape,
+    memories: Sequence[float],
+    *,
+    llm: Mapping[str, Any] | Path,
+) -> tuple[int, ...]:
+    """Utterances of one size that GPUs can train on at once.
+
+    The peak grows with a straight line once the batch outweighs the gradients: the line through
+    two batches of some size is that one.
+
+    Args:
+        config: As for :func:`forecast`.
+        utterance: A batch of one.
+        memories: Bytes of each GPU.
+        llm: As for :func:`forecast`.
+
+    Returns:
+        A number for each of ``memories``; 0 where not even one utterance fits.
+    """
+
+    def peak(utterances: int) -> int:
+        shape = replace(utterance, utterances=utterances)
+        return forecast(config, shape, llm=llm, count_flops=False).peak
+
+    few, many = 16, 32
+    least, base = peak(1), peak(few)
+    slope = (peak(many) - base) / (many - few)
+    return tuple(
+        max(1, int(few + (memory - base) / slope)) if least <= memory else 0 for memory in memories
     )
 
 
@@ -186,7 +222,7 @@ def _batch(shape: BatchShape, model: Any, features: int) -> Batch:
     if length - 1 == _adapted(model.audio_adaptor, shape.num_frames):
         length += 1
     size = (shape.utterances, length)
-    with torch.device("cpu"):
+    with torch.device("meta"):
         per_utterance = torch.full((shape.utterances,), 0)
         return Batch(
             keys=(),
@@ -199,15 +235,12 @@ def _batch(shape: BatchShape, model: Any, features: int) -> Batch:
             labels_BL=torch.full(size, IGNORED_LABEL),
             ctc_labels_BU=torch.zeros(shape.utterances, shape.text_tokens, dtype=torch.long),
             num_ctc_labels_B=per_utterance,
+            num_target_tokens=shape.utterances * shape.text_tokens,
         )
 
 
 def materialize(model: Any) -> None:
-    """Puts tensors without values yet in the place of a meta model's, in place.
-
-    Within FakeTensorMode they stay shapes only, but know a device, which autocast and the choice
-    of an attention kernel ask for.
-    """
+    """Gives a meta model memory on the CPU, in place; values are whatever was there."""
     moved: dict[int, Any] = {}
     for module in model.modules():
         for own in (module._parameters, module._buffers):
@@ -226,16 +259,34 @@ def _adapted(adaptor: Any, num_frames: int) -> int:
     return -(-num_frames // int(adaptor.k))
 
 
+def _backward(loss: torch.Tensor) -> None:
+    """As ``loss.backward()``, which would switch a function mode off for layers computed again."""
+    torch.autograd.graph._engine_run_backward(
+        (loss,), (torch.ones_like(loss),), False, False, (), True, accumulate_grad=True
+    )
+
+
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum({id(t.untyped_storage()): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 class _Shapes(TorchFunctionMode):
-    """Answers what a step asks of its tensors' values, which here have none."""
+    """Answers what a step asks of its tensors' values and device, which here have neither.
 
-    def __init__(self, model: Any, shape: BatchShape) -> None:
+    Args:
+        model: On the meta device.
+        shape: Of the batch.
+        half: Calculate as under autocast to bfloat16, which does not reach the meta device.
+    """
+
+    def __init__(self, model: Any, shape: BatchShape, *, half: bool) -> None:
         super().__init__()
-        self._shape = shape
+        self.attention_flops = 0
+        self.forward = True
+        self._utterances = shape.utterances
+        self._text_tokens = shape.text_tokens
+        self._half = half
+        self._cast: dict[int, torch.Tensor] = {}
         self._length = shape.num_frames
         self._hooks = [
             adaptor.register_forward_pre_hook(self._note_length)
@@ -248,33 +299,110 @@ class _Shapes(TorchFunctionMode):
     def __exit__(self, *exception: Any) -> None:
         for hook in self._hooks:
             hook.remove()
+        self._cast.clear()
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.forward and func in _DEVICE:  # a layer computed again is compared with the first
+            return _DEVICE[func]
+        if func is torch.Tensor.to:
+            args = tuple("meta" if isinstance(arg, torch.device) else arg for arg in args)
+        if kwargs.get("device") is not None:
+            kwargs["device"] = "meta"
         if func is F.ctc_loss:
             return _CtcShape.apply(args[0])  # type: ignore[no-untyped-call]
-        if func is torch.Tensor.item:  # of lengths, for an adaptor's mask
-            return self._length
+        if self._half and func in _HALF:
+            args = tuple(map(self._to_half, args))
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args[:3])
+        if func is torch.Tensor.tolist:  # of lengths, for an adaptor's mask
+            return [self._length] * self._utterances
         if func is torch.Tensor.new and isinstance(args[1], list):
             return torch.zeros(len(args[1]), dtype=args[0].dtype)
-        if func is torch.Tensor.__bool__:
+        if func is torch.Tensor.__bool__:  # whether an attention mask hides nothing
             return False
         if func is torch.Tensor.__getitem__ and _is_mask(args[1]):
             tensor, mask = args
-            per_utterance = self._chosen.get(mask.shape[1], self._shape.text_tokens)
+            per_utterance = self._chosen.get(mask.shape[1], self._text_tokens)
             number = torch.zeros(mask.shape[0] * per_utterance, dtype=torch.long)
             return tensor.flatten(0, 1)[number]
         return func(*args, **kwargs)
+
+    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        product_flops = 2 * query.numel() * key.shape[-2]
+
+        def count(products: int) -> None:
+            self.attention_flops += products * product_flops
+
+        attended: torch.Tensor = _AttentionShape.apply(query, key, value, count)  # type: ignore[no-untyped-call]
+        return attended
+
+    def _to_half(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
+            return value
+        if not value.is_leaf:
+            return value.to(torch.bfloat16)
+        if id(value) not in self._cast:  # weights are cast once in a step
+            self._cast[id(value)] = value.to(torch.bfloat16)
+        return self._cast[id(value)]
 
     def _note_length(self, adaptor: Any, args: tuple[Any, ...]) -> None:
         self._length = _adapted(adaptor, args[0].shape[1])
 
 
+_DEVICE: Mapping[Any, Any] = {
+    torch.Tensor.device.__get__: torch.device("cpu"),
+    torch.Tensor.is_cpu.__get__: True,  # type: ignore[attr-defined]
+}
+"""What a tensor says of its device: autocast knows no meta device."""
+
+_HALF = frozenset(
+    {
+        F.linear,
+        F.conv1d,
+        F.scaled_dot_product_attention,
+        torch.matmul,
+        torch.Tensor.matmul,
+        torch.Tensor.__matmul__,
+        torch.bmm,
+    }
+)
+"""What autocast calculates in 16 bits."""
+
+
 def _is_mask(index: Any) -> bool:
     return isinstance(index, torch.Tensor) and index.dtype == torch.bool
+
+
+class _AttentionShape(torch.autograd.Function):
+    """Fused attention: it keeps its inputs, its output and a sum per query.
+
+    Scores and their products with values are two products forward, five backward (one is of the
+    scores again).
+    """
+
+    @staticmethod
+    def forward(
+        context: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        count: Callable[[int], None],
+    ) -> torch.Tensor:
+        attended = torch.empty_like(query)
+        sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        context.save_for_backward(query, key, value, attended, sums)
+        context.count = count
+        count(2)
+        return attended
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        context.count(5)
+        return (*(torch.empty_like(tensor) for tensor in context.saved_tensors[:3]), None)
 
 
 class _CtcShape(torch.autograd.Function):
@@ -291,8 +419,8 @@ class _CtcShape(torch.autograd.Function):
         return torch.zeros_like(log_probs_TBV)
 
 
-class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of all storages that live, and the most there were.
+class StorageMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all storages that live, and the most there were, while it is entered.
 
     Args:
         known: Tensors that are not counted.

@@ -111,11 +111,12 @@ class Built:
     def _memory(self, nano: Nano, survey: Survey | None) -> Finding:
         largest = survey.largest_batch if survey else self._largest_by_limits()
         llm = Path(resolved_values(self._config)["llm_conf"]["init_param_path"])
-        need = forecast(self._config, self._batch_shape(largest), llm=llm).peak
+        shape = self._batch_shape(largest)
+        need = forecast(self._config, shape, llm=llm, count_flops=False).peak
         free, place = _free_memory(nano.device)
         found = f"about {need / GB:.2f} GB of {free / GB:.1f} GB ({place})"
         if full := self._full_config():
-            full_need = forecast(full, self._batch_shape(largest), llm=QWEN3_06B).peak
+            full_need = forecast(full, shape, llm=QWEN3_06B, count_flops=False).peak
             found += f"; at full size about {full_need / GB:.1f} GB"
         batch = f"{largest.utterances} utterances of up to {largest.num_frames / 100:.1f} s"
         return Finding(
@@ -232,8 +233,17 @@ def _free_memory(device: torch.device) -> tuple[float, str]:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return float(free), torch.cuda.get_device_name(device)
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return float(pages), "free on this machine"
+    return _available_memory(), "free on this machine"
+
+
+def _available_memory() -> float:
+    """Bytes that programs can have: on Linux with what files are cached in, which gives way."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024.0 * int(line.split()[1])
+    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _duration(hours: float) -> str:
