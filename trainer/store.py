@@ -48,8 +48,8 @@ _T = TypeVar("_T")
 
 _LAYOUT = 1
 """Of keys and values; another one lies in a directory of its own."""
-_COMMIT_BYTES = 4 * 2**20
-"""Some 40 utterances: larger commits take twice the CPU time, smaller ones more syncs."""
+_COMMIT_BYTES = 8 * 2**20
+"""Some 80 utterances: larger commits take more CPU time, smaller ones wait more for the disk."""
 _COMMIT_S = 5.0
 _MAX_READERS = 2048
 """Processes and threads that read at once, dead ones included until the next opening."""
