@@ -176,6 +176,7 @@ _DRAWN: Mapping[str, Any] = {
 CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "model_conf.length_normalized_loss": {"train_conf.accum_grad": 2},
     "finetune_conf.cache_frozen_outputs": {"specaug": None},
+    "finetune_conf.frozen_dropout": {"audio_adaptor_conf.dropout_rate": 0.1},
     "llm_conf.lora_conf.r": _TRAINED_LORA,
     "llm_conf.lora_conf.lora_alpha": _TRAINED_LORA,
     "llm_conf.lora_conf.lora_dropout": _TRAINED_LORA,

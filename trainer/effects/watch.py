@@ -31,6 +31,7 @@ from torch.optim.optimizer import (
 
 from trainer import recompute
 from trainer.funasr_parts import registered
+from trainer.resume import ResumeFolder
 from trainer.store import ArrayStore, default_directory
 
 WEAK = ("settings", "logs")
@@ -42,7 +43,11 @@ COURSE = "course"
 BATCHES = "batches"
 
 _LOGGED = re.compile(r"^(train|val), (.*?), \[\(")
-_IGNORED_FILES = ("config.yaml", "deltas.json", "deltas.md", "tensorboard", "1best_recog")
+_IGNORED_FILES = (
+    *("config.yaml", "deltas.json", "deltas.md", "tensorboard", "1best_recog"),
+    # They name the configuration and hold times; what else is in them is logged, too.
+    *("result.json", "resume"),
+)
 
 
 class Changed(BaseException):
@@ -137,6 +142,7 @@ def watching(watcher: Watcher) -> Iterator[None]:
             (torch.Tensor, "backward", _watched_backward(torch.Tensor.backward, watcher)),
             (torch.utils.data, "DataLoader", _watched_loader(watcher)),
             (pdb, "set_trace", lambda: watcher.note("settings", "debugger")),
+            (ResumeFolder, "save", _watched_point(ResumeFolder.save, watcher)),
             (ArrayStore, "__init__", _watched_store(ArrayStore.__init__, watcher)),
             # It changes no number: what is computed again has to be seen itself.
             (recompute, "checkpoint", _watched_checkpoint(recompute.checkpoint, watcher)),
@@ -253,6 +259,14 @@ def _watched_checkpoint(original: Callable[..., Any], watcher: Watcher) -> Calla
         return original(function, *args, **kwargs)
 
     return checkpoint
+
+
+def _watched_point(original: Callable[..., None], watcher: Watcher) -> Callable[..., None]:
+    def save(self: ResumeFolder, step: int, state: dict[str, Any]) -> None:
+        watcher.note("checkpoints", ["resume", step])
+        original(self, step, state)
+
+    return save
 
 
 def _watched_loader(watcher: Watcher) -> type:
