@@ -139,8 +139,8 @@ class ArrayStore:
 
     @property
     def writable(self) -> bool:
-        """Whether it still takes more: False once it is full, or cannot be written."""
-        return self._writable
+        """Whether it still takes more: False while it is full, or cannot be written."""
+        return self._writable and self._full_on != _today()
 
     def __contains__(self, key: bytes) -> bool:
         return self._read(key, lambda value: True) is not None
@@ -151,7 +151,7 @@ class ArrayStore:
 
     def put(self, key: bytes, tensor: torch.Tensor) -> None:
         """Stores a copy of a tensor on the CPU; it is on disk after the next commit."""
-        if not self._writable or self._full_on == _today():
+        if not self.writable:
             return
         with _LOCK:
             if not self._pending and not self._touched:
