@@ -141,13 +141,13 @@ def test_trace_and_trial_that_disagree_need_an_explanation(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_stage = dataclasses.replace(scene, configs={"8k": scene.configs["8k"]})
-    name = "model_conf.length_normalized_loss"
+    name = "audio_adaptor_conf.encoder_dim"
     row = prove.prove(one_stage, [name])[name]
-    assert (row.stages, "weight" in row.note) == ({"8k": "none"}, True)
-    assert row.read_by == ("funasr/models/fun_asr_nano/model.py:FunASRNano",)
+    assert (row.stages, "neighbour" in row.note) == ({"8k": "none"}, True)
+    assert row.read_by == ("funasr/models/llm_asr/adaptor.py:Transformer",)
 
     monkeypatch.setattr(prove, "EXPLAINED", {})
-    with pytest.raises(WorkError, match=r"length_normalized_loss \(stock, 8k\).*FunASRNano"):
+    with pytest.raises(WorkError, match=r"encoder_dim \(stock, 8k\).*Transformer"):
         prove.prove(one_stage, [name])
 
 
