@@ -15,6 +15,8 @@ _EXAMPLES = """examples:
   python -m sweeps run conf/sweep/demo.yaml --name demo-2       once more, under another name
   python -m sweeps run conf/sweep/telephone.yaml --name calls --dry-run
   python -m sweeps run SWEEP.yaml trials=32 optim_conf.lr=1e-4  overrides of the sweep file
+  python -m sweeps pipeline conf/sweep/pipeline_demo.yaml       stage 1, 2, 3, each from the best before
+  python -m sweeps pipeline PIPELINE.yaml trials=8 s3.trials=16 overrides of all steps, of one step
 
 The same command again goes on where the sweep stopped; a finished sweep shows its table.
 """
@@ -30,6 +32,15 @@ def main(argv: Sequence[str]) -> int:
         "RAY_USAGE_STATS_ENABLED": "0",
     }.items():
         os.environ.setdefault(name, value)
+    if arguments.command == "pipeline":
+        from sweeps.pipeline import run_pipeline
+
+        return run_pipeline(
+            arguments.pipeline,
+            name=arguments.name,
+            overrides=overrides,
+            dry_run=arguments.dry_run,
+        )
     if arguments.dry_run:
         from sweeps.dry_run import dry_run
 
@@ -59,6 +70,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--name", metavar="N", help="name of the sweep (default: the file's)")
     run.add_argument(
         "--dry-run", action="store_true", help="print sampled, checked configs and start nothing"
+    )
+    pipeline = commands.add_parser(
+        "pipeline",
+        help="run or resume sweeps in a row, each from the best of the one before",
+        usage="%(prog)s PIPELINE.yaml [--name N] [key=value ...] [--dry-run]",
+        epilog="key=value: a key of every step's sweep (trials=4, optim_conf.lr=1e-4), of one step "
+        "(s2.trials=4), or of the pipeline (base=DIR)",
+        allow_abbrev=False,
+    )
+    pipeline.add_argument("pipeline", type=Path, metavar="PIPELINE.yaml", help="the pipeline file")
+    pipeline.add_argument("--name", metavar="N", help="name of the pipeline (default: the file's)")
+    pipeline.add_argument(
+        "--dry-run", action="store_true", help="check all steps, show the plan and start nothing"
     )
     return parser
 

@@ -42,14 +42,21 @@ class Projector:
         sweep: The sweep.
         sweep_id: What tells this sweep from an earlier one of the same name.
         store: The opened store.
+        tags: More tags for the sweep's run.
     """
 
     def __init__(
-        self, directory: SweepDirectory, sweep: SweepFile, sweep_id: str, store: Store
+        self,
+        directory: SweepDirectory,
+        sweep: SweepFile,
+        sweep_id: str,
+        store: Store,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self._directory = directory
         self._sweep = sweep
         self._sweep_id = sweep_id
+        self._tags = dict(tags or {})
         self._store = store
         self._parent = ""
         self._runs: dict[int, str] = {}
@@ -63,7 +70,11 @@ class Projector:
         self._parent = self._store.ensure_sweep(
             self._sweep.name,
             self._sweep_id,
-            {"objective": self._sweep.objective, "sweep.dir": str(self._directory.root)},
+            {
+                **self._tags,
+                "objective": self._sweep.objective,
+                "sweep.dir": str(self._directory.root),
+            },
         )
         try:
             self._store.log_params(self._parent, flatten(self._sweep.model_dump(mode="json")))

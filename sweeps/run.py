@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from conf.errors import WorkError
-from conf.load import Config
+from conf.load import Config, Document
 from sweeps import preflight
 from sweeps.base import BaseScores
 from sweeps.process import Signals, output_to, own_console
@@ -37,6 +37,7 @@ def run_sweep(
     name: str | None = None,
     overrides: Sequence[str] = (),
     finetune: Finetune | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> int:
     """Run, resume or just show a sweep.
 
@@ -45,6 +46,7 @@ def run_sweep(
         name: Takes the place of the file's `name`.
         overrides: `key=value` over the file.
         finetune: Training function of the workers; default: the real one.
+        tags: More tags for the sweep's run in MLflow.
 
     Returns:
         The exit code: 0, or 130/143 after SIGINT/SIGTERM.
@@ -62,7 +64,7 @@ def run_sweep(
         directory.refuse_changes(sweep)
         stack.enter_context(output_to(directory.log))
         try:
-            comparison = _run(directory, sweep, configs, console, signals, finetune)
+            comparison = _run(directory, sweep, configs, console, signals, finetune, tags)
         except KeyboardInterrupt:
             console.print(
                 f"interrupted; the same command goes on (python -m sweeps run {path} ...)",
@@ -79,7 +81,7 @@ def run_sweep(
 
 
 def check(
-    path: Path, *, name: str | None = None, overrides: Sequence[str] = ()
+    path: Path | Document, *, name: str | None = None, overrides: Sequence[str] = ()
 ) -> tuple[SweepFile, dict[str, Config]]:
     """Check everything that can be checked before a sweep; makes nothing but the demo corpus.
 
@@ -105,6 +107,7 @@ def _run(
     console: Console,
     signals: Signals,
     finetune: Finetune | None,
+    tags: Mapping[str, str] | None,
 ) -> Comparison:
     """Run what is left to run, with Ray only if something is."""
     concurrency = preflight.effective_concurrency(sweep)
@@ -121,7 +124,7 @@ def _run(
             signals.take()
         store = opening.result()
         directory.create(sweep)
-        run = _Run(directory, sweep, configs, store, view, base, concurrency)
+        run = _Run(directory, sweep, configs, store, view, base, concurrency, tags)
         try:
             run.trials(finetune)
             engines.close()
@@ -143,6 +146,7 @@ class _Run:
         view: View,
         base: BaseScores,
         concurrency: int,
+        tags: Mapping[str, str] | None,
     ) -> None:
         from sweeps.ledger import Ledger
         from sweeps.projector import Projector
@@ -154,7 +158,7 @@ class _Run:
         self._base = base
         self._concurrency = concurrency
         self._ledger: Ledger = Ledger(directory, sweep, configs)
-        self._projector = Projector(directory, sweep, self._ledger.sweep_id, store)
+        self._projector = Projector(directory, sweep, self._ledger.sweep_id, store, tags)
         self._projector.start(self._ledger.states())
 
     def trials(self, finetune: Finetune | None) -> None:

@@ -244,12 +244,12 @@ def _whole(key: str) -> bool:
 
 
 def load_sweep(
-    path: Path, *, name: str | None = None, overrides: Sequence[str] = ()
+    path: Path | Document, *, name: str | None = None, overrides: Sequence[str] = ()
 ) -> tuple[SweepFile, Places]:
     """Read and check a sweep file.
 
     Args:
-        path: The file.
+        path: The file, or what was read of one (a pipeline's step).
         name: Takes the place of the file's `name`.
         overrides: `key=value`: a key of the sweep file (`trials=4`, `pruning.method=none`), or a
             training key, which then stands in `set:`.
@@ -257,7 +257,7 @@ def load_sweep(
     Raises:
         ConfigError: All mistakes, each with its line.
     """
-    document = read_yaml(path)
+    document = path if isinstance(path, Document) else read_yaml(path)
     raw = _flat_blocks(document.values)
     given: dict[str, Any] = {} if name is None else {"name": name}
     for override in parse_overrides(list(overrides)):
