@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from conf.errors import ConfigError
 from conf.load import (
@@ -37,10 +37,15 @@ if TYPE_CHECKING:
 
 Value = bool | int | float | str | list[Any] | None
 StageName = Literal["8k", "s1", "s2", "s3"]
+ObjectiveName = Literal["valid/cer", "valid/cer_ctc", "valid/loss"]
+MetricName = Literal["valid/cer", "valid/cer_ctc", "valid/loss", "wideband/cer", "epochs"]
+"""Metrics of the checkpoint that would be exported; `epochs` are those of the trial, its cost."""
 
 DEMO_CORPUS = Path("data/demo")
+_OVER_THE_BASE = re.compile(r"\+(\d+(?:\.\d+)?)\s*%")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_RANGE_KEYS = frozenset({"low", "high", "log", "step", "choices"})
+_RANGE_KEYS = frozenset({"low", "high", "log", "step", "choices", "points"})
+_SPELT_WITHIN = {"beside": "objective", "at_most": "objective.at_most"}
 _GIVEN_BY_THE_SWEEP = {
     "train_data_set_list": "data.train",
     "valid_data_set_list": "data.valid",
@@ -63,20 +68,34 @@ def _tuple(kind: Any) -> Any:
     return Annotated[tuple[kind, ...], Field(strict=False)]
 
 
+def _limit(value: Any) -> Any:
+    if isinstance(value, str) and not _OVER_THE_BASE.fullmatch(value.strip()):
+        raise ValueError("a number, or a share over that of the base such as +10%")
+    return value
+
+
+Limit = Annotated[float | str, BeforeValidator(_limit)]
+
+
 class Range(_Part):
-    """The values one key may take: `{low, high, log, step}` or `{choices}`."""
+    """The values one key may take: `{low, high, log, step, points}` or `{choices}`."""
 
     low: int | float | None = None
     high: int | float | None = None
     log: bool = False
     step: int | float | None = None
     choices: _tuple(Value) | None = None  # type: ignore[valid-type]
+    points: Annotated[int, Field(ge=2)] | None = None
+    """How many values of a continuous range a grid takes, both ends among them."""
 
     def problem(self) -> str | None:
         """Say what is wrong with the range by itself, if anything."""
         if self.choices is not None:
-            if self.low is not None or self.high is not None or self.log or self.step is not None:
-                return "got choices beside low, high, log or step, expected one or the other"
+            others = (self.low, self.high, self.step, self.points)
+            if self.log or any(other is not None for other in others):
+                return (
+                    "got choices beside low, high, log, step or points, expected one or the other"
+                )
             if not self.choices or len({_label(c) for c in self.choices}) < len(self.choices):
                 return f"got choices={list(self.choices)}, expected at least one, each once"
             return None
@@ -88,6 +107,8 @@ class Range(_Part):
             return f"got low={self.low} with log: true, expected low > 0"
         if self.step is not None and (self.log or self.step <= 0):
             return f"got step={self.step}, expected a positive step and no log: true"
+        if self.step is not None and self.points is not None:
+            return f"got points={self.points} beside step={self.step}, expected one of them"
         return None
 
     @property
@@ -147,7 +168,7 @@ DEMO = Data(**{name: str(DEMO_CORPUS / f"{name}.jsonl") for name in Data.model_f
 class Pruning(_Part):
     """When a weak trial ends early."""
 
-    method: Literal["successive_halving", "none"] = "successive_halving"
+    method: Literal["successive_halving", "median", "none"] = "successive_halving"
     grace: Annotated[int, Field(ge=1)] = 1
     """Epochs that every trial gets."""
     factor: Annotated[int, Field(ge=2)] = 2
@@ -161,8 +182,32 @@ class Resources(_Part):
     gpu: Annotated[float, Field(ge=0)] = 0.0
 
 
+class Budget(_Part):
+    """What a sweep may cost over all its starts; what is reached first ends it."""
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Epochs trained by all trials together."""
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours of all trials together, times the GPUs of each."""
+    wall_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours that the sweep itself runs; while it is interrupted none pass."""
+
+
+class WarmStart(_Part):
+    """An earlier sweep to learn from: `warm_start: NAME`, or `{sweep: NAME, best: k}`."""
+
+    sweep: str
+    """Its name, as in outputs/sweeps/NAME."""
+    best: Annotated[int, Field(ge=1)] | None = None
+    """Try the values of its best k trials first; without it all its results are known instead."""
+
+
 class SweepFile(_Part):
-    """One sweep file, checked."""
+    """One sweep file, checked.
+
+    `objective` may be written as a list, whose first is the `objective` and the rest are `beside`,
+    or as `{metric, at_most}`; here each part has a place of its own.
+    """
 
     name: str
     base: str
@@ -174,12 +219,36 @@ class SweepFile(_Part):
     stage_space: dict[StageName, dict[str, Range]] = {}
     trials: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0)] = 0
-    objective: Literal["valid/cer", "valid/cer_ctc", "valid/loss"] = "valid/cer"
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """Who chooses values: one that learns from results, chance, or all combinations in turn."""
+    startup_trials: Annotated[int, Field(ge=0)] = 6
+    """Trials drawn at random before TPE learns, the defaults among them."""
+    warm_start: WarmStart | None = None
+    """An earlier sweep to learn from."""
+    objective: ObjectiveName = "valid/cer"
+    """What is made small; pruning, ranking and the goal go by it alone."""
+    beside: _tuple(MetricName) = ()  # type: ignore[valid-type]
+    """Further metrics that are made small; the best trials are then the Pareto front."""
+    at_most: dict[MetricName, Limit] = {}
+    """Bounds: a trial beyond one is no candidate; a value, or `+10%` over the base's."""
+    goal: float | None = None
+    """The search ends as soon as a completed trial's objective is no greater."""
+    budget: Budget = Budget()
     pruning: Pruning = Pruning()
+    replicates: Annotated[int, Field(ge=0)] = 0
+    """Other seeds that the best configs are repeated with after the search, never pruned."""
     resources: Resources = Resources()
     concurrency: Annotated[int, Field(ge=1)] = 1
-    startup_trials: Annotated[int, Field(ge=0)] = 6
+    trial_timeout_s: Annotated[float, Field(gt=0)] = 86_400.0
+    """Seconds without a report after which a trial hangs: it is ended and tried again."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 5
+    """Best trials whose checkpoints stay on disk."""
     skip_checks: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Every metric that the search looks at, the objective first, each once."""
+        return tuple(dict.fromkeys([self.objective, *self.beside, *self.at_most]))
 
     def fixed(self, stage: str) -> dict[str, Value]:
         """The overrides that every trial of a stage has, its default config too."""
@@ -264,6 +333,7 @@ def load_sweep(
         key, _, text = override.partition("=")
         given[key] = parse_value(text, f"command line: {key}")
     places = Places(document, _lay_over(raw, given))
+    _spell_out(raw)
     if raw.get("data") == "demo":
         raw["data"] = DEMO.model_dump()
     try:
@@ -288,7 +358,24 @@ class Places:
         prefixes = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
         if any(prefix in self.on_command_line for prefix in prefixes):
             return "command line"
+        part = parts[0]
+        if part in _SPELT_WITHIN and part not in self.document.lines:
+            return self.where(_SPELT_WITHIN[part] + key.removeprefix(part))
         return self.document.where(key)
+
+
+def _spell_out(raw: dict[str, Any]) -> None:
+    """Put the parts of a short spelling in their places."""
+    objective, warm_start = raw.get("objective"), raw.get("warm_start")
+    if isinstance(objective, list) and objective:
+        raw["objective"], raw["beside"] = objective[0], objective[1:]
+    elif isinstance(objective, Mapping):
+        inner = dict(objective)
+        raw["objective"] = inner.pop("metric", None)
+        raw["at_most"] = inner.pop("at_most", {})
+        raw |= {f"objective.{name}": value for name, value in inner.items()}  # refused as unknown
+    if isinstance(warm_start, str):
+        raw["warm_start"] = {"sweep": warm_start}
 
 
 def _flat_blocks(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -361,6 +448,7 @@ def _explain(error: ValidationError, places: Places) -> list[str]:
             message = "got nothing, expected this key"
         else:
             expected = detail["msg"].replace("Input should be ", "").replace("'", "")
+            expected = expected.removeprefix("Value error, ")
             message = f"got {detail['input']!r}, expected {expected}"
         lines.setdefault(key, f"{where}: {key}: {message}")
     # An unknown key first: a misspelt one is often what is missing, too.
@@ -376,6 +464,8 @@ def _fields_beside(path: Sequence[str]) -> list[str]:
     parts: dict[str, type[_Part]] = {
         "data": Data,
         "pruning": Pruning,
+        "budget": Budget,
+        "warm_start": WarmStart,
         "resources": Resources,
     }
     if len(path) > 1:
@@ -402,6 +492,8 @@ def _problems(sweep: SweepFile, places: Places) -> list[str]:
         )
     if not sweep.space and not sweep.stage_space:
         wrong("space", "got an empty space, expected at least one key with its range")
+    for key, message in _measure_problems(sweep).items():
+        wrong(key, message)
     blocks: list[tuple[str, Mapping[str, Any]]] = [("set", sweep.set), ("space", sweep.space)]
     blocks += [(f"stage_set.{stage}", inner) for stage, inner in sweep.stage_set.items()]
     blocks += [(f"stage_space.{stage}", inner) for stage, inner in sweep.stage_space.items()]
@@ -415,6 +507,27 @@ def _problems(sweep: SweepFile, places: Places) -> list[str]:
         for stage in getattr(sweep, block):
             if stage not in stages:
                 wrong(f"{block}.{stage}", f"got a stage that is not in stages {stages}")
+    return problems
+
+
+def _measure_problems(sweep: SweepFile) -> dict[str, str]:
+    """Say what is wrong with objective, bounds, goal and budget, by the sweep's key."""
+    problems: dict[str, str] = {}
+    if sweep.objective in sweep.beside or len(set(sweep.beside)) < len(sweep.beside):
+        problems["beside"] = f"got {[sweep.objective, *sweep.beside]}, expected each metric once"
+    if "epochs" in sweep.at_most:
+        problems["at_most.epochs"] = "got a bound on epochs, expected one in budget or in the space"
+    if sweep.beside and sweep.at_most:
+        problems["at_most"] = "got bounds beside several objectives, expected one or the other"
+    for block, names in (("beside", sweep.beside), ("at_most", tuple(sweep.at_most))):
+        if "wideband/cer" in names and sweep.data.wideband is None:
+            key = "beside" if block == "beside" else "at_most.wideband/cer"
+            problems[key] = "got wideband/cer without data, expected data.wideband too"
+    if sweep.budget.gpu_hours is not None and not sweep.resources.gpu:
+        problems["budget.gpu_hours"] = (
+            f"got {sweep.budget.gpu_hours:g} for trials without a GPU, expected wall_hours or "
+            "epochs, or resources.gpu"
+        )
     return problems
 
 

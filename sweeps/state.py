@@ -51,6 +51,10 @@ class TrialState:
     objective: float | None = None
     started_ms: int = 0
     ended_ms: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else the search looks at, of the checkpoint that would be exported."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Tags of its own: `replicate.of` and `answered.from`, each with a trial's number."""
 
     @property
     def epoch(self) -> int | None:

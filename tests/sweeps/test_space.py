@@ -151,3 +151,60 @@ def test_a_default_outside_its_range_is_not_told_to_the_study(place: Path) -> No
     sweep, places = load_sweep(Path("sweep.yaml"), overrides=overrides)
     config = stage_configs(sweep, places)["8k"]
     assert baseline_point(sweep, "8k", config) == {"stage": "8k", "train_conf.max_epoch": 3}
+
+
+@pytest.mark.parametrize(
+    ("spelt", "beside", "at_most"),
+    [
+        ("valid/cer_ctc", (), {}),
+        ("[valid/cer_ctc, wideband/cer, epochs]", ("wideband/cer", "epochs"), {}),
+        (
+            "{metric: valid/cer_ctc, at_most: {wideband/cer: +10%, valid/cer: 0.3}}",
+            (),
+            {"wideband/cer": "+10%", "valid/cer": 0.3},
+        ),
+    ],
+)
+def test_an_objective_is_one_several_or_bounded(
+    place: Path, spelt: str, beside: tuple[str, ...], at_most: dict[str, Any]
+) -> None:
+    text = SWEEP.replace("valid.jsonl}", "valid.jsonl, wideband: data/valid.jsonl}")
+    (place / "sweep.yaml").write_text(f"{text}objective: {spelt}\nwarm_start: earlier\n")
+    sweep, _ = load_sweep(Path("sweep.yaml"))
+    assert (sweep.objective, sweep.beside, sweep.at_most) == ("valid/cer_ctc", beside, at_most)
+    assert sweep.metrics == ("valid/cer_ctc", *beside, *at_most)
+    (place / "copy.yaml").write_text(sweep_text(sweep))
+    assert load_sweep(Path("copy.yaml"))[0] == sweep
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("objective: test/cer", "objective: got 'test/cer', expected valid/cer,"),
+        ("objective: [valid/cer, valid/cer]", "beside: got ['valid/cer', 'valid/cer'], expected"),
+        ("objective: [valid/cer, wideband/cer]", "beside: got wideband/cer without data"),
+        (
+            "objective: {metric: valid/cer, at_most: {valid/loss: 10 %}}",
+            "at_most.valid/loss: got '10 %', expected a number, or a share over that of",
+        ),
+        ("objective: {metric: valid/cer, atmost: {}}", "objective.atmost: got an unknown key"),
+        ("objective: {at_most: {valid/loss: 1}}", "objective: got None, expected valid/cer"),
+        ("budget: {epochs: 0}", "budget.epochs: got 0, expected greater than or equal to 1"),
+        ("budget: {wall_hours: 0}", "budget.wall_hours: got 0, expected greater than 0"),
+        ("budget: {hours: 1}", "budget.hours: got an unknown key, expected one of epochs"),
+        ("budget: {gpu_hours: 1}", "budget.gpu_hours: got 1 for trials without a GPU"),
+        ("sampler: grit", "sampler: got 'grit', expected tpe, random or grid"),
+        ("pruning: {method: best}", "pruning.method: got 'best', expected successive_halving,"),
+        ("replicates: -1", "replicates: got -1, expected"),
+        ("goal: small", "goal: got 'small', expected"),
+        ("warm_start: {best: 2}", "warm_start.sweep: got nothing, expected this key"),
+        ("keep_checkpoints: 0", "keep_checkpoints: got 0, expected"),
+        ("trial_timeout_s: 0", "trial_timeout_s: got 0, expected greater than 0"),
+    ],
+)
+def test_a_mistake_about_the_search_is_named(place: Path, line: str, expected: str) -> None:
+    (place / "sweep.yaml").write_text(f"{SWEEP}{line}\n")
+    with pytest.raises(ConfigError) as error:
+        load_sweep(Path("sweep.yaml"))
+    assert len(error.value.problems) == 1
+    assert error.value.problems[0].startswith(f"sweep.yaml:14: {expected}")
