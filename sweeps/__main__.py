@@ -15,7 +15,7 @@ _EXAMPLES = """examples:
   python -m sweeps run conf/sweep/demo.yaml --name demo-2       once more, under another name
   python -m sweeps run conf/sweep/telephone.yaml --name calls --dry-run
   python -m sweeps run SWEEP.yaml trials=32 optim_conf.lr=1e-4  overrides of the sweep file
-  python -m sweeps pipeline conf/sweep/pipeline_demo.yaml       stage 1, 2, 3, each from the best before
+  python -m sweeps pipeline conf/sweep/pipeline_demo.yaml       stages, each from the best before
   python -m sweeps pipeline PIPELINE.yaml trials=8 s3.trials=16 overrides of all steps, of one step
 
 The same command again goes on where the sweep stopped; a finished sweep shows its table.

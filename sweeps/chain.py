@@ -3,12 +3,15 @@
     name: calls
     base: models/Fun-ASR-Nano-2512
     data: {train: ..., valid: ..., test: ...}
-    trials: 8                  # any key of a sweep file holds for every step ...
+    trials: 8
     steps:
-      - stages: [s1]           # ... and a step's own is laid over it: `data`, `set` and other blocks
-        space: {...}           # key by key, all else as a whole
-      - stages: [s2]
+      - stages: [s1]
         space: {...}
+      - stages: [s2]
+        data: {train: ...}
+
+Any key of a sweep file holds for every step; a step's own is laid over it, `data`, `set` and other
+blocks key by key, all else as a whole.
 
 Steps must agree on what the model sees (sample rate, features, tokenizers), or each step would
 undo the one before; `allow: [frontend_conf.fs]` says that they differ on purpose.
@@ -40,7 +43,7 @@ _OWN = ("name", "base", "data", "allow", "steps")
 _OF_A_STEP = frozenset({"stages", "stage_set", "stage_space", "warm_start"})
 """Keys of a sweep file that mean something for one step only."""
 _LAID_OVER = ("data", "set", "space", "pruning", "resources", "budget")
-_RANGE_KEYS = frozenset({"low", "high", "log", "step", "choices"})
+_RANGE_KEYS = frozenset({"low", "high", "log", "step", "choices", "points"})
 
 _SEEN_ROLES = frozenset({"frontend", "tokenizer"})
 _FS, _FS_CHECK = "frontend_conf.fs", "fs-stage"
@@ -161,10 +164,11 @@ class _Reading:
             if key in ("name", BASE, "allow"):
                 self._given[key] = parse_value(text, f"command line: {key}")
             elif key.split(".")[0] == "steps":
+                self._given[key] = text
                 self._wrong(key, "got a step by number, expected it by name, as in s2.trials=4")
             else:
                 self._overrides.append(override)
-        raw |= self._given
+        raw |= {key: value for key, value in self._given.items() if key in _OWN}
         self.name = self._text(raw, "name")
         if self.name and not _NAME.fullmatch(self.name):
             expected = "letters, digits, '.', '_' or '-'"
@@ -186,9 +190,11 @@ class _Reading:
             for key, n in document.lines.items()
             if key.startswith(f"{prefix}.")
         }
-        common = {k: v for k, v in document.values.items() if k not in ("name", "allow", "steps")}
-        values = dict(common) | {BASE: self.base}
+        common = {k: v for k, v in document.values.items() if k in _common_keys()}
+        values = {BASE: self.base, **common}
         for key, value in own.items():
+            if key not in SweepFile.model_fields:
+                continue  # said before, or the step's name
             if key in _LAID_OVER:
                 values[key] = _laid_over(_whole(key, values.get(key)), _whole(key, value))
             else:
@@ -198,8 +204,9 @@ class _Reading:
         skipped = values.get("skip_checks", [])
         if index and _FS in self.allow and isinstance(skipped, list) and _FS_CHECK not in skipped:
             values["skip_checks"] = [*skipped, _FS_CHECK]
-        own_base = BASE in own
-        if own_base and (index == 0 or BASE not in self.allow):
+        own_base = BASE in own and index > 0 and BASE in self.allow
+        if BASE in own and not own_base:
+            values[BASE] = self.base
             expected = (
                 "the pipeline's own base, named once at the top"
                 if index == 0
@@ -231,8 +238,7 @@ class _Reading:
         return names
 
     def _refuse_unknown(self, raw: Mapping[str, Any]) -> None:
-        of_sweeps = [key for key in SweepFile.model_fields if key not in ("name", BASE)]
-        common = [*_OWN, *(key for key in of_sweeps if key not in _OF_A_STEP and key not in _OWN)]
+        common = list(dict.fromkeys([*_OWN, *_common_keys()]))
         for key in raw:
             if key in _OF_A_STEP:
                 self._wrong(key, "got a key of one step, expected it in that step")
@@ -240,9 +246,9 @@ class _Reading:
                 self._wrong(key, _unknown(key, common))
         for index, step in enumerate(self.steps):
             for key in step:
-                known = ["name", BASE, *of_sweeps]
-                if key not in known:
-                    self._wrong(f"steps.{index}.{key}", _unknown(key, known))
+                if key not in SweepFile.model_fields:
+                    message = _unknown(key, list(SweepFile.model_fields))
+                    self._wrong(f"steps.{index}.{key}", message)
 
     def _text(self, raw: Mapping[str, Any], key: str) -> str:
         value = raw.get(key)
@@ -268,6 +274,11 @@ class _Reading:
     def _wrong(self, key: str, message: str) -> None:
         where = "command line" if key in self._given else self._document.where(key)
         self.problems.append(f"{where}: {key}: {message}")
+
+
+def _common_keys() -> list[str]:
+    """The keys of a sweep file that may hold for all steps."""
+    return [key for key in SweepFile.model_fields if key not in {*_OF_A_STEP, "name", BASE}]
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:
@@ -321,6 +332,8 @@ class _Draft:
     def load(self) -> _Loaded:
         """Read it as a sweep, and every stage's default config."""
         sweep, places = load_sweep(self.document, overrides=self.overrides)
+        if not (Path(sweep.base) / "model.pt").is_file():  # then there is no config to build
+            raise UserError(_places_and_data(sweep, places))
         try:
             configs = stage_configs(sweep, places)
         except ConfigError as error:

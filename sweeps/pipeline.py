@@ -202,7 +202,7 @@ class _Run:
         self._take_up()
 
     def steps(self) -> int:
-        """Run what is left to run; returns 0, or the exit code of the sweep that was interrupted."""
+        """Run what is left to run; returns 0, or the exit code of an interrupted sweep."""
         if len(self.chain.links) < len(self._pipeline.steps):
             self._under_mlflow_run()
         for step in self._pipeline.steps:
@@ -215,34 +215,31 @@ class _Run:
         return 0
 
     def _take_up(self) -> None:
-        """Find the finished steps, and refuse what does not fit to them."""
-        problems: list[str] = []
-        started = self._place.started()
+        """Find the finished steps, and refuse what does not fit to what was begun."""
         for step in self._pipeline.steps:
-            sweep, directory = step.sweep, SweepDirectory.of(step.sweep.name)
+            base = self._base(step)
+            self._refuse_other_weights(step, base)
+            sweep = step.sweep.model_copy(update={"base": str(base.path)})
+            try:
+                SweepDirectory.of(sweep.name).refuse_changes(sweep)
+            except ConfigError as error:
+                raise ConfigError(f"step {step.name}: {x}" for x in error.problems) from None
             finished = self._finished(step)
-            if step.number == len(self.chain.links) + 1:
-                base = self._base(step)
-                noted = started.get(sweep.name)
-                if noted is not None and noted != base.sha256:
-                    problems.append(
-                        f"{base.path}: got weights {base.sha256[:12]}, expected {noted[:12]}, from "
-                        f"which sweep {sweep.name} started; give the pipeline another --name"
-                    )
-                sweep = sweep.model_copy(update={"base": str(base.path)})
-                try:
-                    directory.refuse_changes(sweep)
-                except ConfigError as error:
-                    problems += [f"step {step.name}: {line}" for line in error.problems]
-            if finished is not None and not problems:
-                self.chain = finished
-        if problems:
-            raise ConfigError(problems)
+            if finished is None:
+                return
+            self.chain = finished
+
+    def _refuse_other_weights(self, step: Step, base: _Base) -> None:
+        """A sweep that has begun goes on from the weights that it began with."""
+        noted = self._place.started().get(step.sweep.name)
+        if noted is not None and noted != base.sha256:
+            raise ConfigError(
+                f"{base.path}: got weights {base.sha256[:12]}, expected {noted[:12]}, from which "
+                f"sweep {step.sweep.name} started; give the pipeline another --name"
+            )
 
     def _finished(self, step: Step) -> Provenance | None:
         """The chain to this step, if it is over."""
-        if step.number != len(self.chain.links) + 1:
-            return None
         last = step.number == len(self._pipeline.steps)
         path = self._place.chain if last else self._place.model(step) / PROVENANCE
         if not path.exists():
@@ -253,15 +250,16 @@ class _Run:
         fits = chain.links[:-1] == self.chain.links and chain.base_sha256 == self.chain.base_sha256
         if not fits or link.model_sha256 != weights:
             raise DataError(
-                f"{path}: got a chain to weights {str(link.model_sha256)[:12]}, expected it to lead "
-                f"to {str(weights)[:12]} from what the steps before hold now; remove "
-                f"{path.parent} to have it made again"
+                f"{path}: got a chain to weights {str(link.model_sha256)[:12]}, expected one to "
+                f"{str(weights)[:12]} from what the steps before hold now; remove {path.parent} "
+                "to have it made again"
             )
         return chain
 
     def _sweep(self, step: Step) -> int:
         """Run or resume a step's sweep."""
         base = self._base(step)
+        self._refuse_other_weights(step, base)
         sweep = step.sweep.model_copy(update={"base": str(base.path)})
         self._place.start(sweep.name, base.sha256)
         head = f"# Step {step.number} of {len(self._pipeline.steps)} of {self._pipeline.path}.\n"
@@ -358,7 +356,9 @@ def _link(step: Step, base: _Base, store: Store) -> Link:
     Raises:
         DataError: Its best trial started from other weights than the step's base.
     """
+    from analysis.compare import objective_of
     from analysis.export import best_trial
+    from analysis.runs import DEFAULT_OBJECTIVE as VALID
     from analysis.runs import load_sweep
 
     record = load_sweep(step.sweep.name, store)
@@ -391,7 +391,9 @@ def _link(step: Step, base: _Base, store: Store) -> Link:
         parent_sha256=base.sha256,
         model_sha256=None,
         before=_cers(record.base.get),
-        after=_cers(trial.metric),
+        after=_cers(
+            lambda name: objective_of(trial, name) if name == VALID else trial.metric(name)
+        ),
     )
 
 
@@ -445,8 +447,10 @@ def _epochs(step: Step) -> str:
 
 
 def results(chain: Provenance) -> Table:
-    """CER before and after each step; a step's sets may be its own, so each has its own before."""
-    table = Table(title=f"pipeline {chain.pipeline}", box=None, pad_edge=False, title_justify="left")
+    """CER before and after each step, both on the step's own sets."""
+    table = Table(
+        title=f"pipeline {chain.pipeline}", box=None, pad_edge=False, title_justify="left"
+    )
     for head in ("step", "trial", *(f"{split}/cer %" for split in SPLITS), "started from"):
         table.add_column(head, justify="right" if head.endswith("%") else "left")
     for link in chain.links:

@@ -243,7 +243,7 @@ class SweepFile(_Part):
     """Seconds without a report after which a trial hangs: it is ended and tried again."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 5
     """Best trials whose checkpoints stay on disk."""
-    skip_checks: tuple[str, ...] = ()
+    skip_checks: _tuple(str) = ()  # type: ignore[valid-type]
 
     @property
     def metrics(self) -> tuple[str, ...]:

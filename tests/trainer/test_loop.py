@@ -104,9 +104,7 @@ def test_accumulated_batches_are_one_large_batch(
 ) -> None:
     """Batches of 2 and 6 utterances, with unlike numbers of tokens, against one of 8."""
     settings = {"train_conf__grad_clip": 1e9, "model_conf__length_normalized_loss": True}
-    small = _gradients(
-        trainer(batches(2, 6), train_conf__accum_grad=2, **settings), monkeypatch
-    )
+    small = _gradients(trainer(batches(2, 6), train_conf__accum_grad=2, **settings), monkeypatch)
     large = _gradients(trainer(batches(8), **settings), monkeypatch)
     assert len(small) == len(large) > 0
     for one, other in zip(small, large, strict=True):
