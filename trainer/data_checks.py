@@ -20,7 +20,7 @@ import soundfile
 
 from conf.load import Config
 from conf.rules import STAGE_TRAINS, Finding, Status
-from trainer.manifest import Audio, Utterance, read_data_list, read_headers
+from trainer.manifest import Audios, Utterance, read_data_list, read_headers
 
 if TYPE_CHECKING:
     from trainer.batch import BatchSampler
@@ -77,6 +77,7 @@ def survey(config: Config) -> Survey:
         "test": config.get("finetune_conf.test_data_set_list"),
     }
     utterances = {split: read_data_list(path) for split, path in lists.items() if path}
+    # What training would leave out is a mistake here: a check is where to hear of it.
     audios = {split: read_headers(items) for split, items in utterances.items()}
     return Survey(config, utterances, audios)
 
@@ -87,8 +88,8 @@ class Survey:
     def __init__(
         self,
         config: Config,
-        utterances: Mapping[str, list[Utterance]],
-        audios: Mapping[str, list[Audio]],
+        utterances: Mapping[str, Sequence[Utterance]],
+        audios: Mapping[str, Audios],
     ) -> None:
         self._config = config
         self.utterances = utterances
@@ -110,14 +111,14 @@ class Survey:
     def sizes(self) -> str:
         """Utterances and hours per list."""
         return ", ".join(
-            f"{split} {len(items):,} ({sum(a.duration_s for a in self.audios[split]) / 3600:.2f} h)"
+            f"{split} {len(items):,} ({self.audios[split].durations_s.sum() / 3600:.2f} h)"
             for split, items in self.utterances.items()
         )
 
     @cached_property
     def sample_rates_hz(self) -> frozenset[int]:
         """Of the training data."""
-        return frozenset(audio.sample_rate_hz for audio in self.audios["train"])
+        return frozenset(self.audios["train"].sample_rates_hz.tolist())
 
     @cached_property
     def sampler(self) -> BatchSampler:
@@ -223,10 +224,10 @@ class Survey:
 
     def _lengths(self) -> Finding:
         left_out, total = self.sampler.left_out, len(self.utterances["train"])
-        reasons = Counter(item.reason for item in left_out)
-        found = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-        durations = sorted(audio.duration_s for audio in self.audios["train"])
-        span = f"{durations[0]:.1f} to {durations[-1]:.1f} s"
+        reasons = left_out.by_reason().most_common()
+        found = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        durations_s = self.audios["train"].durations_s
+        span = f"{durations_s.min():.1f} to {durations_s.max():.1f} s"
         status: Status = "warning" if left_out else "passed"
         return Finding(
             "lengths",

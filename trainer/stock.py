@@ -38,7 +38,7 @@ from trainer.manifest import Audio, Utterance, read_headers
 from trainer.model import Nano, resolved_values, weights_path
 
 if TYPE_CHECKING:
-    from trainer.run import Data
+    from trainer.data import Data
 
 _LOG = logging.getLogger(__name__)
 
