@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from analysis.runs import RunSource
 from conf.errors import DataError
 
 PROVENANCE = "provenance.json"
@@ -110,6 +112,33 @@ def read(path: Path) -> Provenance:
         raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise DataError(f"{path}: got no chain of weights, expected one of a pipeline") from None
+
+
+def recorded(run_id: str, trial: int, store: RunSource) -> Provenance | None:
+    """The chain that ends with a trial of a sweep, from its run in MLflow.
+
+    Returns:
+        None if the sweep is no step of a pipeline, or the pipeline did not choose this trial.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            chain = read(store.download(run_id, PROVENANCE, Path(scratch)))
+        except DataError:
+            return None
+    return chain if chain.links and chain.links[-1].trial == trial else None
+
+
+def seal(model: Path, chain: Provenance) -> Provenance:
+    """Name a chain's packaged weights in it, and the chain in their card; returns that chain.
+
+    Args:
+        model: The freshly packaged model directory of the chain's last trial.
+        chain: The chain to that trial.
+    """
+    chain = chain.packaged(sha256(model / "model.pt"))
+    with (model / "README.md").open("a", encoding="utf-8") as card:
+        card.write(f"\n{chain.card()}")
+    return chain
 
 
 def sha256(path: Path) -> str:

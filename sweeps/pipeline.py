@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from analysis.provenance import PROVENANCE, SPLITS, Link, Provenance, read, sha256
+from analysis.provenance import PROVENANCE, SPLITS, Link, Provenance, read, seal, sha256
 from conf.errors import ConfigError, DataError, UserError
 from sweeps.chain import Pipeline, Step, load_pipeline
 from sweeps.process import Signals, own_console
@@ -290,10 +290,7 @@ class _Run:
             _say(self._console, f"step {step.number} {step.name}: packaging and verifying its best")
             goal, model = self._place.export(step), self._place.model(step)
             self._package(step.sweep.name, store, goal)
-            chain = chain.packaged(sha256(model / "model.pt"))
-            card = model / "README.md"
-            text = card.read_text(encoding="utf-8") if card.exists() else ""
-            write_atomically(card, f"{text}\n{chain.card()}" if text else chain.card())
+            chain = seal(model, chain)
             path = model / PROVENANCE
             _say(self._console, f"{model}: ready after {clock(time.monotonic() - began)}")
         else:

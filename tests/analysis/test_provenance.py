@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.provenance import Link, Provenance, read, sha256
+from analysis.provenance import Link, Provenance, read, recorded, seal, sha256
 from conf.errors import DataError
 
 pytestmark = pytest.mark.quick
@@ -74,3 +74,35 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"weights")
     assert sha256(tmp_path / "x") == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_a_packaged_model_is_named_in_its_chain_and_card(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    (tmp_path / "README.md").write_text("# Fun-ASR-Nano\n")
+    chain = seal(tmp_path, CHAIN.plus(link(1)))
+    assert chain.links[0].model_sha256 == sha256(tmp_path / "model.pt")
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("# Fun-ASR-Nano\n\n## Provenance\n")
+    assert sha256(tmp_path / "model.pt") in card
+
+
+class Artifacts:
+    """A store with one text, or none."""
+
+    def __init__(self, text: str | None) -> None:
+        self.text = text
+
+    def download(self, run_id: str, name: str, directory: Path) -> Path:
+        if self.text is None:
+            raise DataError(f"MLflow run {run_id}: has no artifact {name}")
+        (directory / name).write_text(self.text)
+        return directory / name
+
+
+def test_a_chain_is_found_by_the_trial_that_it_leads_to() -> None:
+    chain = CHAIN.plus(link(1))
+    found = [
+        recorded("run", trial, Artifacts(text))  # type: ignore[arg-type]
+        for trial, text in ((3, chain.to_json()), (4, chain.to_json()), (3, None))
+    ]
+    assert found == [chain, None, None]

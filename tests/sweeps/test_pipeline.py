@@ -159,6 +159,7 @@ def test_killed_at_any_point_it_goes_on(
     sweeps: Sweeps, monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
     """Ends before and after each call that leaves something, one after the other."""
+    (place / "pipeline.yaml").write_text(PIPELINE)
     countdown = 0
 
     def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -192,9 +193,9 @@ def test_killed_at_any_point_it_goes_on(
         break
     assert deaths > 10
     countdown = 0
-    chain = check_chain()
-    assert [link.trial for link in chain.links] == [1, 1, 1]
-    for step in (1, 2, 3):
+    chain = check_chain(steps=2)
+    assert [link.trial for link in chain.links] == [1, 1]
+    for step in (1, 2):
         assert len(Store.open().trial_runs(f"chain-s{step}")) == 2
 
 
