@@ -98,6 +98,8 @@ def run_pipeline(
             )
             return code
         console.print(results(run.chain))
+        for line in no_gain(run.chain):
+            _say(console, line)
         last = pipeline.steps[-1].sweep.name
         _say(console, f"next: python -m analysis export --sweep {last} --output_dir exported")
         _say(console, f"files: {place.root}")
@@ -459,6 +461,16 @@ def results(chain: Provenance) -> Table:
             f"{origin} ({link.parent_sha256[:12]})",
         )
     return table
+
+
+def no_gain(chain: Provenance) -> list[str]:
+    """Say which steps left validation CER where it was, or raised it: the next one starts there."""
+    return [
+        f"step {link.step} {link.name}: no trial is better than what it started from, "
+        f"valid/cer {100 * before:.2f} %"
+        for link in chain.links
+        if (before := link.before.get("valid")) is not None and link.after.get("valid", 0) >= before
+    ]
 
 
 def _change(before: Mapping[str, float], after: Mapping[str, float], split: str) -> str:

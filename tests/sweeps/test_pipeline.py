@@ -25,6 +25,7 @@ from sweeps.pipeline import PipelineDirectory, run_pipeline
 from sweeps.space import load_sweep
 from sweeps.state import SweepDirectory
 from tests import fakes
+from tests.analysis.test_provenance import link as made_link
 from tests.sweeps.conftest import PIPELINE, ROOT
 from trainer.tracking import Store
 
@@ -153,6 +154,16 @@ def test_each_step_starts_from_the_best_of_the_one_before(
     assert len(sweeps.started) == 3
     assert check_chain() == chain
     assert "50.00 → 20.00" in capfd.readouterr().out
+
+
+@pytest.mark.quick
+def test_a_step_that_gained_nothing_is_named(place: Path) -> None:
+    worse = made_link(2, before={"valid": 0.1}, after={"valid": 0.12})
+    links = (made_link(1), worse, made_link(3, before={}))
+    chain = Provenance("calls", 3, "base", "b" * 64, links)
+    assert module.no_gain(chain) == [
+        "step 2 s2: no trial is better than what it started from, valid/cer 10.00 %"
+    ]
 
 
 def test_killed_at_any_point_it_goes_on(
