@@ -20,7 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,10 +155,18 @@ class PipelineDirectory:
         """Hold the pipeline for this process; nothing is left where nothing was begun.
 
         Raises:
-            UserError: Another process runs it; the message names its pid and since when.
+            UserError: Another process runs it, which the message names; or it cannot be written.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("a+") as lock:
+        made = [place for place in (self.root, *self.root.parents) if not place.exists()]
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / "lock").open("a+")
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(
+                f"{self.root}: got a place that cannot be written ({reason}), expected one that can"
+            ) from error
+        with file as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -174,6 +182,9 @@ class PipelineDirectory:
             finally:
                 if not (self.root / "pipeline.json").exists():
                     shutil.rmtree(self.root, ignore_errors=True)
+                    for place in made[1:]:  # outputs/, if it was not there and is empty
+                        with suppress(OSError):
+                            place.rmdir()
 
 
 class _Run:

@@ -301,7 +301,14 @@ def test_a_second_start_is_refused_and_leaves_the_first_alone(sweeps: Sweeps) ->
         with pytest.raises(UserError, match=rf"being run by pid {os.getpid()} since"):
             run()
         assert ROOTS.exists()
-    assert not ROOTS.exists()
+    assert not Path("outputs").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(sweeps: Sweeps, place: Path) -> None:
+    (place / "outputs").write_text("a file")
+    with pytest.raises(UserError, match=r"pipelines/chain: got a place that cannot be written"):
+        run()
+    assert not (place / "mlflow.db").exists()
 
 
 def test_a_package_that_fails_keeps_the_sweep(sweeps: Sweeps) -> None:
