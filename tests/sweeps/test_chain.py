@@ -32,12 +32,15 @@ def problems(text: str, *overrides: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_shipped_pipelines_are_consistent(path: Path, place: Path) -> None:
     here = [f"data.{split}=data/valid.jsonl" for split in ("train", "valid", "test", "wideband")]
-    here += ["base=model", "s3.data.train=data/train.jsonl", "resources={}"]
+    here += ["base=model", "s3.data.train=data/train.jsonl"]
     text = path.read_text().replace("resources: {cpu: 4, gpu: 1}\n", "")
-    pipeline = load(text, *here[:-1])
+    pipeline = load(text, *here)
     assert [step.name for step in pipeline.steps] == ["s1", "s2", "s3"]
     assert pipeline.allow == ()
-    assert not any(step.sweep.skip_checks for step in pipeline.steps)
+    # Stage 1's own rate is the native one; a pipeline that keeps the base's rate has to say so.
+    assert [step.sweep.skip_checks for step in pipeline.steps] == [("fs-stage",), (), ()]
+    assert {step.sweep.set["frontend_conf.fs"] for step in pipeline.steps} == {16000}
+    load(text, *here, "frontend_conf.fs=8000", "s1.skip_checks=[]")
 
 
 def test_a_steps_blocks_are_laid_over_the_pipelines(place: Path) -> None:
