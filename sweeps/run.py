@@ -6,19 +6,21 @@ the sweep's run; trials; table and artifacts. Whatever happens, the same command
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from conf.errors import WorkError
+from conf.errors import UserError, WorkError
 from conf.load import Config
 from sweeps import preflight
 from sweeps.base import BaseScores
+from sweeps.orphans import end_marked
 from sweeps.process import Signals, output_to, own_console
 from sweeps.space import DEMO_CORPUS, SweepFile, load_sweep, stage_configs
 from sweeps.state import SweepDirectory, TrialState, sweep_text
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from sweeps.ledger import Ledger
     from sweeps.trial import Finetune
     from trainer.tracking import Store
+
+_LOG = logging.getLogger(__name__)
 
 
 def run_sweep(
@@ -61,14 +65,16 @@ def run_sweep(
         stack.enter_context(directory.locked())
         directory.refuse_changes(sweep)
         stack.enter_context(output_to(directory.log))
+        signals.at_once = lambda: end_at_once(
+            directory, console, "ended at once; the same command goes on"
+        )
+        if left_over := end_marked(directory.root):
+            _LOG.warning("ended %d processes that an earlier driver left", left_over)
         try:
             comparison = _run(directory, sweep, configs, console, signals, finetune)
         except KeyboardInterrupt:
-            console.print(
-                f"interrupted; the same command goes on (python -m sweeps run {path} ...)",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+            _say(
+                console, f"interrupted; the same command goes on (python -m sweeps run {path} ...)"
             )
             return signals.exit_code
         console.print(comparison.render_rich())
@@ -117,12 +123,13 @@ def _run(
             view.say(f"{directory.root}: starting Ray")
             from sweeps.tuner import cluster
 
-            engines.enter_context(cluster(sweep, concurrency))
+            engines.enter_context(cluster(directory, sweep, concurrency))
             signals.take()
         store = opening.result()
         directory.create(sweep)
-        run = _Run(directory, sweep, configs, store, view, base, concurrency)
+        run = _Run(directory, sweep, configs, store, console, view, base, concurrency)
         try:
+            run.begin()
             run.trials(finetune)
             engines.close()
             return run.conclude()
@@ -140,6 +147,7 @@ class _Run:
         sweep: SweepFile,
         configs: dict[str, Config],
         store: Store,
+        console: Console,
         view: View,
         base: BaseScores,
         concurrency: int,
@@ -150,12 +158,17 @@ class _Run:
         self._directory = directory
         self._sweep = sweep
         self._store = store
+        self._console = console
         self._view = view
         self._base = base
         self._concurrency = concurrency
         self._ledger: Ledger = Ledger(directory, sweep, configs)
         self._projector = Projector(directory, sweep, self._ledger.sweep_id, store)
-        self._projector.start(self._ledger.states())
+
+    def begin(self) -> None:
+        """Open the sweep's run, and begin to catch up with what is not yet in MLflow."""
+        with _store_errors():
+            self._projector.start(self._ledger.states())
 
     def trials(self, finetune: Finetune | None) -> None:
         """Run what is left to run."""
@@ -173,6 +186,8 @@ class _Run:
                 self._concurrency,
                 self._on_change,
                 finetune,
+                allows=lambda: True,
+                hang_up=self._hang_up,
             )
         except Aborted as aborted:
             cause = aborted.__cause__
@@ -187,12 +202,16 @@ class _Run:
 
     def conclude(self) -> Comparison:
         """Bring MLflow up to date and put the sweep's documents there."""
-        from analysis.compare import comparison
-        from analysis.export import best_config
-
         if not self._projector.finish_trials(self._ledger.states(), interrupted=False):
             log = self._directory.log
             raise WorkError(f"MLflow is behind: see {log}; the same command mends it")
+        with _store_errors():
+            return self._document()
+
+    def _document(self) -> Comparison:
+        from analysis.compare import comparison
+        from analysis.export import best_config
+
         self._projector.log_base(self._base.metrics())
         compared = comparison(self._sweep.name, self._store)
         texts = {
@@ -209,9 +228,20 @@ class _Run:
         return compared
 
     def stopped(self, *, interrupted: bool) -> None:
-        """Leave trials resumable, and nothing RUNNING in MLflow."""
-        self._projector.finish_trials(self._ledger.states(), interrupted=True)
-        self._projector.end("KILLED" if interrupted else "FAILED")
+        """Leave trials resumable, and nothing RUNNING in MLflow if it can be reached."""
+        try:
+            if self._projector.finish_trials(self._ledger.states(), interrupted=True):
+                self._projector.end("KILLED" if interrupted else "FAILED")
+            else:
+                _LOG.warning("MLflow is behind; the same command mends it")
+        except Exception as error:  # what stopped the sweep is what has to be told
+            _LOG.warning("MLflow is behind; the same command mends it: %s", error)
+
+    def _hang_up(self, message: str) -> None:
+        """End this process: its main thread waits for what will not come."""
+        self.stopped(interrupted=False)
+        end_at_once(self._directory, self._console, f"sweep {self._sweep.name}: {message}")
+        os._exit(WorkError.exit_code)
 
     def _on_change(self, state: TrialState) -> None:
         self._projector.update([state])
@@ -224,6 +254,25 @@ class _Run:
                 states=self._ledger.states(),
             )
         )
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """Turn what a store's client raises into one line; nothing is lost, it only is not written."""
+    try:
+        yield
+    except (UserError, WorkError):
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WorkError(f"MLflow store: {reason}; the same command goes on") from error
+
+
+def end_at_once(directory: SweepDirectory, console: Console, line: str) -> None:
+    """Leave nothing behind but a line; the process itself is about to end."""
+    end_marked(directory.root)
+    console.show_cursor(True)  # a live view hides it
+    _say(console, line)
 
 
 def _is_finished(directory: SweepDirectory, sweep: SweepFile) -> bool:
@@ -248,4 +297,8 @@ def _show_next(console: Console, sweep: SweepFile, directory: SweepDirectory) ->
         "next: mlflow ui --backend-store-uri sqlite:///mlflow.db",
         f"files: {directory.root}",
     ):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _say(console, line)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
