@@ -12,7 +12,9 @@ import logging
 import math
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +46,8 @@ from trainer.tracking import EVENTS
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 0.5
 _SIGNAL_S = 3.0
+_SHUT_DOWN_S = 10.0
+_SAID_CHARS = 2_000
 _OBJECT_STORE_BYTES = 200_000_000  # trials pass numbers, no arrays
 _ROOT = Path(__file__).parent.parent
 
@@ -135,7 +139,7 @@ class Retrying(StudySearcher):
         if number is None or not error:
             super().on_trial_complete(trial_id, result, error)
             return
-        if dead := dead_servers():
+        if dead := _dead_soon():
             raise RayDied(dead)
         reason = self._hung.pop(number, "") or death_reason(
             said, self._oom_kills.get(number, 0), oom_kills()
@@ -160,8 +164,9 @@ class Retrying(StudySearcher):
 
     def fails(self, trial: Any) -> None:
         """Take note of what Ray says about a failure, just before `on_trial_complete`."""
-        error = trial.get_pickled_error()
-        self._errors[trial.trial_id] = " ".join(str(error).split())
+        with contextlib.suppress(OSError):
+            said = Path(trial.error_file).read_text(encoding="utf-8")
+            self._errors[trial.trial_id] = " ".join(said.split())[-_SAID_CHARS:]
 
     def signs(self) -> dict[int, object]:
         """What changes as long as a trial goes on: its reports, its event log, its deaths."""
@@ -229,8 +234,9 @@ def cluster(directory: SweepDirectory, sweep: SweepFile, concurrency: int) -> It
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
-    session = ray._private.worker._global_node.get_session_dir_path()
-    (directory.root / SESSION).write_text(f"{session}\n", encoding="utf-8")
+    if (node := ray._private.worker._global_node) is not None:
+        session = node.get_session_dir_path()
+        (directory.root / SESSION).write_text(f"{session}\n", encoding="utf-8")
     # After the run Tune looks for result files, which nobody needs, and warns of each.
     logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)
     try:
@@ -239,12 +245,35 @@ def cluster(directory: SweepDirectory, sweep: SweepFile, concurrency: int) -> It
             raise UserError(f"resources.gpu: got {resources.gpu:g}, expected at most {gpus:g} here")
         yield
     finally:
-        if dead_servers():
-            # Ray's own end would wait a minute for what is gone, also when this process exits.
-            atexit.unregister(ray.shutdown)
-        else:
-            ray.shutdown()
+        _shut_down()
         end_marked(directory.root)
+
+
+def _shut_down() -> None:
+    """End Ray; what is left of one whose servers died would wait for them, now and at the exit."""
+    if not dead_servers():
+        thread = threading.Thread(target=ray.shutdown, daemon=True)
+        thread.start()
+        thread.join(_SHUT_DOWN_S)
+        if not thread.is_alive():
+            return
+    atexit.unregister(ray.shutdown)
+    atexit.register(_exit)
+
+
+def _exit() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(WorkError.exit_code)
+
+
+def _dead_soon() -> str:
+    """As `dead_servers`; workers may be told of a death a moment before it."""
+    for _ in range(10):
+        if dead := dead_servers():
+            return dead
+        time.sleep(0.1)
+    return ""
 
 
 def dead_servers() -> str:
@@ -279,7 +308,7 @@ def _watched(searcher: Retrying, limit_s: float, hang_up: Callable[[str], None])
     def look() -> None:
         while not over.wait(_LOOK_S):
             if (dead := dead_servers()) and main.ident is not None:
-                signal.pthread_kill(main.ident, signal.SIGUSR1)
+                signal.pthread_kill(main.ident, signal.SIGUSR2)
                 if not over.wait(_SIGNAL_S):
                     hang_up(_ray_died(dead))
                 return
@@ -287,14 +316,14 @@ def _watched(searcher: Retrying, limit_s: float, hang_up: Callable[[str], None])
                 with contextlib.suppress(OSError):
                     searcher.end_hung(number, limit_s)
 
-    before = signal.signal(signal.SIGUSR1, died)
+    before = signal.signal(signal.SIGUSR2, died)
     thread = threading.Thread(target=look, name="watch", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGUSR2, before)
 
 
 def run_trials(
