@@ -31,6 +31,7 @@ from conf.load import (
 )
 from conf.reading import Document, flatten, parse_value, read_yaml
 from conf.schema import find_key, keys
+from sweeps.tunable import can_train, not_tunable, without_effect
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -127,6 +128,31 @@ class Range(_Part):
             steps = (value - self.low) / self.step
             return math.isclose(steps, round(steps), abs_tol=1e-9)
         return inside
+
+    def grid(self, *, whole: bool) -> tuple[Value, ...] | None:
+        """Every value that a grid tries; None if there is no end to them."""
+        if self.choices is not None:
+            return tuple(self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        low, high = self.low, self.high
+        if self.points is not None:
+            shares = [index / (self.points - 1) for index in range(self.points)]
+            if self.log:
+                values = [low * (high / low) ** share for share in shares]
+            else:
+                values = [low + (high - low) * share for share in shares]
+            values[-1] = high
+            # Rounded as people write them: 0.0003 and not 0.00030000000000000003.
+            rounded = [round(v) if whole else float(f"{v:.6g}") for v in values]
+            return tuple(dict.fromkeys(rounded))
+        step = self.step if self.step is not None else 1 if whole else None
+        if step is None:
+            return None
+        count = math.floor((high - low) / step + 1e-9) + 1
+        return tuple(
+            int(low + i * step) if whole else float(f"{low + i * step:.12g}") for i in range(count)
+        )
 
     def draw(self, trial: BaseTrial, name: str, *, whole: bool) -> Value:
         """Let Optuna choose a value under this name."""
@@ -492,16 +518,17 @@ def _problems(sweep: SweepFile, places: Places) -> list[str]:
         )
     if not sweep.space and not sweep.stage_space:
         wrong("space", "got an empty space, expected at least one key with its range")
-    for key, message in _measure_problems(sweep).items():
-        wrong(key, message)
+    for place, problem in {**_measure_problems(sweep), **_grid_problems(sweep)}.items():
+        wrong(place, problem)
     blocks: list[tuple[str, Mapping[str, Any]]] = [("set", sweep.set), ("space", sweep.space)]
     blocks += [(f"stage_set.{stage}", inner) for stage, inner in sweep.stage_set.items()]
     blocks += [(f"stage_space.{stage}", inner) for stage, inner in sweep.stage_space.items()]
     for block, inner in blocks:
         for key, value in inner.items():
-            if message := _key_problem(key) or (
-                value.problem() if isinstance(value, Range) else None
-            ):
+            message = _key_problem(key)
+            if isinstance(value, Range):
+                message = message or not_tunable(key) or value.problem()
+            if message:
                 wrong(f"{block}.{key}", message)
     for block in ("stage_set", "stage_space"):
         for stage in getattr(sweep, block):
@@ -531,6 +558,35 @@ def _measure_problems(sweep: SweepFile) -> dict[str, str]:
     return problems
 
 
+def _grid_problems(sweep: SweepFile) -> dict[str, str]:
+    """Say which ranges a grid cannot go through, and whether it has as many points as trials."""
+    if sweep.sampler != "grid":
+        return {}
+    problems: dict[str, str] = {}
+    points = 0
+    for stage in sweep.stages:
+        of_stage = 1
+        for key, (name, range_) in sweep.ranges(stage).items():
+            if range_.problem():
+                continue
+            values = range_.grid(whole=find_key(key) is not None and _whole(key))
+            if values is None:
+                block = "space" if name == key else f"stage_space.{stage}"
+                problems[f"{block}.{key}"] = (
+                    f"got low={range_.low}, high={range_.high} in a grid, expected a step, choices "
+                    "or points: how many values it takes"
+                )
+            of_stage *= len(values or ())
+        points += of_stage
+    expected = len(sweep.stages) + points
+    if not problems and sweep.trials != expected:
+        problems["trials"] = (
+            f"got {sweep.trials}, expected {expected}: {len(sweep.stages)} default configs and "
+            f"{points} points of the grid"
+        )
+    return problems
+
+
 def _key_problem(key: str) -> str | None:
     """Say why a key can be neither set nor searched by a sweep, if so."""
     if key in _GIVEN_BY_THE_SWEEP:
@@ -556,6 +612,7 @@ def stage_configs(sweep: SweepFile, places: Places) -> dict[str, Config]:
     """
     configs: dict[str, Config] = {}
     problems: dict[str, None] = {}  # in order, each once: most are the same for all stages
+    idle: dict[str, list[str]] = {}  # the same for keys that do nothing, with the stages
     for stage in sweep.stages:
         own = sweep.stage_set.get(stage, {})
         fixed = [(f"set.{key}", key, value) for key, value in sweep.set.items() if key not in own]
@@ -569,14 +626,29 @@ def stage_configs(sweep: SweepFile, places: Places) -> dict[str, Config]:
             problems |= dict.fromkeys(error.problems)
             continue
         configs[stage] = config
+        searched = {key: range_ for key, (_, range_) in sweep.ranges(stage).items()}
         for key, (name, range_) in sweep.ranges(stage).items():
-            block = f"stage_space.{stage}" if name != key else "space"
-            for value in range_.ends:
-                number = float(value) if isinstance(value, int) and not _whole(key) else value
-                try:
-                    config.replace({key: number}, places.where(f"{block}.{key}"))
-                except ConfigError as error:
-                    problems |= dict.fromkeys(error.problems)
+            place = f"stage_space.{stage}.{key}" if name != key else f"space.{key}"
+            problems |= dict.fromkeys(_refused_ends(config, key, range_, places.where(place)))
+            if message := without_effect(key, stage, config, searched):
+                idle.setdefault(f"{places.where(place)}: {place}: {message}", []).append(stage)
+        if not can_train(config, searched):
+            line = f"{places.where('stages')}: stages: got every part frozen, expected one to train"
+            idle.setdefault(line, []).append(stage)
+    problems |= {f"{line} (stage {', '.join(found)})": None for line, found in idle.items()}
     if problems:
         raise ConfigError(problems)
     return configs
+
+
+def _refused_ends(config: Config, key: str, range_: Range, where: str) -> list[str]:
+    """What the schema has against the ends, or choices, of a range."""
+    problems: list[str] = []
+    for value in range_.ends:
+        # An end of a range of numbers is drawn as one; a choice is taken as it stands.
+        number = float(value) if range_.choices is None and not _whole(key) else value  # type: ignore[arg-type]
+        try:
+            config.replace({key: number}, where)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
