@@ -34,6 +34,7 @@ from conf.schema import find_key, keys
 from sweeps.tunable import can_train, not_tunable, without_effect
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
 
 Value = bool | int | float | str | list[Any] | None
@@ -97,7 +98,7 @@ class Range(_Part):
                 return (
                     "got choices beside low, high, log, step or points, expected one or the other"
                 )
-            if not self.choices or len({_label(c) for c in self.choices}) < len(self.choices):
+            if not self.choices or len({label(c) for c in self.choices}) < len(self.choices):
                 return f"got choices={list(self.choices)}, expected at least one, each once"
             return None
         if self.low is None or self.high is None:
@@ -120,7 +121,7 @@ class Range(_Part):
     def contains(self, value: Value) -> bool:
         """Whether the search could draw this value."""
         if self.choices is not None:
-            return any(_label(value) == _label(choice) for choice in self.choices)
+            return any(label(value) == label(choice) for choice in self.choices)
         if not isinstance(value, int | float) or self.low is None or self.high is None:
             return False
         inside = self.low <= value <= self.high
@@ -154,10 +155,27 @@ class Range(_Part):
             int(low + i * step) if whole else float(f"{low + i * step:.12g}") for i in range(count)
         )
 
+    def distribution(self, *, whole: bool) -> BaseDistribution:
+        """The same in Optuna's terms."""
+        from optuna.distributions import (
+            CategoricalDistribution,
+            FloatDistribution,
+            IntDistribution,
+        )
+
+        if self.choices is not None:
+            return CategoricalDistribution([label(choice) for choice in self.choices])
+        assert self.low is not None
+        assert self.high is not None
+        if whole:
+            step = 1 if self.step is None else int(self.step)
+            return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
+        return FloatDistribution(float(self.low), float(self.high), log=self.log, step=self.step)
+
     def draw(self, trial: BaseTrial, name: str, *, whole: bool) -> Value:
         """Let Optuna choose a value under this name."""
         if self.choices is not None:
-            by_label = {_label(choice): choice for choice in self.choices}
+            by_label = {label(choice): choice for choice in self.choices}
             chosen: Value = by_label[trial.suggest_categorical(name, list(by_label))]
             return chosen
         assert self.low is not None
@@ -170,7 +188,7 @@ class Range(_Part):
         )
 
 
-def _label(choice: Any) -> Any:
+def label(choice: Any) -> Any:
     """Optuna's categories are plain values; a list stands there as its JSON text."""
     return json.dumps(choice) if isinstance(choice, list) else choice
 
@@ -272,9 +290,10 @@ class SweepFile(_Part):
     skip_checks: tuple[str, ...] = ()
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """Every metric that the search looks at, the objective first, each once."""
-        return tuple(dict.fromkeys([self.objective, *self.beside, *self.at_most]))
+    def measured(self) -> tuple[str, ...]:
+        """What a completed trial has to have measured beside its objective."""
+        names = dict.fromkeys([*self.beside, *self.at_most])
+        return tuple(name for name in names if name not in (self.objective, "epochs"))
 
     def fixed(self, stage: str) -> dict[str, Value]:
         """The overrides that every trial of a stage has, its default config too."""
@@ -302,36 +321,41 @@ def suggest(trial: BaseTrial, sweep: SweepFile) -> Choice:
     """Draw the parameters of a trial; asked again, Optuna answers what is stored."""
     stage = str(trial.suggest_categorical("stage", list(sweep.stages)))
     values = {
-        key: range_.draw(trial, name, whole=_whole(key))
+        key: range_.draw(trial, name, whole=is_whole(key))
         for key, (name, range_) in sweep.ranges(stage).items()
     }
     return Choice(stage, values)
 
 
-def baseline_point(sweep: SweepFile, stage: str, config: Config) -> dict[str, Value]:
+def point_of(sweep: SweepFile, choice: Choice) -> dict[str, Any]:
+    """Name a choice in the study's terms; values out of their range are left out."""
+    point: dict[str, Any] = {"stage": choice.stage}
+    for key, (name, range_) in sweep.ranges(choice.stage).items():
+        if key in choice.values and range_.contains(choice.values[key]):
+            point[name] = label(choice.values[key])
+    return point
+
+
+def baseline_point(sweep: SweepFile, stage: str, config: Config) -> dict[str, Any]:
     """Name a stage's default config in the study's terms.
 
     A default value outside its range is left out: the default config is run as it is all the same,
     and the study must not learn from a value that the search cannot draw.
     """
-    point: dict[str, Value] = {"stage": stage}
-    for key, (name, range_) in sweep.ranges(stage).items():
-        value = config.get(key, None)
-        if range_.contains(value):
-            point[name] = _label(value)
-    return point
+    values = {key: config.get(key, None) for key in sweep.ranges(stage)}
+    return point_of(sweep, Choice(stage, values))
 
 
-def record_baseline(trial: BaseTrial, sweep: SweepFile, point: Mapping[str, Value]) -> Choice:
-    """Store a baseline's parameters with its trial; nothing is laid over its default config."""
+def record_point(trial: BaseTrial, sweep: SweepFile, point: Mapping[str, Any]) -> None:
+    """Store a point with its trial, and nothing that it leaves out."""
     stage = str(trial.suggest_categorical("stage", list(sweep.stages)))
     for key, (name, range_) in sweep.ranges(stage).items():
         if name in point:
-            range_.draw(trial, name, whole=_whole(key))
-    return Choice(stage, {})
+            range_.draw(trial, name, whole=is_whole(key))
 
 
-def _whole(key: str) -> bool:
+def is_whole(key: str) -> bool:
+    """Whether a key takes whole numbers."""
     return keys()[key].expected.startswith("a whole number")
 
 
@@ -569,7 +593,7 @@ def _grid_problems(sweep: SweepFile) -> dict[str, str]:
         for key, (name, range_) in sweep.ranges(stage).items():
             if range_.problem():
                 continue
-            values = range_.grid(whole=find_key(key) is not None and _whole(key))
+            values = range_.grid(whole=find_key(key) is not None and is_whole(key))
             if values is None:
                 block = "space" if name == key else f"stage_space.{stage}"
                 problems[f"{block}.{key}"] = (
@@ -646,7 +670,7 @@ def _refused_ends(config: Config, key: str, range_: Range, where: str) -> list[s
     problems: list[str] = []
     for value in range_.ends:
         # An end of a range of numbers is drawn as one; a choice is taken as it stands.
-        number = float(value) if range_.choices is None and not _whole(key) else value  # type: ignore[arg-type]
+        number = float(value) if range_.choices is None and not is_whole(key) else value  # type: ignore[arg-type]
         try:
             config.replace({key: number}, where)
         except ConfigError as error:

@@ -55,8 +55,8 @@ def run_trial(root: Path, number: int, report: Report, finetune: Finetune | None
         root: The sweep's directory.
         number: The trial.
         report: Gets `{"epoch", "value", "finished"}` after each evaluation (epoch 0 is before
-            training), at the end `{"outcome": "completed", "objective", "checkpoint"}` or
-            `{"outcome": "failed", "reason"}`.
+            training), at the end `{"outcome": "completed", "objective", "metrics",
+            "checkpoint"}` or `{"outcome": "failed", "reason"}`.
         finetune: The training function; default `trainer.run.finetune`.
     """
     directory = SweepDirectory(root)
@@ -79,6 +79,7 @@ def run_trial(root: Path, number: int, report: Report, finetune: Finetune | None
             outcome = {
                 "outcome": "completed",
                 "objective": _objective(result, sweep.objective),
+                "metrics": {name: result.metrics.get(name) for name in sweep.measured},
                 "checkpoint": result.checkpoint,
             }
         except Exception as error:
