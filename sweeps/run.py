@@ -96,6 +96,10 @@ def check(
     preflight.check_places(sweep, places)
     configs = stage_configs(sweep, places)
     preflight.check_configs(sweep, configs)
+    if sweep.warm_start is not None:
+        from sweeps.warm_start import check_warm_start
+
+        check_warm_start(sweep, configs, places)
     if preflight.makes_demo_corpus(sweep):
         from trainer.demo.corpus import ensure
 
@@ -279,9 +283,9 @@ def _is_finished(directory: SweepDirectory, sweep: SweepFile) -> bool:
     """Whether only the table is left to show."""
     if not directory.study.exists():
         return False
-    from sweeps.ledger import count_ended
+    from sweeps.ledger import is_finished
 
-    return count_ended(directory.study, sweep.name) >= sweep.trials
+    return is_finished(directory, sweep)
 
 
 def _open_store(environment: Mapping[str, str]) -> Store:

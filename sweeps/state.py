@@ -45,6 +45,14 @@ _MAY_CHANGE = (
 """What another start of the same sweep may change: it does not change what a trial means."""
 
 
+REPLICATE_OF = "replicate.of"
+"""Note of a trial that repeats another with a different seed: that one's number."""
+ANSWERED_FROM = "answered.from"
+"""Note of a trial that is the first part of another and was not trained: that one's number."""
+ENDED_BY = "ended.by"
+"""Note of a trial that ended, as pruned, with the sweep: which goal or budget was reached."""
+
+
 @dataclass(frozen=True)
 class TrialState:
     """What is known of one trial at a moment; `values` are those of the searched keys."""
@@ -63,7 +71,7 @@ class TrialState:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What else the search looks at, of the checkpoint that would be exported."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """Tags of its own: `replicate.of` and `answered.from`, each with a trial's number."""
+    """Tags of its own, for tables and MLflow: `replicate.of`, `answered.from` and so on."""
 
     @property
     def epoch(self) -> int | None:

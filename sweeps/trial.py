@@ -62,7 +62,7 @@ def run_trial(root: Path, number: int, report: Report, finetune: Finetune | None
         root: The sweep's directory.
         number: The trial.
         report: Gets `{"epoch", "value", "finished"}` after each evaluation (epoch 0 is before
-            training), at the end `{"outcome": "completed", "objective", "checkpoint"}`,
+            training), at the end `{"outcome": "completed", "objective", "metrics", "checkpoint"}`,
             `{"outcome": "failed", "reason"}`, or `{"outcome": "stopped", "reason"}` where the whole
             sweep cannot go on (a full disk), and the trial goes on with it later.
         finetune: The training function; default `trainer.run.finetune`.
@@ -87,6 +87,7 @@ def run_trial(root: Path, number: int, report: Report, finetune: Finetune | None
             outcome = {
                 "outcome": "completed",
                 "objective": _objective(result, sweep.objective),
+                "metrics": {name: result.metrics.get(name) for name in sweep.measured},
                 "checkpoint": result.checkpoint,
             }
         except Exception as error:
