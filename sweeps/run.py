@@ -22,8 +22,9 @@ from sweeps import preflight
 from sweeps.base import BaseScores
 from sweeps.orphans import end_marked
 from sweeps.process import Signals, output_to, own_console
+from sweeps.room import Need, Room, check_room, need
 from sweeps.space import DEMO_CORPUS, SweepFile, load_sweep, stage_configs
-from sweeps.state import SweepDirectory, TrialState, sweep_text
+from sweeps.state import FINAL, SweepDirectory, TrialState, sweep_text
 from sweeps.view import Progress, View, make_view
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def run_sweep(
     """
     sweep, configs = check(path, name=name, overrides=overrides)
     directory = SweepDirectory.of(sweep.name)
+    preflight.check_store(os.environ)
+    room = need(sweep, configs, preflight.effective_concurrency(sweep))
+    check_room(sweep, directory, room)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         console = stack.enter_context(own_console())
@@ -71,7 +75,7 @@ def run_sweep(
         if left_over := end_marked(directory.root):
             _LOG.warning("ended %d processes that an earlier driver left", left_over)
         try:
-            comparison = _run(directory, sweep, configs, console, signals, finetune)
+            comparison = _run(directory, sweep, configs, room, console, signals, finetune)
         except KeyboardInterrupt:
             _say(
                 console, f"interrupted; the same command goes on (python -m sweeps run {path} ...)"
@@ -112,6 +116,7 @@ def _run(
     directory: SweepDirectory,
     sweep: SweepFile,
     configs: dict[str, Config],
+    room: Need,
     console: Console,
     signals: Signals,
     finetune: Finetune | None,
@@ -131,7 +136,7 @@ def _run(
             signals.take()
         store = opening.result()
         directory.create(sweep)
-        run = _Run(directory, sweep, configs, store, console, view, base, concurrency)
+        run = _Run(directory, sweep, configs, store, room, console, view, base, concurrency)
         try:
             run.begin()
             run.trials(finetune)
@@ -151,6 +156,7 @@ class _Run:
         sweep: SweepFile,
         configs: dict[str, Config],
         store: Store,
+        room: Need,
         console: Console,
         view: View,
         base: BaseScores,
@@ -163,6 +169,7 @@ class _Run:
         self._sweep = sweep
         self._store = store
         self._console = console
+        self._room = Room(directory, sweep.keep_checkpoints, room.floor)
         self._view = view
         self._base = base
         self._concurrency = concurrency
@@ -190,18 +197,21 @@ class _Run:
                 self._concurrency,
                 self._on_change,
                 finetune,
-                allows=lambda: True,
+                allows=self._room.allows,
                 hang_up=self._hang_up,
             )
         except Aborted as aborted:
             cause = aborted.__cause__
             raise WorkError(f"sweep {self._sweep.name}: {cause}".splitlines()[0]) from cause
         if not self._ledger.finished:
+            if not self._room.allows():
+                raise WorkError(f"sweep {self._sweep.name}: {self._room.refusal}")
             raise WorkError(
                 f"sweep {self._sweep.name}: Ray Tune ended early; see {self._directory.log}, "
                 "the same command goes on"
             )
         self._base.wait()
+        self._care()
         self._directory.drop_ray_files()
 
     def conclude(self) -> Comparison:
@@ -249,6 +259,9 @@ class _Run:
 
     def _on_change(self, state: TrialState) -> None:
         self._projector.update([state])
+        if state.outcome in FINAL:
+            self._care()
+        spent = self._ledger.spent()
         self._view.update(
             Progress(
                 trials=self._sweep.trials,
@@ -256,8 +269,15 @@ class _Run:
                 objective=self._sweep.objective,
                 base=self._base.metrics().get(self._sweep.objective),
                 states=self._ledger.states(),
+                trial_hours=spent.trial_hours,
+                gpus=self._sweep.resources.gpu,
+                note=self._room.tight,
             )
         )
+
+    def _care(self) -> None:
+        best = [state.number for state in self._ledger.best]
+        self._room.care(self._ledger.states(), best)
 
 
 @contextmanager
