@@ -30,6 +30,7 @@ from rich.table import Table
 
 from analysis.provenance import PROVENANCE, SPLITS, Link, Provenance, read, seal, sha256
 from conf.errors import ConfigError, DataError, UserError
+from sweeps import preflight
 from sweeps.chain import Pipeline, Step, load_pipeline
 from sweeps.process import Signals, own_console
 from sweeps.run import run_sweep
@@ -74,6 +75,8 @@ def run_pipeline(
         WorkError: A step cannot go on, or none of its trials completed.
     """
     pipeline = load_pipeline(path, name=name, overrides=overrides)
+    if not dry_run:
+        preflight.check_store(os.environ)
     place = PipelineDirectory(PIPELINES / pipeline.name)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())

@@ -31,8 +31,10 @@ from conf.load import (
 )
 from conf.reading import Document, flatten, parse_value, read_yaml
 from conf.schema import find_key, keys
+from sweeps.tunable import can_train, not_tunable, without_effect
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
 
 Value = bool | int | float | str | list[Any] | None
@@ -96,7 +98,7 @@ class Range(_Part):
                 return (
                     "got choices beside low, high, log, step or points, expected one or the other"
                 )
-            if not self.choices or len({_label(c) for c in self.choices}) < len(self.choices):
+            if not self.choices or len({label(c) for c in self.choices}) < len(self.choices):
                 return f"got choices={list(self.choices)}, expected at least one, each once"
             return None
         if self.low is None or self.high is None:
@@ -119,7 +121,7 @@ class Range(_Part):
     def contains(self, value: Value) -> bool:
         """Whether the search could draw this value."""
         if self.choices is not None:
-            return any(_label(value) == _label(choice) for choice in self.choices)
+            return any(label(value) == label(choice) for choice in self.choices)
         if not isinstance(value, int | float) or self.low is None or self.high is None:
             return False
         inside = self.low <= value <= self.high
@@ -128,10 +130,52 @@ class Range(_Part):
             return math.isclose(steps, round(steps), abs_tol=1e-9)
         return inside
 
+    def grid(self, *, whole: bool) -> tuple[Value, ...] | None:
+        """Every value that a grid tries; None if there is no end to them."""
+        if self.choices is not None:
+            return tuple(self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        low, high = self.low, self.high
+        if self.points is not None:
+            shares = [index / (self.points - 1) for index in range(self.points)]
+            if self.log:
+                values = [low * (high / low) ** share for share in shares]
+            else:
+                values = [low + (high - low) * share for share in shares]
+            values[-1] = high
+            # Rounded as people write them: 0.0003 and not 0.00030000000000000003.
+            rounded = [round(v) if whole else float(f"{v:.6g}") for v in values]
+            return tuple(dict.fromkeys(rounded))
+        step = self.step if self.step is not None else 1 if whole else None
+        if step is None:
+            return None
+        count = math.floor((high - low) / step + 1e-9) + 1
+        return tuple(
+            int(low + i * step) if whole else float(f"{low + i * step:.12g}") for i in range(count)
+        )
+
+    def distribution(self, *, whole: bool) -> BaseDistribution:
+        """The same in Optuna's terms."""
+        from optuna.distributions import (
+            CategoricalDistribution,
+            FloatDistribution,
+            IntDistribution,
+        )
+
+        if self.choices is not None:
+            return CategoricalDistribution([label(choice) for choice in self.choices])
+        assert self.low is not None
+        assert self.high is not None
+        if whole:
+            step = 1 if self.step is None else int(self.step)
+            return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
+        return FloatDistribution(float(self.low), float(self.high), log=self.log, step=self.step)
+
     def draw(self, trial: BaseTrial, name: str, *, whole: bool) -> Value:
         """Let Optuna choose a value under this name."""
         if self.choices is not None:
-            by_label = {_label(choice): choice for choice in self.choices}
+            by_label = {label(choice): choice for choice in self.choices}
             chosen: Value = by_label[trial.suggest_categorical(name, list(by_label))]
             return chosen
         assert self.low is not None
@@ -144,7 +188,7 @@ class Range(_Part):
         )
 
 
-def _label(choice: Any) -> Any:
+def label(choice: Any) -> Any:
     """Optuna's categories are plain values; a list stands there as its JSON text."""
     return json.dumps(choice) if isinstance(choice, list) else choice
 
@@ -246,9 +290,10 @@ class SweepFile(_Part):
     skip_checks: _tuple(str) = ()  # type: ignore[valid-type]
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """Every metric that the search looks at, the objective first, each once."""
-        return tuple(dict.fromkeys([self.objective, *self.beside, *self.at_most]))
+    def measured(self) -> tuple[str, ...]:
+        """What a completed trial has to have measured beside its objective."""
+        names = dict.fromkeys([*self.beside, *self.at_most])
+        return tuple(name for name in names if name not in (self.objective, "epochs"))
 
     def fixed(self, stage: str) -> dict[str, Value]:
         """The overrides that every trial of a stage has, its default config too."""
@@ -276,36 +321,41 @@ def suggest(trial: BaseTrial, sweep: SweepFile) -> Choice:
     """Draw the parameters of a trial; asked again, Optuna answers what is stored."""
     stage = str(trial.suggest_categorical("stage", list(sweep.stages)))
     values = {
-        key: range_.draw(trial, name, whole=_whole(key))
+        key: range_.draw(trial, name, whole=is_whole(key))
         for key, (name, range_) in sweep.ranges(stage).items()
     }
     return Choice(stage, values)
 
 
-def baseline_point(sweep: SweepFile, stage: str, config: Config) -> dict[str, Value]:
+def point_of(sweep: SweepFile, choice: Choice) -> dict[str, Any]:
+    """Name a choice in the study's terms; values out of their range are left out."""
+    point: dict[str, Any] = {"stage": choice.stage}
+    for key, (name, range_) in sweep.ranges(choice.stage).items():
+        if key in choice.values and range_.contains(choice.values[key]):
+            point[name] = label(choice.values[key])
+    return point
+
+
+def baseline_point(sweep: SweepFile, stage: str, config: Config) -> dict[str, Any]:
     """Name a stage's default config in the study's terms.
 
     A default value outside its range is left out: the default config is run as it is all the same,
     and the study must not learn from a value that the search cannot draw.
     """
-    point: dict[str, Value] = {"stage": stage}
-    for key, (name, range_) in sweep.ranges(stage).items():
-        value = config.get(key, None)
-        if range_.contains(value):
-            point[name] = _label(value)
-    return point
+    values = {key: config.get(key, None) for key in sweep.ranges(stage)}
+    return point_of(sweep, Choice(stage, values))
 
 
-def record_baseline(trial: BaseTrial, sweep: SweepFile, point: Mapping[str, Value]) -> Choice:
-    """Store a baseline's parameters with its trial; nothing is laid over its default config."""
+def record_point(trial: BaseTrial, sweep: SweepFile, point: Mapping[str, Any]) -> None:
+    """Store a point with its trial, and nothing that it leaves out."""
     stage = str(trial.suggest_categorical("stage", list(sweep.stages)))
     for key, (name, range_) in sweep.ranges(stage).items():
         if name in point:
-            range_.draw(trial, name, whole=_whole(key))
-    return Choice(stage, {})
+            range_.draw(trial, name, whole=is_whole(key))
 
 
-def _whole(key: str) -> bool:
+def is_whole(key: str) -> bool:
+    """Whether a key takes whole numbers."""
     return keys()[key].expected.startswith("a whole number")
 
 
@@ -492,16 +542,17 @@ def _problems(sweep: SweepFile, places: Places) -> list[str]:
         )
     if not sweep.space and not sweep.stage_space:
         wrong("space", "got an empty space, expected at least one key with its range")
-    for key, message in _measure_problems(sweep).items():
-        wrong(key, message)
+    for place, problem in {**_measure_problems(sweep), **_grid_problems(sweep)}.items():
+        wrong(place, problem)
     blocks: list[tuple[str, Mapping[str, Any]]] = [("set", sweep.set), ("space", sweep.space)]
     blocks += [(f"stage_set.{stage}", inner) for stage, inner in sweep.stage_set.items()]
     blocks += [(f"stage_space.{stage}", inner) for stage, inner in sweep.stage_space.items()]
     for block, inner in blocks:
         for key, value in inner.items():
-            if message := _key_problem(key) or (
-                value.problem() if isinstance(value, Range) else None
-            ):
+            message = _key_problem(key)
+            if isinstance(value, Range):
+                message = message or not_tunable(key) or value.problem()
+            if message:
                 wrong(f"{block}.{key}", message)
     for block in ("stage_set", "stage_space"):
         for stage in getattr(sweep, block):
@@ -531,6 +582,35 @@ def _measure_problems(sweep: SweepFile) -> dict[str, str]:
     return problems
 
 
+def _grid_problems(sweep: SweepFile) -> dict[str, str]:
+    """Say which ranges a grid cannot go through, and whether it has as many points as trials."""
+    if sweep.sampler != "grid":
+        return {}
+    problems: dict[str, str] = {}
+    points = 0
+    for stage in sweep.stages:
+        of_stage = 1
+        for key, (name, range_) in sweep.ranges(stage).items():
+            if range_.problem():
+                continue
+            values = range_.grid(whole=find_key(key) is not None and is_whole(key))
+            if values is None:
+                block = "space" if name == key else f"stage_space.{stage}"
+                problems[f"{block}.{key}"] = (
+                    f"got low={range_.low}, high={range_.high} in a grid, expected a step, choices "
+                    "or points: how many values it takes"
+                )
+            of_stage *= len(values or ())
+        points += of_stage
+    expected = len(sweep.stages) + points
+    if not problems and sweep.trials != expected:
+        problems["trials"] = (
+            f"got {sweep.trials}, expected {expected}: {len(sweep.stages)} default configs and "
+            f"{points} points of the grid"
+        )
+    return problems
+
+
 def _key_problem(key: str) -> str | None:
     """Say why a key can be neither set nor searched by a sweep, if so."""
     if key in _GIVEN_BY_THE_SWEEP:
@@ -556,6 +636,7 @@ def stage_configs(sweep: SweepFile, places: Places) -> dict[str, Config]:
     """
     configs: dict[str, Config] = {}
     problems: dict[str, None] = {}  # in order, each once: most are the same for all stages
+    idle: dict[str, list[str]] = {}  # the same for keys that do nothing, with the stages
     for stage in sweep.stages:
         own = sweep.stage_set.get(stage, {})
         fixed = [(f"set.{key}", key, value) for key, value in sweep.set.items() if key not in own]
@@ -569,14 +650,29 @@ def stage_configs(sweep: SweepFile, places: Places) -> dict[str, Config]:
             problems |= dict.fromkeys(error.problems)
             continue
         configs[stage] = config
+        searched = {key: range_ for key, (_, range_) in sweep.ranges(stage).items()}
         for key, (name, range_) in sweep.ranges(stage).items():
-            block = f"stage_space.{stage}" if name != key else "space"
-            for value in range_.ends:
-                number = float(value) if isinstance(value, int) and not _whole(key) else value
-                try:
-                    config.replace({key: number}, places.where(f"{block}.{key}"))
-                except ConfigError as error:
-                    problems |= dict.fromkeys(error.problems)
+            place = f"stage_space.{stage}.{key}" if name != key else f"space.{key}"
+            problems |= dict.fromkeys(_refused_ends(config, key, range_, places.where(place)))
+            if message := without_effect(key, stage, config, searched):
+                idle.setdefault(f"{places.where(place)}: {place}: {message}", []).append(stage)
+        if not can_train(config, searched):
+            line = f"{places.where('stages')}: stages: got every part frozen, expected one to train"
+            idle.setdefault(line, []).append(stage)
+    problems |= {f"{line} (stage {', '.join(found)})": None for line, found in idle.items()}
     if problems:
         raise ConfigError(problems)
     return configs
+
+
+def _refused_ends(config: Config, key: str, range_: Range, where: str) -> list[str]:
+    """What the schema has against the ends, or choices, of a range."""
+    problems: list[str] = []
+    for value in range_.ends:
+        # An end of a range of numbers is drawn as one; a choice is taken as it stands.
+        number = float(value) if range_.choices is None and not is_whole(key) else value  # type: ignore[arg-type]
+        try:
+            config.replace({key: number}, where)
+        except ConfigError as error:
+            problems += error.problems
+    return problems

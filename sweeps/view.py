@@ -19,6 +19,7 @@ from sweeps.state import FINAL, TrialState
 _STYLE = {"completed": "green", "pruned": "yellow", "failed": "red", "killed": "magenta"}
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ROWS = 18
+_RATES = ("valid/cer", "valid/cer_ctc")  # fractions, shown in percent
 _SHORT = {"optim_conf.lr": "lr", "optim_conf.weight_decay": "weight decay"}
 
 
@@ -31,6 +32,12 @@ class Progress:
     objective: str
     base: float | None
     states: tuple[TrialState, ...]
+    trial_hours: float = 0.0
+    """Of all trials together, over all starts."""
+    gpus: float = 0.0
+    """Of each trial."""
+    note: str = ""
+    """What else has to be known, such as a disk that gets full."""
 
     @property
     def ended(self) -> int:
@@ -170,7 +177,12 @@ def table(progress: Progress) -> Table:
     for name in ("trial", "stage", *(_SHORT[key] for key in keys)):
         drawn.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     drawn.add_column("epoch", justify="right", no_wrap=True)
-    drawn.add_column(f"{progress.objective} %", justify="right", no_wrap=True)
+    rate = progress.objective in _RATES
+    drawn.add_column(
+        f"{progress.objective} %" if rate else progress.objective, justify="right", no_wrap=True
+    )
+    if progress.base:
+        drawn.add_column("to base", justify="right", no_wrap=True)
     drawn.add_column("curve", no_wrap=True)
     drawn.add_column("state", no_wrap=True)
     best = progress.best
@@ -181,10 +193,11 @@ def table(progress: Progress) -> Table:
             state.stage + (" default" if state.baseline else ""),
             *(short_number(state.values.get(key)) for key in keys),
             f"{state.epoch or 0}/{state.epochs}",
-            "" if value is None else f"{100 * value:.1f}",
+            "" if value is None else (f"{100 * value:.1f}" if rate else short_number(value)),
+            *([to_base(value, progress.base)] if progress.base else []),
             sparkline(state.curve),
             Text(
-                "best" if state is best else ("loading" if state.epoch is None else state.outcome),
+                "best" if state is best else _standing(state),
                 style="bold green" if state is best else _STYLE.get(state.outcome, ""),
             ),
         )
@@ -223,16 +236,58 @@ def summary(progress: Progress) -> str:
         counts[state.outcome] = counts.get(state.outcome, 0) + 1
     parts = [f"{progress.ended}/{progress.trials} trials"]
     parts += [
-        f"{counts[name]} {name}" for name in ("pruned", "failed", "running") if name in counts
+        f"{counts[name]} {name}"
+        for name in ("pruned", "failed", "killed", "running")
+        if name in counts
     ]
     best = progress.best
     if best is not None and best.objective is not None:
         base = f", base {100 * progress.base:.1f} %" if progress.base is not None else ""
         parts.append(f"best {100 * best.objective:.1f} % (trial {best.number}, {best.stage}{base})")
+    if said := cost(progress):
+        parts.append(said)
     left = progress.seconds_left(time.time_ns() // 1_000_000)
-    if left is not None and progress.ended < progress.trials:
+    if left is not None and progress.ended < progress.trials and counts.get("running"):
         parts.append(f"about {clock(left)} left")
+    if progress.note:
+        parts.append(progress.note)
     return " · ".join(parts)
+
+
+def _standing(state: TrialState) -> str:
+    return "loading" if state.outcome == "running" and state.epoch is None else state.outcome
+
+
+def cost(progress: Progress) -> str:
+    """Say what all trials have taken so far; empty while that is nothing."""
+    if not progress.trial_hours:
+        return ""
+    said = f"cost {hours(progress.trial_hours)} of trials"
+    if progress.gpus:
+        said += f", {hours(progress.trial_hours * progress.gpus)} of GPUs"
+    return said
+
+
+def hours(value: float) -> str:
+    """Write a duration that is given in hours.
+
+    Example:
+        >>> hours(0.005), hours(0.5), hours(12.34)
+        ('18 s', '30 min', '12.3 h')
+    """
+    if value < 1 / 60:
+        return f"{3600 * value:.0f} s"
+    return f"{60 * value:.0f} min" if value < 1 else f"{value:.1f} h"
+
+
+def to_base(value: float | None, base: float) -> str:
+    """Write a value's relative change against the base's.
+
+    Example:
+        >>> to_base(0.3, 0.4), to_base(None, 0.4)
+        ('-25 %', '')
+    """
+    return "" if value is None else f"{100 * (value / base - 1):+.0f} %"
 
 
 def sparkline(curve: Mapping[int, float]) -> str:

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,28 @@ if TYPE_CHECKING:
 
 _SET_NAME = re.compile(r"[\w][\w.-]*")
 _MAX_KEYWORD_ROWS = 20
+# Title, key of `Scores.summary`, and what it is multiplied by: counts by 1, shares by 100.
+_ROWS = (
+    ("utterances", "utterances", 1),
+    ("characters", "reference_length", 1),
+    ("substitutions", "substitutions", 1),
+    ("deletions", "deletions", 1),
+    ("insertions", "insertions", 1),
+    ("CER %", "cer", 100),
+    ("CER of CTC %", "cer_ctc", 100),
+    ("MER %", "mer", 100),
+    ("WER %", "wer", 100),
+    ("raw CER %", "raw_cer", 100),
+    ("KWER %", "kwer", 100),
+    ("keywords missed", "keyword_misses", 1),
+    ("keywords falsely heard", "keyword_false_alarms", 1),
+    ("repeat themselves %", "repetition_rate", 100),
+    ("differ from the base %", "changed", 100),
+    ("cut at max_new_tokens", "capped", 1),
+    ("characters per minute of silence", "insertions_per_minute", 1.0),
+    ("silent utterances with text %", "inserted_share", 100),
+)
+_ROWS_IF_ANY = ("capped",)
 
 Texts = Mapping[str, Mapping[str, str]]
 """Hypotheses by set and key."""
@@ -89,58 +112,36 @@ def evaluate_sets(
 
 
 def print_scores(scores: Mapping[str, Scores]) -> None:
-    """The scores for people: a table of the sets, one of the keywords, a line on silence."""
+    """The scores for people: a table of the sets and one of the keywords."""
     from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=160)
-    console.print(_rates(scores))
-    for name, found in scores.items():
-        if found.silent:
-            per_minute, share = found.insertions_per_minute or 0.0, found.inserted_share or 0.0
-            console.print(
-                f"{name}: {per_minute:.1f} characters written per minute of silence, in "
-                f"{100 * share:.1f} % of {len(found.silent)} silent utterances"
-            )
-        if capped := sum(scored.capped for scored in found.utterances):
-            console.print(f"{name}: {capped} texts were cut at finetune_conf.max_new_tokens")
+    console.print(_figures(scores))
     _print_keywords(console, scores)
     said = ", ".join(f"{name} {version}" for name, version in NORMALISATIONS.items())
     console.print(f"normalisation: {said}", style="dim")
 
 
-def _rates(scores: Mapping[str, Scores]) -> Table:
+def _figures(scores: Mapping[str, Scores]) -> Table:
+    """A row per figure and a column per set, which fits most windows; rows that say nothing go."""
     from rich.table import Table
 
-    columns = {
-        "CER": "cer",
-        "CTC": "cer_ctc",
-        "MER": "mer",
-        "WER": "wer",
-        "raw CER": "raw_cer",
-        "KWER": "kwer",
-        "repeats": "repetition_rate",
-        "changed": "changed",
-    }
     summaries = {name: found.summary() for name, found in scores.items()}
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("set")
-    shown = {
-        head: key
-        for head, key in columns.items()
-        if any(key in summary for summary in summaries.values())
-    }
-    for head in ("utterances", "characters", "S", "D", "I", *(f"{head} %" for head in shown)):
-        grid.add_column(head, justify="right")
-    counts = ("utterances", "reference_length", "substitutions", "deletions", "insertions")
-    for name, summary in summaries.items():
-        rates = [summary.get(key) for key in shown.values()]  # None where it is not defined
-        grid.add_row(
-            name,
-            *(str(summary[count]) for count in counts),
-            *("-" if rate is None else f"{100 * rate:.2f}" for rate in rates),
+    grid.add_column("")
+    for name in summaries:
+        grid.add_column(name, justify="right", overflow="fold")
+    for title, key, scale in _ROWS:
+        values = [summary.get(key) for summary in summaries.values()]
+        if all(value is None for value in values) or (key in _ROWS_IF_ANY and not any(values)):
+            continue
+        shown = (
+            "-" if v is None else f"{v * scale:{',d' if isinstance(v, int) else '.2f'}}"
+            for v in values
         )
+        grid.add_row(title, *shown)
     return grid
 
 
@@ -268,14 +269,19 @@ def _texts(scores: Scores) -> dict[str, str]:
 
 
 def _write(scores: Mapping[str, Scores], output_dir: Path) -> None:
-    path = output_dir / "scores.json"
-    partial = output_dir / ".scores.json.partial"
+    """Everything is written beside its place first, so that a full disk leaves what was there."""
     summaries = {name: found.summary() for name, found in scores.items()}
+    text = json.dumps(summaries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        for name, found in scores.items():
-            found.write_hypotheses(output_dir / "hypotheses" / f"{name}.jsonl")
-        text = json.dumps(summaries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".scores-", dir=output_dir) as scratch:
+            for name, found in scores.items():
+                found.write_hypotheses(Path(scratch) / f"{name}.jsonl")
+            Path(scratch, "scores.json").write_text(text, encoding="utf-8")
+            (output_dir / "hypotheses").mkdir(exist_ok=True)
+            for name in scores:
+                place = output_dir / "hypotheses" / f"{name}.jsonl"
+                os.replace(Path(scratch) / f"{name}.jsonl", place)
+            os.replace(Path(scratch) / "scores.json", output_dir / "scores.json")
     except OSError as error:
         raise WorkError(f"{output_dir}: could not write the scores ({error})") from error

@@ -26,6 +26,8 @@ from trainer.model import file_sha256
 
 _LOG = logging.getLogger(__name__)
 _HASH_CHARS = 32
+_FIRST_FILES = frozenset({"events.jsonl", "mlflow_run_id"})
+"""Written before the configuration: a run that was stopped while it loaded has no more."""
 
 
 class ResumeFolder:
@@ -98,7 +100,7 @@ def refuse_another_run(directory: Path, config: Config) -> None:
     Raises:
         ConfigError: It holds something else; names the keys that differ.
     """
-    if not directory.exists() or not any(directory.iterdir()):
+    if not directory.exists() or {path.name for path in directory.iterdir()} <= _FIRST_FILES:
         return
     described = directory / "config.yaml"
     if not described.exists():

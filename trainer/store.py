@@ -48,7 +48,8 @@ _T = TypeVar("_T")
 
 _LAYOUT = 1
 """Of keys and values; another one lies in a directory of its own."""
-_COMMIT_BYTES = 32 * 2**20
+_COMMIT_BYTES = 4 * 2**20
+"""Some 40 utterances: larger commits take twice the CPU time, smaller ones more syncs."""
 _COMMIT_S = 5.0
 _MAX_READERS = 2048
 """Processes and threads that read at once, dead ones included until the next opening."""

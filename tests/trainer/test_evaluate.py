@@ -1,5 +1,6 @@
 """Evaluation: every utterance scored or named, several sets in one call, mistakes before work."""
 
+import errno
 import json
 import math
 import weakref
@@ -151,7 +152,7 @@ def test_one_call_scores_several_sets(
     shown = capsys.readouterr()
     assert not shown.err
     assert f"{100 * scores['telephone']['cer']:.2f}" in shown.out
-    assert "characters written per minute of silence" in shown.out
+    assert "characters per minute of silence" in shown.out
 
     # Against those hypotheses, and against the model that wrote them, nothing changed.
     for base in (first, BASE):
@@ -218,6 +219,30 @@ def test_a_mistake_is_told_in_a_line_and_writes_nothing(
     assert message in error
     assert error.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_leaves_the_scores_that_were_there(
+    cut: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output_dir = tmp_path / "out"
+    argv = ["evaluate", "--model", str(BASE), "--output_dir", str(output_dir), "--data"]
+    argv += [f"one={cut('valid', 2)}", f"two={cut('test', 2)}"]
+    assert run_command(main, argv) == 0
+    before = {path: path.read_bytes() for path in output_dir.rglob("*") if path.is_file()}
+    write = Scores.write_hypotheses
+
+    def full(self: Scores, path: Path) -> None:
+        write(self, path)
+        if path.stem == "two":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Scores, "write_hypotheses", full)
+    assert run_command(main, argv) == 1
+    assert "could not write the scores ([Errno 28] No space left" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in output_dir.rglob("*") if path.is_file()} == before
 
 
 def test_keywords_are_read_with_all_mistakes_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""The study's file: how a trial stands in it, and how it is read back.
+
+Attributes have plain names, since people read studies, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from sweeps.state import ANSWERED_FROM, ENDED_BY, REPLICATE_OF, Outcome, TrialState
+
+# Attributes of a trial
+BASELINE = "baseline"
+DRAWN = "drawn"
+TURN = "replicate.turn"
+WARM_FROM = "warm.from"
+EPOCHS = "epochs"
+VALUES = "values"
+OVERRIDES = "overrides"
+METRICS = "metrics"
+SECONDS = "seconds"
+TWIN = "twin"
+REASON = "reason"
+# Attributes of the study
+SWEEP_ID = "sweep.id"
+WARM_START = "warm_start"
+WALL_S = "wall_s"
+STOPPED = "stopped"
+SAVED = "pruning.saved_epochs"
+BEST = "best"
+
+_NOTES = (REPLICATE_OF, TURN, ANSWERED_FROM, ENDED_BY, WARM_FROM)
+_TOLD: Mapping[OptunaState, Outcome] = {
+    OptunaState.COMPLETE: "completed",
+    OptunaState.PRUNED: "pruned",
+    OptunaState.FAIL: "failed",
+}
+
+
+def create_study(path: Path, name: str) -> optuna.Study:
+    """Open a sweep's study, new if it is not there."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        storage=_storage(path), study_name=name, direction="minimize", load_if_exists=True
+    )
+
+
+def load_study(path: Path, name: str) -> optuna.Study | None:
+    """Open a study to read; None if the file holds none of that name."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.load_study(storage=_storage(path), study_name=name)
+    except KeyError:
+        return None
+
+
+def read_states(path: Path, name: str) -> tuple[TrialState, ...]:
+    """Say what is known of every trial of a study that exists, without changing it."""
+    study = load_study(path, name)
+    return () if study is None else states_of(study)
+
+
+def states_of(study: optuna.Study) -> tuple[TrialState, ...]:
+    """Say what is known of every trial that was handed out, by number."""
+    trials = study.get_trials(deepcopy=False)
+    return tuple(state_of(t) for t in trials if EPOCHS in t.user_attrs or t.state.is_finished())
+
+
+def state_of(trial: FrozenTrial) -> TrialState:
+    """Say what is known of one trial."""
+    attributes: Mapping[str, Any] = trial.user_attrs
+    outcome = _TOLD.get(trial.state, "running")
+    return TrialState(
+        number=trial.number,
+        stage=str(trial.params.get("stage", attributes.get(BASELINE, ""))),
+        baseline=BASELINE in attributes,
+        epochs=attributes.get(EPOCHS, 0),
+        values=attributes.get(VALUES, {}),
+        curve=dict(trial.intermediate_values),
+        outcome=outcome,
+        reason=attributes.get(REASON, ""),
+        objective=trial.value if outcome == "completed" else None,
+        started_ms=_ms(trial.datetime_start) or 0,
+        ended_ms=_ms(trial.datetime_complete),
+        metrics=attributes.get(METRICS, {}),
+        notes={name: str(attributes[name]) for name in _NOTES if name in attributes},
+    )
+
+
+def _storage(path: Path) -> optuna.storages.RDBStorage:
+    # A reader of the same file may hold it for a moment; wait rather than fail.
+    return optuna.storages.RDBStorage(
+        f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}
+    )
+
+
+def _ms(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp() * 1000)
