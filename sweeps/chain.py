@@ -61,8 +61,8 @@ class Step:
     sweep: SweepFile
     """With the pipeline's base, unless the step names one of its own."""
     own_base: bool
-    max_epochs: tuple[int, ...]
-    """Epochs of its stages' default configs."""
+    configs: Mapping[str, Config]
+    """Its stages' default configs."""
 
 
 @dataclass(frozen=True)
@@ -350,8 +350,7 @@ class _Loaded(_Draft):
 
     def checked(self) -> Step:
         """The step as others need it."""
-        epochs = {config["train_conf.max_epoch"] for config in self.configs.values()}
-        return Step(self.number, self.name, self.sweep, self.own_base, tuple(sorted(epochs)))
+        return Step(self.number, self.name, self.sweep, self.own_base, self.configs)
 
 
 def _places_and_data(sweep: SweepFile, places: Places) -> list[str]:

@@ -86,6 +86,7 @@ def run_pipeline(
         run = _Run(pipeline, place, console, finetune, package)
         console.print(plan(pipeline, run.chain))
         if dry_run:
+            _forecast(console, pipeline)
             trials = sum(step.sweep.trials for step in pipeline.steps)
             _say(console, f"{len(pipeline.steps)} steps, {trials} trials; nothing was started.")
             return 0
@@ -444,6 +445,15 @@ def plan(pipeline: Pipeline, chain: Provenance) -> Table:
     return table
 
 
+def _forecast(console: Console, pipeline: Pipeline) -> None:
+    from sweeps.forecast import forecast
+
+    for step in pipeline.steps:
+        concurrency = preflight.effective_concurrency(step.sweep)
+        for line in forecast(step.sweep, step.configs, concurrency):
+            _say(console, f"step {step.number} {step.name}: {line}")
+
+
 def _searched(step: Step) -> Sequence[str]:
     found = (key for stage in step.sweep.stages for key in step.sweep.ranges(stage))
     return [key.rpartition(".")[2] for key in dict.fromkeys(found)]
@@ -451,7 +461,7 @@ def _searched(step: Step) -> Sequence[str]:
 
 def _epochs(step: Step) -> str:
     """The default configs' epochs and those that are searched."""
-    values: set[Any] = set(step.max_epochs)
+    values: set[Any] = {config["train_conf.max_epoch"] for config in step.configs.values()}
     for stage in step.sweep.stages:
         if found := step.sweep.ranges(stage).get("train_conf.max_epoch"):
             values |= set(found[1].ends)
