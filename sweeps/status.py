@@ -58,23 +58,20 @@ def read_standing(name: str) -> Standing:
     sweep, _ = load_sweep(directory.sweep_yaml)
     holder = directory.holder()
     study = record.load_study(directory.study, sweep.name) if directory.study.exists() else None
-    states = () if study is None else record.states_of(study)
+    trials = () if study is None else study.get_trials(deepcopy=False)
+    states = record.states_of(trials)
     if holder is None:  # what nobody runs is not running, whatever the study says
         states = tuple(
             replace(s, outcome="killed") if s.outcome == "running" else s for s in states
         )
-    seconds = (
-        []
-        if study is None
-        else [t.user_attrs.get(record.SECONDS, 0.0) for t in study.get_trials(deepcopy=False)]
-    )
+    seconds = [float(trial.user_attrs.get(record.SECONDS, 0.0)) for trial in trials]
     progress = Progress(
         trials=sweep.trials,
         concurrency=sweep.concurrency,
         objective=sweep.objective,
         base=directory.base_metrics().get(sweep.objective),
         states=states,
-        trial_hours=sum(map(float, seconds)) / 3600,
+        trial_hours=sum(seconds) / 3600,
         gpus=sweep.resources.gpu,
     )
     return Standing(sweep, directory, progress, holder, is_finished(directory, sweep))
