@@ -1,8 +1,8 @@
 """The Optuna study as the record of a sweep: what was asked, what was seen, how it ended.
 
-The driver is its only writer. Every call leaves the study in a state from which the same sweep
-can go on after a crash: a trial is asked once, RUNNING trials of an earlier driver are handed out
-again, and `tell` is the moment a trial is over.
+The driver is its only writer. Every call leaves the study in a state from which the same sweep can
+go on after a crash: a trial is put on record in one write, with all that it tries; those that an
+earlier driver left RUNNING are handed out again; and `tell` is the moment a trial is over.
 
 What comes next follows from the record alone: the stages' default configs, points of a warm start,
 what the sampler draws (`samplers`), and at the end the finalists with other seeds (`finalists`).
@@ -13,14 +13,12 @@ from __future__ import annotations
 import math
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import optuna
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from conf.errors import ConfigError
@@ -30,14 +28,15 @@ from sweeps import study as record
 from sweeps.budget import Spent, budget_reached, epochs_trained, goal_reached, saved_epochs
 from sweeps.finalists import Repeat, best_first, replicates, resolve_bounds
 from sweeps.pruner import should_prune
-from sweeps.samplers import draw, excess, known
-from sweeps.space import Choice, SweepFile, baseline_point, point_of, record_point, suggest
+from sweeps.samplers import complete, draw, excess, in_optunas_terms, known
+from sweeps.space import Choice, SweepFile
 from sweeps.state import ANSWERED_FROM, ENDED_BY, REPLICATE_OF, SweepDirectory, TrialState
 from sweeps.trial import Work, trial_config
 from sweeps.tunable import leaves_nothing
 from sweeps.warm_start import WarmStart, read_warm_start
 
 _SEED = "finetune_conf.seed"
+_TICK_S = 5.0
 _BEYOND = "beyond"  # notes that may change as more is known
 _PARETO = "pareto"
 
@@ -64,13 +63,14 @@ class Ledger:
         self._configs = configs
         self._clock = clock
         self._study = record.create_study(directory.study, sweep.name)
+        self._read: list[FrozenTrial] | None = None
         self._handed_out: dict[int, Trial] = {}
         self._since: dict[int, float] = {}  # when a trial under way was last looked at
-        self._wall_s = float(self._study.user_attrs.get(record.WALL_S, 0.0))
+        self._noted_before: dict[str, Any] = self._study.user_attrs
+        self._wall_s = float(self._noted_before.get(record.WALL_S, 0.0))
         self._last = clock()
         self._base: Mapping[str, float] = {}
         self._warm = self._read_warm_start()
-        self._enqueue_first()
 
     def ask(self) -> TrialState | None:
         """Hand out a trial: one that an earlier driver left RUNNING, else a new one.
@@ -81,28 +81,27 @@ class Ledger:
         Returns:
             None when there is none now; later there may be one, unless `exhausted`.
         """
-        trial = self._left_running() or self._new()
-        if trial is None:
+        number = self._left_running()
+        if number is None:
+            number = self._add_next()
+        if number is None:
             self._note_end()
             return None
-        self._handed_out[trial.number] = trial
-        self._since[trial.number] = self._clock()
-        self._tick()
-        if why := self.enough(trial.number):  # left by a driver that was killed
-            self._end_with_sweep(trial.number, why)
-            return self.state(trial.number)
-        try:
-            return self._prepare(trial)
-        except ConfigError as error:  # values that are fine one by one and wrong together
-            self.tell(trial.number, "failed", reason=error.problems[0])
-            return self.state(trial.number)
+        self._handed_out[number] = Trial(self._study, self._trials()[number]._trial_id)
+        self._since[number] = self._clock()
+        if why := self.enough(number):  # left by a driver that was killed
+            self._end_with_sweep(number, why)
+        else:
+            self._prepare(number)
+        return self.state(number)
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Record the objective after an epoch; an epoch that is on record stays as it is."""
         trial = self._handed_out[number]
-        self._tick(number)
+        self._tick(number, trial)
         if epoch not in self.state(number).curve:
             trial.report(value, step=epoch)
+            self._changed()
 
     def prunes(self, number: int, epoch: int, *, finished: bool) -> bool:
         """Decide whether a trial ends after an epoch that was reported.
@@ -133,7 +132,7 @@ class Ledger:
     ) -> None:
         """End a trial; a completed one without finite values for all that is asked has failed."""
         trial = self._handed_out.pop(number)
-        self._tick(number, trial)
+        self._tick(number, trial, keep=True)
         del self._since[number]
         if outcome == "completed":
             found = {name: (metrics or {}).get(name) for name in self._sweep.measured}
@@ -142,7 +141,8 @@ class Ledger:
                     outcome, reason = "failed", f"{name}: got {value}, expected a finite number"
                     break
             else:
-                trial.set_user_attr(record.METRICS, found)
+                if found:
+                    trial.set_user_attr(record.METRICS, found)
         if reason:
             trial.set_user_attr(record.REASON, reason)
         if outcome == "completed":
@@ -150,6 +150,7 @@ class Ledger:
         else:
             state = OptunaState.PRUNED if outcome == "pruned" else OptunaState.FAIL
             self._study.tell(trial, state=state)
+        self._changed()
         self._sum_up()
 
     def end_with_sweep(self, number: int) -> bool:
@@ -161,7 +162,7 @@ class Ledger:
 
     def states(self) -> tuple[TrialState, ...]:
         """Say what is known of every trial that was handed out, by number."""
-        return self._noted(record.states_of(self._study))
+        return self._noted(record.states_of(self._trials()))
 
     def state(self, number: int) -> TrialState:
         """Say what is known of one trial."""
@@ -182,7 +183,7 @@ class Ledger:
     @property
     def best(self) -> list[TrialState]:
         """The best trials first; beside several objectives the Pareto front."""
-        return best_first(record.states_of(self._study), self._sweep, self._bounds())
+        return best_first(record.states_of(self._trials()), self._sweep, self._bounds())
 
     @property
     def sweep_id(self) -> str:
@@ -206,34 +207,75 @@ class Ledger:
 
     # What comes next
 
-    def _left_running(self) -> Trial | None:
-        for trial in self._study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
-            if trial.number not in self._handed_out:
-                return Trial(self._study, trial._trial_id)
+    def _left_running(self) -> int | None:
+        for trial in self._trials():
+            if trial.state == OptunaState.RUNNING and trial.number not in self._handed_out:
+                return trial.number
         return None
 
-    def _new(self) -> Trial | None:
-        outlook = self._outlook()
-        trials = self._trials()
-        waiting = [t for t in trials if t.state == OptunaState.WAITING]
-        if outlook.search and not waiting:
-            self._enqueue(self._draw(trials), {record.DRAWN: True})
-        elif outlook.repeats and not any(REPLICATE_OF in t.user_attrs for t in waiting):
+    def _add_next(self) -> int | None:
+        """Put the next trial on record, RUNNING; its number, or None if there is none now."""
+        outlook, trials = self._outlook(), self._trials()
+        if outlook.search:
+            return self._add_searched(trials)
+        if outlook.repeats:
             repeat = outlook.repeats[0]
-            of = trials[repeat.of]
-            self._enqueue(of.params, {REPLICATE_OF: repeat.of, record.TURN: repeat.turn})
-        elif not outlook.search and not outlook.repeats:
-            return None
-        number = min(t.number for t in self._trials() if t.state == OptunaState.WAITING)
-        # It draws only what an enqueued point leaves open.
-        self._study.sampler = optuna.samplers.RandomSampler(seed=self._sweep.seed + number)
-        return self._study.ask()
+            of = record.state_of(trials[repeat.of])
+            tried = trials[repeat.of].user_attrs[record.TRIES]["overrides"]
+            seed = self._configs[of.stage][_SEED] + repeat.turn
+            attributes = {REPLICATE_OF: repeat.of, record.TURN: repeat.turn}
+            return self._add(Choice(of.stage, {**tried, _SEED: seed}), of.values, attributes)
+        return None
 
-    def _draw(self, trials: Sequence[FrozenTrial]) -> Mapping[str, Any]:
-        states = record.states_of(self._study)
-        by_now = [*self._warm.known, *known(states, self._sweep, self._bounds())]
-        index = sum(record.DRAWN in trial.user_attrs for trial in trials)
-        return point_of(self._sweep, draw(self._sweep, by_now, len(trials), index))
+    def _add_searched(self, trials: Sequence[FrozenTrial]) -> int:
+        """Every stage's default config first, then points of a warm start, then what is drawn."""
+        sweep, number = self._sweep, len(trials)
+        attributes = [trial.user_attrs for trial in trials]
+        for stage in sweep.stages:
+            if not any(a.get(record.BASELINE) == stage for a in attributes):
+                # As it is: nothing is laid over it. A value out of range is no point of the space.
+                defaults = {key: self._configs[stage].get(key) for key in sweep.ranges(stage)}
+                return self._add(Choice(stage, {}), defaults, {record.BASELINE: stage})
+        tried = sum(record.WARM_FROM in a for a in attributes)
+        if tried < len(self._warm.points) and sweep.warm_start is not None:
+            choice = complete(sweep, self._warm.points[tried], number)
+            return self._add(choice, choice.values, {record.WARM_FROM: sweep.warm_start.sweep})
+        by_now = [*self._warm.known, *known(record.states_of(trials), sweep, self._bounds())]
+        index = sum(record.DRAWN in a for a in attributes)
+        choice = draw(sweep, by_now, number, index)
+        return self._add(choice, choice.values, {record.DRAWN: True})
+
+    def _add(self, choice: Choice, values: Mapping[str, Any], attributes: dict[str, Any]) -> int:
+        """Put a trial on record in one write, with all that is known of it before it runs.
+
+        Args:
+            choice: What it lays over its stage's default config.
+            values: What the study says of it.
+            attributes: What kind of trial it is.
+        """
+        tries: dict[str, Any] = {"overrides": dict(choice.values), "values": dict(values)}
+        try:
+            config = self._configs[choice.stage].replace(choice.values, "the search's values")
+            tries |= {
+                "values": {key: config.get(key) for key in self._sweep.ranges(choice.stage)},
+                "epochs": config["train_conf.max_epoch"],
+                "twin": None if REPLICATE_OF in attributes else fidelity.twin(config),
+            }
+            if leaves_nothing(config):
+                tries["wrong"] = "freeze: got every part frozen, expected one that trains"
+        except ConfigError as error:  # values that are fine one by one and wrong together
+            tries["wrong"] = error.problems[0]
+        params, distributions = in_optunas_terms(self._sweep, Choice(choice.stage, values))
+        self._study.add_trial(
+            create_trial(
+                state=OptunaState.RUNNING,
+                params=params,
+                distributions=distributions,
+                user_attrs={**attributes, record.TRIES: tries},
+            )
+        )
+        self._changed()
+        return len(self._trials()) - 1
 
     def _read_warm_start(self) -> WarmStart:
         """What the earlier sweep knew when this one began; it may have gone on since."""
@@ -245,92 +287,50 @@ class Ledger:
             self._study.set_user_attr(record.WARM_START, found.as_dict())
         return found
 
-    def _enqueue_first(self) -> None:
-        """Put every stage's default config first, then the points of a warm start, each once."""
-        attributes = [trial.user_attrs for trial in self._trials()]
-        defaults = {a[record.BASELINE] for a in attributes if record.BASELINE in a}
-        for stage in self._sweep.stages:
-            if stage not in defaults:
-                point = baseline_point(self._sweep, stage, self._configs[stage])
-                self._enqueue(point, {record.BASELINE: stage})
-        tried = sum(record.WARM_FROM in a for a in attributes)
-        for choice in self._warm.points[tried:]:
-            assert self._sweep.warm_start is not None
-            of = self._sweep.warm_start.sweep
-            self._enqueue(point_of(self._sweep, choice), {record.WARM_FROM: of})
-
-    def _enqueue(self, point: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.enqueue_trial(dict(point), user_attrs=dict(attributes))
-
     # A trial that is handed out
 
-    def _prepare(self, trial: Trial) -> TrialState:
-        choice = self._choice(trial)
-        config = self._configs[choice.stage].replace(choice.values, f"trial {trial.number}")
-        if record.EPOCHS not in trial.user_attrs:
-            shown = {key: config.get(key) for key in self._sweep.ranges(choice.stage)}
-            twin = None if REPLICATE_OF in trial.user_attrs else fidelity.twin(config)
-            trial.set_user_attr(record.OVERRIDES, dict(choice.values))
-            trial.set_user_attr(record.VALUES, shown)
-            trial.set_user_attr(record.TWIN, twin)
-            trial.set_user_attr(record.EPOCHS, config["train_conf.max_epoch"])
-        if leaves_nothing(config):
-            raise ConfigError(f"trial {trial.number}: freeze: got every part frozen")
-        state = self.state(trial.number)
-        self._directory.write_trial(state, choice.values)
+    def _prepare(self, number: int) -> None:
+        """Tell the worker what a trial tries, or end it if that is known to be pointless."""
+        tries = self._trials()[number].user_attrs[record.TRIES]
+        if "wrong" in tries:
+            self.tell(number, "failed", reason=tries["wrong"])
+            return
+        state = self.state(number)
+        self._directory.write_trial(state, tries["overrides"])
         if not state.curve or ANSWERED_FROM in state.notes:
-            self._answer(trial, choice)
-        return self.state(trial.number)
+            self._answer(state, tries)
 
-    def _choice(self, trial: Trial) -> Choice:
-        attributes = trial.user_attrs
-        if record.BASELINE in attributes:
-            stage = attributes[record.BASELINE]
-            record_point(
-                trial, self._sweep, baseline_point(self._sweep, stage, self._configs[stage])
-            )
-            return Choice(stage, {})  # as it is: nothing is laid over it
-        if REPLICATE_OF not in attributes:
-            return suggest(trial, self._sweep)
-        of = self._trials()[attributes[REPLICATE_OF]]
-        record_point(trial, self._sweep, of.params)
-        stage = of.params["stage"]
-        seed = self._configs[stage][_SEED] + attributes[record.TURN]
-        return Choice(stage, {**of.user_attrs[record.OVERRIDES], _SEED: seed})
-
-    def _answer(self, trial: Trial, choice: Choice) -> None:
+    def _answer(self, state: TrialState, tries: Mapping[str, Any]) -> None:
         """End a trial that is the first part of an earlier one, if it is certain what it found."""
-        name = self._sweep.objective
-        baseline = record.BASELINE in trial.user_attrs
-        work = Work(trial.number, choice.stage, baseline, choice.values)
-        config = trial_config(self._sweep, work, self._directory.trial(trial.number))
-        for number in self._twins(trial):
-            course = fidelity.read_course(self._directory.trial(number))
-            found = None if course is None else fidelity.answer(course, config)
-            objective = None if found is None else found.objective(name)
-            if course is None or found is None or objective is None:
+        name, number = self._sweep.objective, state.number
+        work = Work(number, state.stage, state.baseline, tries["overrides"])
+        for other in self._twins(number, tries["twin"]):
+            course = fidelity.read_course(self._directory.trial(other))
+            if course is None:
                 continue
-            trial.set_user_attr(ANSWERED_FROM, number)
-            fidelity.write_answer(found, course, config, number)
-            epochs = config["train_conf.max_epoch"]
-            for epoch in range(epochs):
-                self.report(trial.number, epoch, course.epochs[epoch].metrics[name])
-            self.report(trial.number, epochs, found.metrics[name])
-            self.tell(trial.number, "completed", objective=objective, metrics=found.metrics)
+            config = trial_config(self._sweep, work, self._directory.trial(number))
+            found = fidelity.answer(course, config)
+            objective = None if found is None else found.objective(name)
+            if found is None or objective is None:
+                continue
+            self._handed_out[number].set_user_attr(ANSWERED_FROM, other)
+            self._changed()
+            fidelity.write_answer(found, course, config, other)
+            for epoch in range(state.epochs):
+                self.report(number, epoch, course.epochs[epoch].metrics[name])
+            self.report(number, state.epochs, found.metrics[name])
+            self.tell(number, "completed", objective=objective, metrics=found.metrics)
             return
 
-    def _twins(self, trial: Trial) -> list[int]:
+    def _twins(self, number: int, twin: str | None) -> list[int]:
         """Earlier trials that were trained to their end and may differ in their epochs alone."""
-        twin = trial.user_attrs[record.TWIN]
         return [
             other.number
-            for other in self._trials()[: trial.number]
+            for other in self._trials()[:number]
             if other.state == OptunaState.COMPLETE
-            and twin is not None
-            and other.user_attrs.get(record.TWIN) == twin
             and ANSWERED_FROM not in other.user_attrs
+            and twin is not None
+            and other.user_attrs[record.TRIES]["twin"] == twin
         ]
 
     def _end_with_sweep(self, number: int, why: str) -> None:
@@ -340,7 +340,13 @@ class Ledger:
     # Sums
 
     def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        """The record; read again only after a change, since nobody else writes it."""
+        if self._read is None:
+            self._read = self._study.get_trials(deepcopy=False)
+        return self._read
+
+    def _changed(self) -> None:
+        self._read = None
 
     def _bounds(self) -> dict[str, float]:
         if self._sweep.at_most and not self._base:
@@ -367,30 +373,36 @@ class Ledger:
             noted.append(replace(state, notes=notes))
         return tuple(noted)
 
-    def _tick(self, number: int | None = None, trial: Trial | None = None) -> None:
-        """Book the time that has passed, for the sweep and for a trial."""
+    def _tick(self, number: int, trial: Trial, *, keep: bool = False) -> None:
+        """Book the time that has passed, for the sweep and a trial; not every second is written."""
         now = self._clock()
-        self._wall_s += now - self._last
-        self._last = now
-        self._study.set_user_attr(record.WALL_S, self._wall_s)
-        if number is not None:
-            trial = trial or self._handed_out[number]
-            seconds = float(trial.user_attrs.get(record.SECONDS, 0.0))
+        if keep or now - self._last >= _TICK_S:
+            self._wall_s += now - self._last
+            self._last = now
+            self._study.set_user_attr(record.WALL_S, self._wall_s)
+        if keep or now - self._since[number] >= _TICK_S:
+            seconds = float(self._trials()[number].user_attrs.get(record.SECONDS, 0.0))
             trial.set_user_attr(record.SECONDS, seconds + now - self._since[number])
             self._since[number] = now
+            self._changed()
 
     def _sum_up(self) -> None:
         """Keep with the study what people want to know of it."""
-        states = record.states_of(self._study)
+        states = record.states_of(self._trials())
         best = best_first(states, self._sweep, self._bounds())
         shown = best if self._sweep.beside else best[:1]
-        self._study.set_user_attr(record.SAVED, saved_epochs(states))
-        self._study.set_user_attr(record.BEST, [state.number for state in shown])
+        self._note(record.SAVED, saved_epochs(states))
+        self._note(record.BEST, [state.number for state in shown])
         self._note_end()
 
     def _note_end(self) -> None:
-        if self._study.user_attrs.get(record.STOPPED, "") != (why := self.stopped):
-            self._study.set_user_attr(record.STOPPED, why)
+        self._note(record.STOPPED, self.stopped)
+
+    def _note(self, name: str, value: Any) -> None:
+        """Write an attribute of the study if it is new."""
+        if self._noted_before.get(name) != value:
+            self._study.set_user_attr(name, value)
+            self._noted_before[name] = value
 
 
 @dataclass(frozen=True)
@@ -423,10 +435,9 @@ def outlook(
     trials: Sequence[FrozenTrial], sweep: SweepFile, spent: Spent, bounds: Mapping[str, float]
 ) -> Outlook:
     """Say what is left to do, from the record alone."""
-    asked = [trial for trial in trials if trial.state != OptunaState.WAITING]
-    running = [trial for trial in asked if trial.state == OptunaState.RUNNING]
-    of_search = [trial for trial in asked if REPLICATE_OF not in trial.user_attrs]
-    states = [record.state_of(trial) for trial in asked]
+    running = [trial for trial in trials if trial.state == OptunaState.RUNNING]
+    of_search = [trial for trial in trials if REPLICATE_OF not in trial.user_attrs]
+    states = record.states_of(trials)
     best = best_first(states, sweep, bounds)
     over_budget = budget_reached(sweep, spent)
     reached = goal_reached(sweep, best[0].objective if best else None)
@@ -436,7 +447,7 @@ def outlook(
     if not searching and not over_budget:
         done = {
             (trial.user_attrs[REPLICATE_OF], trial.user_attrs[record.TURN])
-            for trial in asked
+            for trial in trials
             if REPLICATE_OF in trial.user_attrs
         }
         repeats = [r for r in replicates(states, sweep, bounds) if (r.of, r.turn) not in done]

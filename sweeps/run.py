@@ -64,7 +64,8 @@ def run_sweep(
     directory = SweepDirectory.of(sweep.name)
     preflight.check_store(os.environ)
     room = need(sweep, configs, preflight.effective_concurrency(sweep))
-    check_room(sweep, directory, room)
+    if not _is_finished(directory, sweep):
+        check_room(sweep, directory, room)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         console = stack.enter_context(own_console())

@@ -123,7 +123,7 @@ def draw(sweep: SweepFile, trials: Sequence[Known], number: int, index: int) -> 
         return grid(sweep)[index]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        seed = (sweep.seed * _SEED_STRIDE + number) % 2**32
+        seed = _seed(sweep, number)
         sampler = _tpe(sweep, seed) if sweep.sampler == "tpe" else _random(seed)
         study = optuna.create_study(
             sampler=sampler, directions=["minimize"] * (1 + len(sweep.beside))
@@ -131,6 +131,31 @@ def draw(sweep: SweepFile, trials: Sequence[Known], number: int, index: int) -> 
         if sweep.sampler == "tpe":
             study.add_trials(_frozen(trial, sweep) for trial in trials)
         return suggest(study.ask(), sweep)
+
+
+def complete(sweep: SweepFile, point: Choice, number: int) -> Choice:
+    """Draw at random what a point leaves open."""
+    params, _ = in_optunas_terms(sweep, point)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(sampler=_random(_seed(sweep, number)))
+        study.enqueue_trial(params)
+        return suggest(study.ask(), sweep)
+
+
+def in_optunas_terms(
+    sweep: SweepFile, choice: Choice
+) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Parameters and distributions of a choice; values out of their range are left out."""
+    params: dict[str, Any] = {"stage": choice.stage}
+    distributions: dict[str, BaseDistribution] = {
+        "stage": CategoricalDistribution(list(sweep.stages))
+    }
+    for key, (name, range_) in sweep.ranges(choice.stage).items():
+        if key in choice.values and range_.contains(choice.values[key]):
+            params[name] = label(choice.values[key])
+            distributions[name] = range_.distribution(whole=is_whole(key))
+    return params, distributions
 
 
 def grid(sweep: SweepFile) -> tuple[Choice, ...]:
@@ -160,6 +185,10 @@ def _epochs(values: Mapping[str, Value]) -> int:
     return found if isinstance(found, int) else 0
 
 
+def _seed(sweep: SweepFile, number: int) -> int:
+    return (sweep.seed * _SEED_STRIDE + number) % 2**32
+
+
 def _tpe(sweep: SweepFile, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(
         n_startup_trials=sweep.startup_trials,
@@ -176,14 +205,7 @@ def _random(seed: int) -> optuna.samplers.BaseSampler:
 
 def _frozen(trial: Known, sweep: SweepFile) -> FrozenTrial:
     """A known trial in Optuna's terms, its distributions those of this sweep."""
-    params: dict[str, Any] = {"stage": trial.stage}
-    distributions: dict[str, BaseDistribution] = {
-        "stage": CategoricalDistribution(list(sweep.stages))
-    }
-    for key, (name, range_) in sweep.ranges(trial.stage).items():
-        if key in trial.values:
-            params[name] = label(trial.values[key])
-            distributions[name] = range_.distribution(whole=is_whole(key))
+    params, distributions = in_optunas_terms(sweep, Choice(trial.stage, trial.values))
     several = bool(sweep.beside)
     constraints = dict(trial.excess)
     values: Sequence[float] | None = None

@@ -327,33 +327,6 @@ def suggest(trial: BaseTrial, sweep: SweepFile) -> Choice:
     return Choice(stage, values)
 
 
-def point_of(sweep: SweepFile, choice: Choice) -> dict[str, Any]:
-    """Name a choice in the study's terms; values out of their range are left out."""
-    point: dict[str, Any] = {"stage": choice.stage}
-    for key, (name, range_) in sweep.ranges(choice.stage).items():
-        if key in choice.values and range_.contains(choice.values[key]):
-            point[name] = label(choice.values[key])
-    return point
-
-
-def baseline_point(sweep: SweepFile, stage: str, config: Config) -> dict[str, Any]:
-    """Name a stage's default config in the study's terms.
-
-    A default value outside its range is left out: the default config is run as it is all the same,
-    and the study must not learn from a value that the search cannot draw.
-    """
-    values = {key: config.get(key, None) for key in sweep.ranges(stage)}
-    return point_of(sweep, Choice(stage, values))
-
-
-def record_point(trial: BaseTrial, sweep: SweepFile, point: Mapping[str, Any]) -> None:
-    """Store a point with its trial, and nothing that it leaves out."""
-    stage = str(trial.suggest_categorical("stage", list(sweep.stages)))
-    for key, (name, range_) in sweep.ranges(stage).items():
-        if name in point:
-            range_.draw(trial, name, whole=is_whole(key))
-
-
 def is_whole(key: str) -> bool:
     """Whether a key takes whole numbers."""
     return keys()[key].expected.startswith("a whole number")

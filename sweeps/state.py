@@ -7,6 +7,7 @@ outputs/sweeps/NAME/
     base/          the base's own scores
     sweep.log      what Ray, Optuna and MLflow had to say
     lock           who runs it
+    ray.session    where Ray keeps its logs, by which its processes are found again
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from sweeps import study as record
 from sweeps.ledger import is_finished
 from sweeps.space import SweepFile, load_sweep
 from sweeps.state import SWEEPS, Holder, SweepDirectory
-from sweeps.view import PlainView, Progress, clock, make_view, summary, table
+from sweeps.view import PlainView, Progress, clock, fitted, make_view, summary
 
 _LOOK_S = 2.0
 _STOP_S = 25.0
@@ -58,23 +58,20 @@ def read_standing(name: str) -> Standing:
     sweep, _ = load_sweep(directory.sweep_yaml)
     holder = directory.holder()
     study = record.load_study(directory.study, sweep.name) if directory.study.exists() else None
-    states = () if study is None else record.states_of(study)
+    trials = () if study is None else study.get_trials(deepcopy=False)
+    states = record.states_of(trials)
     if holder is None:  # what nobody runs is not running, whatever the study says
         states = tuple(
             replace(s, outcome="killed") if s.outcome == "running" else s for s in states
         )
-    seconds = (
-        []
-        if study is None
-        else [t.user_attrs.get(record.SECONDS, 0.0) for t in study.get_trials(deepcopy=False)]
-    )
+    seconds = [float(trial.user_attrs.get(record.SECONDS, 0.0)) for trial in trials]
     progress = Progress(
         trials=sweep.trials,
         concurrency=sweep.concurrency,
         objective=sweep.objective,
         base=directory.base_metrics().get(sweep.objective),
         states=states,
-        trial_hours=sum(map(float, seconds)) / 3600,
+        trial_hours=sum(seconds) / 3600,
         gpus=sweep.resources.gpu,
     )
     return Standing(sweep, directory, progress, holder, is_finished(directory, sweep))
@@ -87,17 +84,21 @@ def status(name: str, *, watch: bool = False, console: Console | None = None) ->
     if watch:
         with make_view(console) as view, contextlib.suppress(KeyboardInterrupt):
             while standing.holder is not None:
+                if not isinstance(view, PlainView):
+                    view.say(standing.says)
                 view.update(standing.progress)
-                view.say(standing.says) if not isinstance(view, PlainView) else None
                 time.sleep(_LOOK_S)
                 standing = read_standing(name)
         if isinstance(view, PlainView):
             view.update(standing.progress)
             return 0
-    console.print(f"{name}: {standing.says}", markup=False, highlight=False, soft_wrap=True)
+    _say(console, f"{name}: {standing.says}")
     if standing.progress.states:
-        console.print(table(standing.progress))
-    console.print(summary(standing.progress), markup=False, highlight=False, soft_wrap=True)
+        console.print(fitted(standing.progress, console))
+    for state in standing.progress.states:
+        if state.outcome == "failed":
+            _say(console, f"trial {state.number} failed: {state.reason}")
+    _say(console, summary(standing.progress))
     return 0
 
 
@@ -106,7 +107,7 @@ def list_sweeps(console: Console | None = None) -> int:
     console = console or _console()
     names = sorted(_names(), key=lambda name: SweepDirectory.of(name).sweep_yaml.stat().st_mtime)
     if not names:
-        console.print(f"no sweep in {SWEEPS}", markup=False, highlight=False)
+        _say(console, f"no sweep in {SWEEPS}")
         return 0
     drawn = Table("sweep", "trials", "best", "state", box=None, pad_edge=False)
     for name in names:
@@ -134,7 +135,7 @@ def stop(name: str, console: Console | None = None) -> int:
     directory = _directory(name)
     holder = directory.holder()
     if holder is None:
-        console.print(f"{name}: nobody runs it", markup=False, highlight=False)
+        _say(console, f"{name}: nobody runs it")
         return 0
     if not holder.is_here or holder.pid is None:
         raise UserError(
@@ -151,12 +152,7 @@ def stop(name: str, console: Console | None = None) -> int:
     for _ in _every(0.1, _STOP_S):
         if directory.holder() is None:
             took = clock(time.monotonic() - began)
-            console.print(
-                f"{name}: stopped after {took}; the command that started it goes on",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            _say(console, f"{name}: stopped after {took}; the command that started it goes on")
             return 0
     raise WorkError(
         f"{name}: got no end from {describe_holder(holder)} in {_STOP_S:g} s, expected one; the "
@@ -189,6 +185,10 @@ def _directory(name: str) -> SweepDirectory:
         known = ", ".join(names) or "none"
         raise UserError(f"NAME: got {name!r}, expected a sweep in {SWEEPS} ({known})")
     return SweepDirectory.of(name)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _console() -> Console:

@@ -5,7 +5,7 @@ Attributes have plain names, since people read studies, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,9 @@ BASELINE = "baseline"
 DRAWN = "drawn"
 TURN = "replicate.turn"
 WARM_FROM = "warm.from"
-EPOCHS = "epochs"
-VALUES = "values"
-OVERRIDES = "overrides"
+TRIES = "tries"  # one attribute: each write costs a commit
 METRICS = "metrics"
 SECONDS = "seconds"
-TWIN = "twin"
 REASON = "reason"
 # Attributes of the study
 SWEEP_ID = "sweep.id"
@@ -64,25 +61,25 @@ def load_study(path: Path, name: str) -> optuna.Study | None:
 def read_states(path: Path, name: str) -> tuple[TrialState, ...]:
     """Say what is known of every trial of a study that exists, without changing it."""
     study = load_study(path, name)
-    return () if study is None else states_of(study)
+    return () if study is None else states_of(study.get_trials(deepcopy=False))
 
 
-def states_of(study: optuna.Study) -> tuple[TrialState, ...]:
-    """Say what is known of every trial that was handed out, by number."""
-    trials = study.get_trials(deepcopy=False)
-    return tuple(state_of(t) for t in trials if EPOCHS in t.user_attrs or t.state.is_finished())
+def states_of(trials: Iterable[FrozenTrial]) -> tuple[TrialState, ...]:
+    """Say what is known of every trial, by number."""
+    return tuple(state_of(trial) for trial in trials)
 
 
 def state_of(trial: FrozenTrial) -> TrialState:
     """Say what is known of one trial."""
     attributes: Mapping[str, Any] = trial.user_attrs
+    tries = attributes.get(TRIES, {})
     outcome = _TOLD.get(trial.state, "running")
     return TrialState(
         number=trial.number,
         stage=str(trial.params.get("stage", attributes.get(BASELINE, ""))),
         baseline=BASELINE in attributes,
-        epochs=attributes.get(EPOCHS, 0),
-        values=attributes.get(VALUES, {}),
+        epochs=tries.get("epochs", 0),
+        values=tries.get("values", {}),
         curve=dict(trial.intermediate_values),
         outcome=outcome,
         reason=attributes.get(REASON, ""),

@@ -39,6 +39,7 @@ Report = Callable[[dict[str, Any]], None]
 TRIAL_LOG = "trial.log"
 LOCK = "lock"
 _REASON_CHARS = 500
+_NO_SPACE = os.strerror(errno.ENOSPC)
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -130,7 +131,8 @@ def reason(error: Exception) -> str:
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether an error came of a disk without room, which is no fault of the trial's."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        full = isinstance(error, OSError) and error.errno in _FULL_DISK
+        if full or _NO_SPACE in str(error):  # safetensors and torch have errors of their own
             return True
         error = error.__cause__ or error.__context__
     return False

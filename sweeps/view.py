@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -21,6 +21,9 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ROWS = 18
 _RATES = ("valid/cer", "valid/cer_ctc")  # fractions, shown in percent
 _SHORT = {"optim_conf.lr": "lr", "optim_conf.weight_decay": "weight decay"}
+_BASE, _CURVE = "to base", "curve"
+_WIDE = 1000
+_LESS = ("weight decay", _BASE, _CURVE)  # what a narrow terminal does without, in this order
 
 
 @dataclass(frozen=True)
@@ -164,26 +167,43 @@ class LiveView:
         seconds = time.monotonic() - self._began
         parts: list[RenderableType] = []
         if self._progress is not None and self._progress.states:
-            parts.append(table(self._progress))
+            parts.append(fitted(self._progress, self._live.console))
             parts.append(Text(summary(self._progress)))
         parts.append(Text(f"{clock(seconds)}  {self._status}", style="dim"))
         return Group(*parts)
 
 
-def table(progress: Progress) -> Table:
+def fitted(progress: Progress, console: Console) -> Table:
+    """Draw the trials with the columns that a console has room for."""
+    free = console.options.update(width=_WIDE)
+    for leave_out in range(len(_LESS)):
+        drawn = table(progress, leave_out=_LESS[:leave_out])
+        if console.measure(drawn, options=free).maximum <= console.width:
+            return drawn
+    return table(progress, leave_out=_LESS)
+
+
+def table(progress: Progress, *, leave_out: Collection[str] = ()) -> Table:
     """Draw the trials: the running ones, the best, and the latest."""
-    keys = [key for key in _SHORT if any(key in state.values for state in progress.states)]
+    keys = [
+        key
+        for key in _SHORT
+        if _SHORT[key] not in leave_out and any(key in s.values for s in progress.states)
+    ]
     drawn = Table(box=None, pad_edge=False)
     for name in ("trial", "stage", *(_SHORT[key] for key in keys)):
         drawn.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     drawn.add_column("epoch", justify="right", no_wrap=True)
     rate = progress.objective in _RATES
+    base = None if _BASE in leave_out else progress.base
+    curves = _CURVE not in leave_out
     drawn.add_column(
         f"{progress.objective} %" if rate else progress.objective, justify="right", no_wrap=True
     )
-    if progress.base:
-        drawn.add_column("to base", justify="right", no_wrap=True)
-    drawn.add_column("curve", no_wrap=True)
+    if base:
+        drawn.add_column(_BASE, justify="right", no_wrap=True)
+    if curves:
+        drawn.add_column(_CURVE, no_wrap=True)
     drawn.add_column("state", no_wrap=True)
     best = progress.best
     for state in chosen(progress.states):
@@ -194,8 +214,8 @@ def table(progress: Progress) -> Table:
             *(short_number(state.values.get(key)) for key in keys),
             f"{state.epoch or 0}/{state.epochs}",
             "" if value is None else (f"{100 * value:.1f}" if rate else short_number(value)),
-            *([to_base(value, progress.base)] if progress.base else []),
-            sparkline(state.curve),
+            *([to_base(value, base)] if base else []),
+            *([sparkline(state.curve)] if curves else []),
             Text(
                 "best" if state is best else _standing(state),
                 style="bold green" if state is best else _STYLE.get(state.outcome, ""),

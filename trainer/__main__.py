@@ -234,6 +234,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
+            print("the same command goes on after the last resume point", file=sys.stderr)
             raise
         finally:
             store.project(run_id, output_dir)

@@ -303,6 +303,8 @@ def evaluate(
         if losses is not None:
             losses.add(examples)
         on_progress(len(scored))
+    if nano.extractor.store is not None:
+        nano.extractor.store.flush()  # for whoever evaluates next, in whatever process
     return Scores(
         utterances=tuple(scored[utterance.key] for utterance in utterances),
         loss=None if losses is None else losses.mean,

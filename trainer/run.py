@@ -26,7 +26,7 @@ from conf.delta import classify, deltas_json, deltas_markdown
 from conf.errors import ConfigError, WorkError
 from conf.load import Config
 from trainer import stages
-from trainer.batch import BatchSampler, LeftOut
+from trainer.batch import BatchSampler, LeftOut, text_lengths
 from trainer.checkpoint import Checkpoint, CheckpointFolder, average, load_state
 from trainer.data import Data, read_data
 from trainer.evaluate import Scores, evaluate, read_keywords, read_texts
@@ -163,7 +163,7 @@ class _Run:
         sampler = BatchSampler(
             data.train,
             data.train_audios,
-            [len(nano.codec.target_ids(item.target)) - 1 for item in data.train],
+            text_lengths(data.train, nano.codec),
             config["dataset_conf"],
             config["finetune_conf.seed"],
             prompt_length=len(nano.codec.before_audio) + len(nano.codec.after_audio),

@@ -48,8 +48,8 @@ _T = TypeVar("_T")
 
 _LAYOUT = 1
 """Of keys and values; another one lies in a directory of its own."""
-_COMMIT_BYTES = 4 * 2**20
-"""Some 40 utterances: larger commits take twice the CPU time, smaller ones more syncs."""
+_COMMIT_BYTES = 8 * 2**20
+"""Some 80 utterances: larger commits take more CPU time, smaller ones wait more for the disk."""
 _COMMIT_S = 5.0
 _MAX_READERS = 2048
 """Processes and threads that read at once, dead ones included until the next opening."""
@@ -139,8 +139,8 @@ class ArrayStore:
 
     @property
     def writable(self) -> bool:
-        """Whether it still takes more: False once it is full, or cannot be written."""
-        return self._writable
+        """Whether it still takes more: False while it is full, or cannot be written."""
+        return self._writable and self._full_on != _today()
 
     def __contains__(self, key: bytes) -> bool:
         return self._read(key, lambda value: True) is not None
@@ -151,7 +151,7 @@ class ArrayStore:
 
     def put(self, key: bytes, tensor: torch.Tensor) -> None:
         """Stores a copy of a tensor on the CPU; it is on disk after the next commit."""
-        if not self._writable or self._full_on == _today():
+        if not self.writable:
             return
         with _LOCK:
             if not self._pending and not self._touched:

@@ -12,7 +12,6 @@ from conf.errors import ConfigError
 from sweeps.space import (
     DEMO,
     Range,
-    baseline_point,
     load_sweep,
     stage_configs,
     suggest,
@@ -147,13 +146,6 @@ def test_space_depends_on_the_stage(place: Path) -> None:
     assert isinstance(drawn["s3"]["specaug_conf.freq_mask_width_range"], list)
     for stage, values in drawn.items():
         configs[stage].replace(values, "test")
-
-
-def test_a_default_outside_its_range_is_not_told_to_the_study(place: Path) -> None:
-    overrides = ["optim_conf.lr=1e-6", "stages=[8k]"]
-    sweep, places = load_sweep(Path("sweep.yaml"), overrides=overrides)
-    config = stage_configs(sweep, places)["8k"]
-    assert baseline_point(sweep, "8k", config) == {"stage": "8k", "train_conf.max_epoch": 3}
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_a_hung_trial_is_tried_again_and_a_failure_says_why(place: Path) -> None
     ],
 )
 def test_the_death_of_ray_ends_the_sweep_with_a_line(place: Path, victim: str) -> None:
-    with driving("sweep.yaml", "slow_finetune", "trials=4") as driver:
+    with driving("sweep.yaml", "slow_finetune", "trials=12") as driver:
         wait_for(driver, "completed")
         for pid, title in children(driver.pid).items():
             if victim in title:
@@ -66,8 +66,8 @@ def test_the_death_of_ray_ends_the_sweep_with_a_line(place: Path, victim: str) -
     [line] = [line for line in rest.splitlines() if "died; the same command goes on" in line]
     assert "sweep tiny: Ray's" in line
     assert "RUNNING" not in statuses().values()
-    assert drive("sweep.yaml", "slow_finetune", "trials=4").returncode == 0
-    assert_whole("tiny", 4)
+    assert drive("sweep.yaml", "slow_finetune", "trials=12").returncode == 0
+    assert_whole("tiny", 12)
 
 
 def test_a_killed_driver_is_followed_by_the_next(place: Path) -> None:

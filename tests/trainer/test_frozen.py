@@ -54,6 +54,7 @@ def prepared(tiny_config: Callable[..., Config], tmp_path: Path) -> Callable[...
         ("s2", {"frontend_conf__dither": 1.0}, "features"),
         ("s2", {"finetune_conf__frozen_dropout": True}, "features"),
         ("s2", {"finetune_conf__feature_cache_mb": 0}, "features"),
+        ("s2", {"finetune_conf__zero_padding": False}, "features"),
         ("s2", {"finetune_conf__cache_frozen_outputs": False}, "features"),
     ],
 )
@@ -114,10 +115,9 @@ def test_a_second_run_repeats_bit_by_bit(
     assert results[0] == results[1]
 
 
-def test_without_room_nothing_is_kept(
-    prepared: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nano, config, objective, utterances = prepared("s2", finetune_conf__feature_cache_mb=1)
+def test_without_room_nothing_is_kept(prepared: Callable[..., Prepared]) -> None:
+    nano, config, objective, _ = prepared("s2", finetune_conf__feature_cache_mb=1)
+    utterances = read_data_list(config["train_data_set_list"])
     source = example_source(nano, config, objective, utterances)
     assert not isinstance(source, FrozenOutputs)
     assert source(utterances[0]).level == "features"
