@@ -556,7 +556,7 @@ class FinetuneConf(Block):
     """Updates left out for a loss or gradient that is not finite before the run fails."""
     max_new_tokens: Positive = 200
     """Longest text that decoding may write, in tokens."""
-    eval_batch_size: Positive = 32
+    eval_batch_size: Positive = 64
     """Utterances decoded at once."""
     eval_max_s: Annotated[float, Field(gt=0)] = 300.0
     """Longest recording that evaluation takes, in seconds; a longer one is refused."""

@@ -17,6 +17,7 @@ from conf.load import Config
 from trainer.features import FeatureExtractor
 from trainer.funasr_parts import registered
 from trainer.recompute import recompute_layers
+from trainer.store import open_store
 from trainer.text import TextCodec
 from trainer.weights import COMPONENTS, Coverage, file_sha256, load_weights
 
@@ -88,9 +89,7 @@ def build(config: Config, *, weights: bool = True) -> Nano:
     """
     apply_backends(config)
     values = resolved_values(config)
-    extractor = FeatureExtractor(
-        values["frontend"], values["frontend_conf"], config["finetune_conf.feature_cache_mb"]
-    )
+    extractor = FeatureExtractor(values["frontend"], values["frontend_conf"], open_store(config))
     dataset_conf = values["dataset_conf"]
     codec = TextCodec(
         values["tokenizer"],

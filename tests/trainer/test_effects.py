@@ -95,7 +95,7 @@ def prover(scene: Scene) -> Callable[[values.Engine, str], Prover]:
         ("dataset_conf.batch_size", "8k", "both"),
         ("llm_conf.lora_conf.r", "s3", "both"),
         ("train_conf.save_checkpoint_interval", "8k", "stock"),
-        ("dataset_conf.batch_size_token_max", "8k", "stock"),
+        ("dataset_conf.batch_size_token_max", "8k", "both"),
         ("dataset_conf.prompt_conf.use_hist", "8k", "stock"),
         ("audio_adaptor_conf.dropout_rate", "8k", "stock"),
         ("ctc_weight", "8k", "here"),
