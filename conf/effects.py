@@ -8,7 +8,7 @@
 `parameters.yaml`, made by the same command, holds the parameters per module and stage.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,26 @@ class KeyEffect:
     read_by: str = ""
     """File and class that reads it, such as `funasr/models/fun_asr_nano/model.py:FunASRNano`."""
     note: str = ""
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    """Values of other keys without which this one does nothing."""
+    then: str = ""
+    """Effect where they have those values."""
+
+    def where(self, stage: str, can_be: Callable[[str, Any], bool]) -> str | None:
+        """The effect in a stage whose other keys are known; None where nothing is proven.
+
+        Args:
+            stage: Its short name.
+            can_be: Whether a key has, or may take, a value; `A_FILE` stands for any but null.
+        """
+        if not self.needs:
+            return self.stages.get(stage)
+        met = all(can_be(key, value) for key, value in self.needs.items())
+        return self.then if met else "none"
+
+
+A_FILE = "a file"
+"""A needed value that is any file."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +115,19 @@ def _effects(path: Path) -> Mapping[str, KeyEffect]:
                 f"{path}: keys.{key}: got {stages}, expected an effect "
                 f"({', '.join(EFFECTS)}) for each stage"
             )
-        texts = [_text(entry.get(name)) for name in ("read_by", "note")]
-        effects[key] = KeyEffect({str(stage): effect for stage, effect in stages.items()}, *texts)
+        needs, then = entry.get("needs") or {}, str(entry.get("then", ""))
+        if not isinstance(needs, Mapping) or (needs and then not in EFFECTS):
+            raise ConfigError(
+                f"{path}: keys.{key}: got needs {needs} and then {then!r}, expected values by key "
+                f"and an effect ({', '.join(EFFECTS)})"
+            )
+        effects[key] = KeyEffect(
+            stages={str(stage): effect for stage, effect in stages.items()},
+            read_by=_text(entry.get("read_by")),
+            note=_text(entry.get("note")),
+            needs=needs,
+            then=then,
+        )
     return effects
 
 

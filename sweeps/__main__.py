@@ -14,15 +14,30 @@ _EXAMPLES = """examples:
   python -m sweeps run conf/sweep/demo.yaml                     the demonstration
   python -m sweeps run conf/sweep/demo.yaml --name demo-2       once more, under another name
   python -m sweeps run conf/sweep/telephone.yaml --name calls --dry-run
+  python -m sweeps status demo --watch                          from another terminal
   python -m sweeps run SWEEP.yaml trials=32 optim_conf.lr=1e-4  overrides of the sweep file
+  python -m sweeps pipeline conf/sweep/pipeline_demo.yaml       stages, each from the best before
+  python -m sweeps pipeline PIPELINE.yaml trials=8 s3.trials=16 overrides of all steps, of one step
 
 The same command again goes on where the sweep stopped; a finished sweep shows its table.
 """
 
 
+_LOOKS = {
+    "status": "how a sweep stands, also while it runs elsewhere",
+    "list": "the sweeps of this working directory",
+    "stop": "end a sweep that runs in another terminal, in order",
+}
+
+
 def main(argv: Sequence[str]) -> int:
     """Parse the command line and run the command; returns its exit code."""
-    arguments, overrides = _parser().parse_known_args(argv)
+    parser = _parser()
+    arguments, overrides = parser.parse_known_args(argv)
+    if arguments.command in _LOOKS:
+        if overrides:
+            parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+        return _look(arguments)
     # A system that reads people's phone calls asks nobody on the network, unless told to.
     for name, value in {
         "HF_HUB_OFFLINE": "1",
@@ -30,6 +45,15 @@ def main(argv: Sequence[str]) -> int:
         "RAY_USAGE_STATS_ENABLED": "0",
     }.items():
         os.environ.setdefault(name, value)
+    if arguments.command == "pipeline":
+        from sweeps.pipeline import run_pipeline
+
+        return run_pipeline(
+            arguments.pipeline,
+            name=arguments.name,
+            overrides=overrides,
+            dry_run=arguments.dry_run,
+        )
     if arguments.dry_run:
         from sweeps.dry_run import dry_run
 
@@ -37,6 +61,17 @@ def main(argv: Sequence[str]) -> int:
     from sweeps.run import run_sweep
 
     return run_sweep(arguments.sweep, name=arguments.name, overrides=overrides)
+
+
+def _look(arguments: argparse.Namespace) -> int:
+    """Say how sweeps stand, or stop one: nothing that takes longer than a moment."""
+    from sweeps import status
+
+    if arguments.command == "list":
+        return status.list_sweeps()
+    if arguments.command == "stop":
+        return status.stop(arguments.name)
+    return status.status(arguments.name, watch=arguments.watch)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +94,28 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--name", metavar="N", help="name of the sweep (default: the file's)")
     run.add_argument(
         "--dry-run", action="store_true", help="print sampled, checked configs and start nothing"
+    )
+    pipeline = commands.add_parser(
+        "pipeline",
+        help="run or resume sweeps in a row, each from the best of the one before",
+        usage="%(prog)s PIPELINE.yaml [--name N] [key=value ...] [--dry-run]",
+        epilog="key=value: a key of every step's sweep (trials=4, optim_conf.lr=1e-4), of one step "
+        "(s2.trials=4), or of the pipeline (base=DIR)",
+        allow_abbrev=False,
+    )
+    pipeline.add_argument("pipeline", type=Path, metavar="PIPELINE.yaml", help="the pipeline file")
+    pipeline.add_argument("--name", metavar="N", help="name of the pipeline (default: the file's)")
+    pipeline.add_argument(
+        "--dry-run", action="store_true", help="check all steps, show the plan and start nothing"
+    )
+    looks = {
+        name: commands.add_parser(name, help=text, allow_abbrev=False)
+        for name, text in _LOOKS.items()
+    }
+    for name in ("status", "stop"):
+        looks[name].add_argument("name", metavar="NAME", help="name of the sweep")
+    looks["status"].add_argument(
+        "--watch", action="store_true", help="show it until nobody runs it any more"
     )
     return parser
 

@@ -1,42 +1,44 @@
 """The Optuna study as the record of a sweep: what was asked, what was seen, how it ended.
 
-The driver is its only writer. Every call leaves the study in a state from which the same sweep
-can go on after a crash: a trial is asked once, RUNNING trials of an earlier driver are handed out
-again, and `tell` is the moment a trial is over.
+The driver is its only writer. Every call leaves the study in a state from which the same sweep can
+go on after a crash: a trial is put on record in one write, with all that it tries; those that an
+earlier driver left RUNNING are handed out again; and `tell` is the moment a trial is over.
+
+What comes next follows from the record alone: the stages' default configs, points of a warm start,
+what the sampler draws (`samplers`), and at the end the finalists with other seeds (`finalists`).
 """
 
 from __future__ import annotations
 
 import math
+import time
 import uuid
-import warnings
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import optuna
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from conf.errors import ConfigError
 from conf.load import Config
+from sweeps import fidelity
+from sweeps import study as record
+from sweeps.budget import Spent, budget_reached, epochs_trained, goal_reached, saved_epochs
+from sweeps.finalists import Repeat, best_first, replicates, resolve_bounds
 from sweeps.pruner import should_prune
-from sweeps.space import Choice, SweepFile, baseline_point, record_baseline, suggest
-from sweeps.state import Outcome, SweepDirectory, TrialState
+from sweeps.samplers import complete, draw, excess, in_optunas_terms, known
+from sweeps.space import Choice, SweepFile
+from sweeps.state import ANSWERED_FROM, ENDED_BY, REPLICATE_OF, SweepDirectory, TrialState
+from sweeps.trial import Work, trial_config
+from sweeps.tunable import leaves_nothing
+from sweeps.warm_start import WarmStart, read_warm_start
 
-_BASELINE = "baseline"  # attributes of an Optuna trial; the study is read by people, too
-_EPOCHS = "epochs"
-_VALUES = "values"
-_OVERRIDES = "overrides"
-_REASON = "reason"
-_SWEEP_ID = "sweep.id"  # of the study
-
-_TOLD: Mapping[OptunaState, Outcome] = {
-    OptunaState.COMPLETE: "completed",
-    OptunaState.PRUNED: "pruned",
-    OptunaState.FAIL: "failed",
-}
+_SEED = "finetune_conf.seed"
+_TICK_S = 5.0
+_BEYOND = "beyond"  # notes that may change as more is known
+_PARETO = "pareto"
 
 
 class Ledger:
@@ -46,57 +48,78 @@ class Ledger:
         directory: The sweep's directory; the study is created there if it is not yet.
         sweep: The sweep.
         configs: Every stage's default config.
+        clock: Seconds that pass, for the budget.
     """
 
     def __init__(
-        self, directory: SweepDirectory, sweep: SweepFile, configs: Mapping[str, Config]
+        self,
+        directory: SweepDirectory,
+        sweep: SweepFile,
+        configs: Mapping[str, Config],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._directory = directory
         self._sweep = sweep
         self._configs = configs
-        self._study = optuna.create_study(
-            storage=_storage(directory.study),
-            study_name=sweep.name,
-            direction="minimize",
-            load_if_exists=True,
-        )
+        self._clock = clock
+        self._study = record.create_study(directory.study, sweep.name)
+        self._read: list[FrozenTrial] | None = None
         self._handed_out: dict[int, Trial] = {}
-        self._enqueue_baselines()
+        self._since: dict[int, float] = {}  # when a trial under way was last looked at
+        self._noted_before: dict[str, Any] = self._study.user_attrs
+        self._wall_s = float(self._noted_before.get(record.WALL_S, 0.0))
+        self._last = clock()
+        self._base: Mapping[str, float] = {}
+        self._warm = self._read_warm_start()
 
     def ask(self) -> TrialState | None:
         """Hand out a trial: one that an earlier driver left RUNNING, else a new one.
 
+        Its outcome may be known at once: values that are wrong together, or that another trial has
+        answered.
+
         Returns:
-            None when the sweep has all its trials.
+            None when there is none now; later there may be one, unless `exhausted`.
         """
-        while True:
-            trial = self._left_running() or self._new()
-            if trial is None:
-                return None
-            self._handed_out[trial.number] = trial
-            try:
-                return self._prepare(trial)
-            except ConfigError as error:  # values that are fine one by one and wrong together
-                self.tell(trial.number, "failed", reason=error.problems[0])
+        number = self._left_running()
+        if number is None:
+            number = self._add_next()
+        if number is None:
+            self._note_end()
+            return None
+        self._handed_out[number] = Trial(self._study, self._trials()[number]._trial_id)
+        self._since[number] = self._clock()
+        if why := self.enough(number):  # left by a driver that was killed
+            self._end_with_sweep(number, why)
+        else:
+            self._prepare(number)
+        return self.state(number)
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Record the objective after an epoch; an epoch that is on record stays as it is."""
         trial = self._handed_out[number]
+        self._tick(number, trial)
         if epoch not in self.state(number).curve:
             trial.report(value, step=epoch)
+            self._changed()
 
     def prunes(self, number: int, epoch: int, *, finished: bool) -> bool:
         """Decide whether a trial ends after an epoch that was reported.
 
-        Baselines never do, and no trial at its last epoch: it is about to complete.
+        Baselines and replicates never do, and no trial at its last epoch: it is about to complete.
         """
-        states = {state.number: state for state in self.states()}
-        own = states.pop(number)
+        states = {s.number: s for s in self.states() if REPLICATE_OF not in s.notes}
+        own = states.pop(number, None)
+        if own is None or own.baseline or finished:
+            return False
         others = {other.number: other.curve for other in states.values()}
-        rule = self._sweep.pruning
-        may_end = not finished and not own.baseline
-        return may_end and should_prune(own.curve, others, epoch, rule)
+        return should_prune(own.curve, others, epoch, self._sweep.pruning)
+
+    def enough(self, number: int) -> str:
+        """Say why a trial under way ends with the sweep: its goal or budget is reached."""
+        stopped = self._outlook()
+        repeats = REPLICATE_OF in self._trials()[number].user_attrs
+        return stopped.spent if repeats else stopped.spent or stopped.reached
 
     def tell(
         self,
@@ -104,140 +127,363 @@ class Ledger:
         outcome: Literal["completed", "pruned", "failed"],
         *,
         objective: float | None = None,
+        metrics: Mapping[str, float | None] | None = None,
         reason: str = "",
     ) -> None:
-        """End a trial; a completed one without a finite objective has failed."""
+        """End a trial; a completed one without finite values for all that is asked has failed."""
         trial = self._handed_out.pop(number)
-        if outcome == "completed" and (objective is None or not math.isfinite(objective)):
-            outcome, reason = "failed", f"objective: got {objective}, expected a finite number"
+        self._tick(number, trial, keep=True)
+        del self._since[number]
+        if outcome == "completed":
+            found = {name: (metrics or {}).get(name) for name in self._sweep.measured}
+            for name, value in {"objective": objective, **found}.items():
+                if value is None or not math.isfinite(value):
+                    outcome, reason = "failed", f"{name}: got {value}, expected a finite number"
+                    break
+            else:
+                if found:
+                    trial.set_user_attr(record.METRICS, found)
         if reason:
-            trial.set_user_attr(_REASON, reason)
+            trial.set_user_attr(record.REASON, reason)
         if outcome == "completed":
             self._study.tell(trial, objective)
         else:
             state = OptunaState.PRUNED if outcome == "pruned" else OptunaState.FAIL
             self._study.tell(trial, state=state)
+        self._changed()
+        self._sum_up()
+
+    def end_with_sweep(self, number: int) -> bool:
+        """End a trial under way, as pruned, if the sweep's goal or budget is reached."""
+        why = self.enough(number)
+        if why:
+            self._end_with_sweep(number, why)
+        return bool(why)
 
     def states(self) -> tuple[TrialState, ...]:
         """Say what is known of every trial that was handed out, by number."""
-        trials = self._study.get_trials(deepcopy=False)
-        return tuple(_state(t) for t in trials if _EPOCHS in t.user_attrs or t.state.is_finished())
+        return self._noted(record.states_of(self._trials()))
 
     def state(self, number: int) -> TrialState:
         """Say what is known of one trial."""
-        return _state(self._study.get_trials(deepcopy=False)[number])
+        return record.state_of(self._trials()[number])
+
+    def spent(self) -> Spent:
+        """What the sweep has cost so far, over all its starts."""
+        now = self._clock()
+        waiting = sum(now - since for since in self._since.values())
+        return _spent(self._trials(), self._sweep, self._wall_s + now - self._last, waiting)
+
+    @property
+    def stopped(self) -> str:
+        """Which goal or budget ended the sweep; empty while none has."""
+        outlook = self._outlook()
+        return outlook.spent or outlook.reached
+
+    @property
+    def best(self) -> list[TrialState]:
+        """The best trials first; beside several objectives the Pareto front."""
+        return best_first(record.states_of(self._trials()), self._sweep, self._bounds())
 
     @property
     def sweep_id(self) -> str:
         """What tells this sweep from any other of the same name; kept in the study."""
-        known = self._study.user_attrs.get(_SWEEP_ID)
-        if known is None:
-            known = uuid.uuid4().hex
-            self._study.set_user_attr(_SWEEP_ID, known)
-        return str(known)
+        found = self._study.user_attrs.get(record.SWEEP_ID)
+        if found is None:
+            found = uuid.uuid4().hex
+            self._study.set_user_attr(record.SWEEP_ID, found)
+        return str(found)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is nothing left to hand out, now or after what is under way has ended."""
+        outlook = self._outlook()
+        return outlook.finished or not (outlook.search or outlook.repeats or outlook.may_repeat)
 
     @property
     def finished(self) -> bool:
         """Whether all trials of the sweep have ended."""
-        over = sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
-        return over >= self._sweep.trials
+        return self._outlook().finished
 
-    def _enqueue_baselines(self) -> None:
-        """Put every stage's default config first, once."""
-        known = {
-            trial.user_attrs[_BASELINE]
-            for trial in self._study.get_trials(deepcopy=False)
-            if _BASELINE in trial.user_attrs
-        }
-        for stage in self._sweep.stages:
-            if stage not in known:
-                point = baseline_point(self._sweep, stage, self._configs[stage])
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                    self._study.enqueue_trial(point, user_attrs={_BASELINE: stage})
+    # What comes next
 
-    def _left_running(self) -> Trial | None:
-        for trial in self._study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
-            if trial.number not in self._handed_out:
-                return Trial(self._study, trial._trial_id)
+    def _left_running(self) -> int | None:
+        for trial in self._trials():
+            if trial.state == OptunaState.RUNNING and trial.number not in self._handed_out:
+                return trial.number
         return None
 
-    def _new(self) -> Trial | None:
-        trials = self._study.get_trials(deepcopy=False)
-        waiting = [t.number for t in trials if t.state == OptunaState.WAITING]
-        number = min(waiting, default=len(trials))
-        if number >= self._sweep.trials:
-            return None
-        self._study.sampler = self._sampler(number)
-        return self._study.ask()
+    def _add_next(self) -> int | None:
+        """Put the next trial on record, RUNNING; its number, or None if there is none now."""
+        outlook, trials = self._outlook(), self._trials()
+        if outlook.search:
+            return self._add_searched(trials)
+        if outlook.repeats:
+            repeat = outlook.repeats[0]
+            of = record.state_of(trials[repeat.of])
+            tried = trials[repeat.of].user_attrs[record.TRIES]["overrides"]
+            seed = self._configs[of.stage][_SEED] + repeat.turn
+            attributes = {REPLICATE_OF: repeat.of, record.TURN: repeat.turn}
+            return self._add(Choice(of.stage, {**tried, _SEED: seed}), of.values, attributes)
+        return None
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """A sampler with a seed of the trial's own: a resumed sweep does not repeat its draws."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(
-                n_startup_trials=self._sweep.startup_trials,
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-                seed=(self._sweep.seed * 100_003 + number) % 2**32,
+    def _add_searched(self, trials: Sequence[FrozenTrial]) -> int:
+        """Every stage's default config first, then points of a warm start, then what is drawn."""
+        sweep, number = self._sweep, len(trials)
+        attributes = [trial.user_attrs for trial in trials]
+        for stage in sweep.stages:
+            if not any(a.get(record.BASELINE) == stage for a in attributes):
+                # As it is: nothing is laid over it. A value out of range is no point of the space.
+                defaults = {key: self._configs[stage].get(key) for key in sweep.ranges(stage)}
+                return self._add(Choice(stage, {}), defaults, {record.BASELINE: stage})
+        tried = sum(record.WARM_FROM in a for a in attributes)
+        if tried < len(self._warm.points) and sweep.warm_start is not None:
+            choice = complete(sweep, self._warm.points[tried], number)
+            return self._add(choice, choice.values, {record.WARM_FROM: sweep.warm_start.sweep})
+        by_now = [*self._warm.known, *known(record.states_of(trials), sweep, self._bounds())]
+        index = sum(record.DRAWN in a for a in attributes)
+        choice = draw(sweep, by_now, number, index)
+        return self._add(choice, choice.values, {record.DRAWN: True})
+
+    def _add(self, choice: Choice, values: Mapping[str, Any], attributes: dict[str, Any]) -> int:
+        """Put a trial on record in one write, with all that is known of it before it runs.
+
+        Args:
+            choice: What it lays over its stage's default config.
+            values: What the study says of it.
+            attributes: What kind of trial it is.
+        """
+        tries: dict[str, Any] = {"overrides": dict(choice.values), "values": dict(values)}
+        try:
+            config = self._configs[choice.stage].replace(choice.values, "the search's values")
+            tries |= {
+                "values": {key: config.get(key) for key in self._sweep.ranges(choice.stage)},
+                "epochs": config["train_conf.max_epoch"],
+                "twin": None if REPLICATE_OF in attributes else fidelity.twin(config),
+            }
+            if leaves_nothing(config):
+                tries["wrong"] = "freeze: got every part frozen, expected one that trains"
+        except ConfigError as error:  # values that are fine one by one and wrong together
+            tries["wrong"] = error.problems[0]
+        params, distributions = in_optunas_terms(self._sweep, Choice(choice.stage, values))
+        self._study.add_trial(
+            create_trial(
+                state=OptunaState.RUNNING,
+                params=params,
+                distributions=distributions,
+                user_attrs={**attributes, record.TRIES: tries},
             )
+        )
+        self._changed()
+        return len(self._trials()) - 1
 
-    def _prepare(self, trial: Trial) -> TrialState:
-        stage = trial.user_attrs.get(_BASELINE)
-        if stage is not None:
-            point = baseline_point(self._sweep, stage, self._configs[stage])
-            choice = record_baseline(trial, self._sweep, point)
-        else:
-            choice = suggest(trial, self._sweep)
-        config = self._configs[choice.stage].replace(choice.values, f"trial {trial.number}")
-        if _EPOCHS not in trial.user_attrs:
-            shown = {key: config.get(key) for key in self._searched(choice)}
-            trial.set_user_attr(_OVERRIDES, dict(choice.values))
-            trial.set_user_attr(_VALUES, shown)
-            trial.set_user_attr(_EPOCHS, config["train_conf.max_epoch"])
-        state = self.state(trial.number)
-        self._directory.write_trial(state, choice.values)
-        return state
+    def _read_warm_start(self) -> WarmStart:
+        """What the earlier sweep knew when this one began; it may have gone on since."""
+        kept = self._study.user_attrs.get(record.WARM_START)
+        if kept is not None:
+            return WarmStart.of_dict(kept)
+        found = read_warm_start(self._sweep, self._configs)
+        if self._sweep.warm_start is not None:
+            self._study.set_user_attr(record.WARM_START, found.as_dict())
+        return found
 
-    def _searched(self, choice: Choice) -> Sequence[str]:
-        return list(self._sweep.ranges(choice.stage))
+    # A trial that is handed out
+
+    def _prepare(self, number: int) -> None:
+        """Tell the worker what a trial tries, or end it if that is known to be pointless."""
+        tries = self._trials()[number].user_attrs[record.TRIES]
+        if "wrong" in tries:
+            self.tell(number, "failed", reason=tries["wrong"])
+            return
+        state = self.state(number)
+        self._directory.write_trial(state, tries["overrides"])
+        if not state.curve or ANSWERED_FROM in state.notes:
+            self._answer(state, tries)
+
+    def _answer(self, state: TrialState, tries: Mapping[str, Any]) -> None:
+        """End a trial that is the first part of an earlier one, if it is certain what it found."""
+        name, number = self._sweep.objective, state.number
+        work = Work(number, state.stage, state.baseline, tries["overrides"])
+        for other in self._twins(number, tries["twin"]):
+            course = fidelity.read_course(self._directory.trial(other))
+            if course is None:
+                continue
+            config = trial_config(self._sweep, work, self._directory.trial(number))
+            found = fidelity.answer(course, config)
+            objective = None if found is None else found.objective(name)
+            if found is None or objective is None:
+                continue
+            self._handed_out[number].set_user_attr(ANSWERED_FROM, other)
+            self._changed()
+            fidelity.write_answer(found, course, config, other)
+            for epoch in range(state.epochs):
+                self.report(number, epoch, course.epochs[epoch].metrics[name])
+            self.report(number, state.epochs, found.metrics[name])
+            self.tell(number, "completed", objective=objective, metrics=found.metrics)
+            return
+
+    def _twins(self, number: int, twin: str | None) -> list[int]:
+        """Earlier trials that were trained to their end and may differ in their epochs alone."""
+        return [
+            other.number
+            for other in self._trials()[:number]
+            if other.state == OptunaState.COMPLETE
+            and ANSWERED_FROM not in other.user_attrs
+            and twin is not None
+            and other.user_attrs[record.TRIES]["twin"] == twin
+        ]
+
+    def _end_with_sweep(self, number: int, why: str) -> None:
+        self._handed_out[number].set_user_attr(ENDED_BY, why)
+        self.tell(number, "pruned", reason=why)
+
+    # Sums
+
+    def _trials(self) -> list[FrozenTrial]:
+        """The record; read again only after a change, since nobody else writes it."""
+        if self._read is None:
+            self._read = self._study.get_trials(deepcopy=False)
+        return self._read
+
+    def _changed(self) -> None:
+        self._read = None
+
+    def _bounds(self) -> dict[str, float]:
+        if self._sweep.at_most and not self._base:
+            self._base = self._directory.base_metrics()
+        return resolve_bounds(self._sweep, self._base)
+
+    def _outlook(self) -> Outlook:
+        return outlook(self._trials(), self._sweep, self.spent(), self._bounds())
+
+    def _noted(self, states: tuple[TrialState, ...]) -> tuple[TrialState, ...]:
+        """Add what is known of a trial only beside the base, or the others."""
+        bounds = self._bounds()
+        front = {state.number for state in best_first(states, self._sweep, bounds)}
+        noted = []
+        for state in states:
+            notes = dict(state.notes)
+            if state.outcome == "completed":
+                over = excess(state, bounds, self._sweep.objective)
+                beyond = [name for name, share in over.items() if share > 0]
+                if beyond:
+                    notes[_BEYOND] = ", ".join(beyond)
+                if self._sweep.beside:
+                    notes[_PARETO] = str(state.number in front).lower()
+            noted.append(replace(state, notes=notes))
+        return tuple(noted)
+
+    def _tick(self, number: int, trial: Trial, *, keep: bool = False) -> None:
+        """Book the time that has passed, for the sweep and a trial; not every second is written."""
+        now = self._clock()
+        if keep or now - self._last >= _TICK_S:
+            self._wall_s += now - self._last
+            self._last = now
+            self._study.set_user_attr(record.WALL_S, self._wall_s)
+        if keep or now - self._since[number] >= _TICK_S:
+            seconds = float(self._trials()[number].user_attrs.get(record.SECONDS, 0.0))
+            trial.set_user_attr(record.SECONDS, seconds + now - self._since[number])
+            self._since[number] = now
+            self._changed()
+
+    def _sum_up(self) -> None:
+        """Keep with the study what people want to know of it."""
+        states = record.states_of(self._trials())
+        best = best_first(states, self._sweep, self._bounds())
+        shown = best if self._sweep.beside else best[:1]
+        self._note(record.SAVED, saved_epochs(states))
+        self._note(record.BEST, [state.number for state in shown])
+        self._note_end()
+
+    def _note_end(self) -> None:
+        self._note(record.STOPPED, self.stopped)
+
+    def _note(self, name: str, value: Any) -> None:
+        """Write an attribute of the study if it is new."""
+        if self._noted_before.get(name) != value:
+            self._study.set_user_attr(name, value)
+            self._noted_before[name] = value
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is left to do in a sweep.
+
+    Attributes:
+        search: Whether more trials are to be drawn.
+        repeats: What is to be repeated, now that the search is over.
+        may_repeat: Whether there will be something to repeat when it is.
+        running: Whether a trial is under way.
+        spent: Which budget is used up, if one is.
+        reached: Which goal is reached, if one is set.
+    """
+
+    search: bool
+    repeats: tuple[Repeat, ...]
+    may_repeat: bool
+    running: bool
+    spent: str
+    reached: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether all trials of the sweep have ended."""
+        return not (self.search or self.repeats or self.running)
+
+
+def outlook(
+    trials: Sequence[FrozenTrial], sweep: SweepFile, spent: Spent, bounds: Mapping[str, float]
+) -> Outlook:
+    """Say what is left to do, from the record alone."""
+    running = [trial for trial in trials if trial.state == OptunaState.RUNNING]
+    of_search = [trial for trial in trials if REPLICATE_OF not in trial.user_attrs]
+    states = record.states_of(trials)
+    best = best_first(states, sweep, bounds)
+    over_budget = budget_reached(sweep, spent)
+    reached = goal_reached(sweep, best[0].objective if best else None)
+    search = len(of_search) < sweep.trials and not over_budget and not reached
+    searching = search or any(REPLICATE_OF not in trial.user_attrs for trial in running)
+    repeats: list[Repeat] = []
+    if not searching and not over_budget:
+        done = {
+            (trial.user_attrs[REPLICATE_OF], trial.user_attrs[record.TURN])
+            for trial in trials
+            if REPLICATE_OF in trial.user_attrs
+        }
+        repeats = [r for r in replicates(states, sweep, bounds) if (r.of, r.turn) not in done]
+    return Outlook(
+        search=search,
+        repeats=tuple(repeats),
+        may_repeat=searching and sweep.replicates > 0 and not over_budget,
+        running=bool(running),
+        spent=over_budget,
+        reached=reached,
+    )
+
+
+def is_finished(directory: SweepDirectory, sweep: SweepFile) -> bool:
+    """Whether nothing is left to do in a sweep, without changing it."""
+    found = record.load_study(directory.study, sweep.name) if directory.study.exists() else None
+    if found is None:
+        return False
+    trials = found.get_trials(deepcopy=False)
+    spent = _spent(trials, sweep, float(found.user_attrs.get(record.WALL_S, 0.0)), 0.0)
+    bounds = resolve_bounds(sweep, directory.base_metrics())
+    return outlook(trials, sweep, spent, bounds).finished
 
 
 def count_ended(path: Path, name: str) -> int:
     """Count the ended trials of a study that exists, without changing it."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        study = optuna.load_study(storage=_storage(path), study_name=name)
-    except KeyError:
-        return 0
-    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+    return sum(state.outcome != "running" for state in record.read_states(path, name))
 
 
-def _storage(path: Path) -> optuna.storages.RDBStorage:
-    # A reader of the same file may hold it for a moment; wait rather than fail.
-    return optuna.storages.RDBStorage(
-        f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}
+def _spent(
+    trials: Sequence[FrozenTrial], sweep: SweepFile, wall_s: float, waiting_s: float
+) -> Spent:
+    seconds = sum(float(trial.user_attrs.get(record.SECONDS, 0.0)) for trial in trials)
+    return Spent(
+        epochs=epochs_trained(map(record.state_of, trials)),
+        gpu_hours=(seconds + waiting_s) * sweep.resources.gpu / 3600,
+        wall_hours=wall_s / 3600,
+        trial_hours=(seconds + waiting_s) / 3600,
     )
-
-
-def _state(trial: FrozenTrial) -> TrialState:
-    attributes: Mapping[str, Any] = trial.user_attrs
-    outcome = _TOLD.get(trial.state, "running")
-    return TrialState(
-        number=trial.number,
-        stage=str(trial.params.get("stage", attributes.get(_BASELINE, ""))),
-        baseline=_BASELINE in attributes,
-        epochs=attributes.get(_EPOCHS, 0),
-        values=attributes.get(_VALUES, {}),
-        curve=dict(trial.intermediate_values),
-        outcome=outcome,
-        reason=attributes.get(_REASON, ""),
-        objective=trial.value if outcome == "completed" else None,
-        started_ms=_ms(trial.datetime_start) or 0,
-        ended_ms=_ms(trial.datetime_complete),
-    )
-
-
-def _ms(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp() * 1000)

@@ -8,8 +8,11 @@ answers differently the second time.)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import median
 
 from sweeps.space import Pruning
+
+_ENOUGH_FOR_A_MEDIAN = 4
 
 Curve = Mapping[int, float]
 """A trial's objective after each epoch; lower is better. Epoch 0 is before any training."""
@@ -20,8 +23,13 @@ def should_prune(curve: Curve, others: Mapping[int, Curve], epoch: int, rule: Pr
 
     Successive halving, asynchronously: at a rung (an epoch of `grace * factor^k`) a trial goes on
     if its best value so far is among the best 1/`factor` of all that have reached that rung by
-    now. The first ones to reach a rung therefore go on. The caller leaves out trials that may not
-    be pruned: baselines, and any trial at its last epoch.
+    now. The first ones to reach a rung therefore go on.
+
+    Median: after every epoch from `grace` on a trial goes on if its best value so far is no worse
+    than the median of what the others had reached by that epoch; the first few always go on.
+
+    The caller leaves out trials that may not be pruned: baselines, replicates, and any trial at its
+    last epoch.
 
     Args:
         curve: The trial's own values.
@@ -36,12 +44,19 @@ def should_prune(curve: Curve, others: Mapping[int, Curve], epoch: int, rule: Pr
         >>> should_prune({1: 0.6}, {}, 1, rule)
         False
     """
+    if rule.method == "median":
+        return epoch >= rule.grace and _is_worse_than_median(curve, others, epoch)
     if rule.method == "none" or not _is_rung(epoch, rule):
         return False
     reached = [other for other in others.values() if any(e >= epoch for e in other)]
     better = sum(_best(other, epoch) < _best(curve, epoch) for other in reached)
     promoted = max(1, (len(reached) + 1) // rule.factor)
     return better >= promoted
+
+
+def _is_worse_than_median(curve: Curve, others: Mapping[int, Curve], epoch: int) -> bool:
+    bests = [_best(other, epoch) for other in others.values() if epoch in other]
+    return len(bests) >= _ENOUGH_FOR_A_MEDIAN and _best(curve, epoch) > median(bests)
 
 
 def _is_rung(epoch: int, rule: Pruning) -> bool:

@@ -40,18 +40,18 @@ class StudySearcher(Searcher):
         self._numbers: dict[str, int] = {}  # by Tune's id, while under way
 
     def suggest(self, trial_id: str) -> Any:
-        """Give Tune a trial's number; None while enough are under way."""
+        """Give Tune a trial's number; None while enough are under way, or must end first."""
         if len(self._numbers) >= self._concurrency:
             return None
         try:
-            state = self._ledger.ask()
+            while (state := self._ledger.ask()) is not None:
+                self._on_change(state)
+                if state.outcome == "running":
+                    self._numbers[trial_id] = state.number
+                    return {"trial": state.number}
+            return str(Searcher.FINISHED) if self._ledger.exhausted else None
         except Exception as error:
             raise Aborted from error
-        if state is None:
-            return str(Searcher.FINISHED)
-        self._numbers[trial_id] = state.number
-        self._on_change(state)
-        return {"trial": state.number}
 
     def record(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Book what a trial reports.
@@ -101,6 +101,7 @@ class StudySearcher(Searcher):
                 number,
                 result["outcome"],
                 objective=result.get("objective"),
+                metrics=result.get("metrics"),
                 reason=result.get("reason", ""),
             )
             return False
@@ -109,4 +110,4 @@ class StudySearcher(Searcher):
         if self._ledger.prunes(number, epoch, finished=finished):
             self._ledger.tell(number, "pruned")
             return False
-        return True
+        return finished or not self._ledger.end_with_sweep(number)

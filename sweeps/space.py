@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from conf.errors import ConfigError
 from conf.load import (
@@ -31,16 +31,23 @@ from conf.load import (
 )
 from conf.reading import Document, flatten, parse_value, read_yaml
 from conf.schema import find_key, keys
+from sweeps.tunable import can_train, not_tunable, without_effect
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
 
 Value = bool | int | float | str | list[Any] | None
 StageName = Literal["8k", "s1", "s2", "s3"]
+ObjectiveName = Literal["valid/cer", "valid/cer_ctc", "valid/loss"]
+MetricName = Literal["valid/cer", "valid/cer_ctc", "valid/loss", "wideband/cer", "epochs"]
+"""Metrics of the checkpoint that would be exported; `epochs` are those of the trial, its cost."""
 
 DEMO_CORPUS = Path("data/demo")
+_OVER_THE_BASE = re.compile(r"\+(\d+(?:\.\d+)?)\s*%")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_RANGE_KEYS = frozenset({"low", "high", "log", "step", "choices"})
+_RANGE_KEYS = frozenset({"low", "high", "log", "step", "choices", "points"})
+_SPELT_WITHIN = {"beside": "objective", "at_most": "objective.at_most"}
 _GIVEN_BY_THE_SWEEP = {
     "train_data_set_list": "data.train",
     "valid_data_set_list": "data.valid",
@@ -63,21 +70,35 @@ def _tuple(kind: Any) -> Any:
     return Annotated[tuple[kind, ...], Field(strict=False)]
 
 
+def _limit(value: Any) -> Any:
+    if isinstance(value, str) and not _OVER_THE_BASE.fullmatch(value.strip()):
+        raise ValueError("a number, or a share over that of the base such as +10%")
+    return value
+
+
+Limit = Annotated[float | str, BeforeValidator(_limit)]
+
+
 class Range(_Part):
-    """The values one key may take: `{low, high, log, step}` or `{choices}`."""
+    """The values one key may take: `{low, high, log, step, points}` or `{choices}`."""
 
     low: int | float | None = None
     high: int | float | None = None
     log: bool = False
     step: int | float | None = None
     choices: _tuple(Value) | None = None  # type: ignore[valid-type]
+    points: Annotated[int, Field(ge=2)] | None = None
+    """How many values of a continuous range a grid takes, both ends among them."""
 
     def problem(self) -> str | None:
         """Say what is wrong with the range by itself, if anything."""
         if self.choices is not None:
-            if self.low is not None or self.high is not None or self.log or self.step is not None:
-                return "got choices beside low, high, log or step, expected one or the other"
-            if not self.choices or len({_label(c) for c in self.choices}) < len(self.choices):
+            others = (self.low, self.high, self.step, self.points)
+            if self.log or any(other is not None for other in others):
+                return (
+                    "got choices beside low, high, log, step or points, expected one or the other"
+                )
+            if not self.choices or len({label(c) for c in self.choices}) < len(self.choices):
                 return f"got choices={list(self.choices)}, expected at least one, each once"
             return None
         if self.low is None or self.high is None:
@@ -88,6 +109,8 @@ class Range(_Part):
             return f"got low={self.low} with log: true, expected low > 0"
         if self.step is not None and (self.log or self.step <= 0):
             return f"got step={self.step}, expected a positive step and no log: true"
+        if self.step is not None and self.points is not None:
+            return f"got points={self.points} beside step={self.step}, expected one of them"
         return None
 
     @property
@@ -98,7 +121,7 @@ class Range(_Part):
     def contains(self, value: Value) -> bool:
         """Whether the search could draw this value."""
         if self.choices is not None:
-            return any(_label(value) == _label(choice) for choice in self.choices)
+            return any(label(value) == label(choice) for choice in self.choices)
         if not isinstance(value, int | float) or self.low is None or self.high is None:
             return False
         inside = self.low <= value <= self.high
@@ -107,10 +130,52 @@ class Range(_Part):
             return math.isclose(steps, round(steps), abs_tol=1e-9)
         return inside
 
+    def grid(self, *, whole: bool) -> tuple[Value, ...] | None:
+        """Every value that a grid tries; None if there is no end to them."""
+        if self.choices is not None:
+            return tuple(self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        low, high = self.low, self.high
+        if self.points is not None:
+            shares = [index / (self.points - 1) for index in range(self.points)]
+            if self.log:
+                values = [low * (high / low) ** share for share in shares]
+            else:
+                values = [low + (high - low) * share for share in shares]
+            values[-1] = high
+            # Rounded as people write them: 0.0003 and not 0.00030000000000000003.
+            rounded = [round(v) if whole else float(f"{v:.6g}") for v in values]
+            return tuple(dict.fromkeys(rounded))
+        step = self.step if self.step is not None else 1 if whole else None
+        if step is None:
+            return None
+        count = math.floor((high - low) / step + 1e-9) + 1
+        return tuple(
+            int(low + i * step) if whole else float(f"{low + i * step:.12g}") for i in range(count)
+        )
+
+    def distribution(self, *, whole: bool) -> BaseDistribution:
+        """The same in Optuna's terms."""
+        from optuna.distributions import (
+            CategoricalDistribution,
+            FloatDistribution,
+            IntDistribution,
+        )
+
+        if self.choices is not None:
+            return CategoricalDistribution([label(choice) for choice in self.choices])
+        assert self.low is not None
+        assert self.high is not None
+        if whole:
+            step = 1 if self.step is None else int(self.step)
+            return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
+        return FloatDistribution(float(self.low), float(self.high), log=self.log, step=self.step)
+
     def draw(self, trial: BaseTrial, name: str, *, whole: bool) -> Value:
         """Let Optuna choose a value under this name."""
         if self.choices is not None:
-            by_label = {_label(choice): choice for choice in self.choices}
+            by_label = {label(choice): choice for choice in self.choices}
             chosen: Value = by_label[trial.suggest_categorical(name, list(by_label))]
             return chosen
         assert self.low is not None
@@ -123,7 +188,7 @@ class Range(_Part):
         )
 
 
-def _label(choice: Any) -> Any:
+def label(choice: Any) -> Any:
     """Optuna's categories are plain values; a list stands there as its JSON text."""
     return json.dumps(choice) if isinstance(choice, list) else choice
 
@@ -147,7 +212,7 @@ DEMO = Data(**{name: str(DEMO_CORPUS / f"{name}.jsonl") for name in Data.model_f
 class Pruning(_Part):
     """When a weak trial ends early."""
 
-    method: Literal["successive_halving", "none"] = "successive_halving"
+    method: Literal["successive_halving", "median", "none"] = "successive_halving"
     grace: Annotated[int, Field(ge=1)] = 1
     """Epochs that every trial gets."""
     factor: Annotated[int, Field(ge=2)] = 2
@@ -161,8 +226,32 @@ class Resources(_Part):
     gpu: Annotated[float, Field(ge=0)] = 0.0
 
 
+class Budget(_Part):
+    """What a sweep may cost over all its starts; what is reached first ends it."""
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Epochs trained by all trials together."""
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours of all trials together, times the GPUs of each."""
+    wall_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours that the sweep itself runs; while it is interrupted none pass."""
+
+
+class WarmStart(_Part):
+    """An earlier sweep to learn from: `warm_start: NAME`, or `{sweep: NAME, best: k}`."""
+
+    sweep: str
+    """Its name, as in outputs/sweeps/NAME."""
+    best: Annotated[int, Field(ge=1)] | None = None
+    """Try the values of its best k trials first; without it all its results are known instead."""
+
+
 class SweepFile(_Part):
-    """One sweep file, checked."""
+    """One sweep file, checked.
+
+    `objective` may be written as a list, whose first is the `objective` and the rest are `beside`,
+    or as `{metric, at_most}`; here each part has a place of its own.
+    """
 
     name: str
     base: str
@@ -174,12 +263,37 @@ class SweepFile(_Part):
     stage_space: dict[StageName, dict[str, Range]] = {}
     trials: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0)] = 0
-    objective: Literal["valid/cer", "valid/cer_ctc", "valid/loss"] = "valid/cer"
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """Who chooses values: one that learns from results, chance, or all combinations in turn."""
+    startup_trials: Annotated[int, Field(ge=0)] = 6
+    """Trials drawn at random before TPE learns, the defaults among them."""
+    warm_start: WarmStart | None = None
+    """An earlier sweep to learn from."""
+    objective: ObjectiveName = "valid/cer"
+    """What is made small; pruning, ranking and the goal go by it alone."""
+    beside: _tuple(MetricName) = ()  # type: ignore[valid-type]
+    """Further metrics that are made small; the best trials are then the Pareto front."""
+    at_most: dict[MetricName, Limit] = {}
+    """Bounds: a trial beyond one is no candidate; a value, or `+10%` over the base's."""
+    goal: float | None = None
+    """The search ends as soon as a completed trial's objective is no greater."""
+    budget: Budget = Budget()
     pruning: Pruning = Pruning()
+    replicates: Annotated[int, Field(ge=0)] = 0
+    """Other seeds that the best configs are repeated with after the search, never pruned."""
     resources: Resources = Resources()
     concurrency: Annotated[int, Field(ge=1)] = 1
-    startup_trials: Annotated[int, Field(ge=0)] = 6
-    skip_checks: tuple[str, ...] = ()
+    trial_timeout_s: Annotated[float, Field(gt=0)] = 86_400.0
+    """Seconds without a report after which a trial hangs: it is ended and tried again."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 5
+    """Best trials whose checkpoints stay on disk."""
+    skip_checks: _tuple(str) = ()  # type: ignore[valid-type]
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """What a completed trial has to have measured beside its objective."""
+        names = dict.fromkeys([*self.beside, *self.at_most])
+        return tuple(name for name in names if name not in (self.objective, "epochs"))
 
     def fixed(self, stage: str) -> dict[str, Value]:
         """The overrides that every trial of a stage has, its default config too."""
@@ -207,36 +321,14 @@ def suggest(trial: BaseTrial, sweep: SweepFile) -> Choice:
     """Draw the parameters of a trial; asked again, Optuna answers what is stored."""
     stage = str(trial.suggest_categorical("stage", list(sweep.stages)))
     values = {
-        key: range_.draw(trial, name, whole=_whole(key))
+        key: range_.draw(trial, name, whole=is_whole(key))
         for key, (name, range_) in sweep.ranges(stage).items()
     }
     return Choice(stage, values)
 
 
-def baseline_point(sweep: SweepFile, stage: str, config: Config) -> dict[str, Value]:
-    """Name a stage's default config in the study's terms.
-
-    A default value outside its range is left out: the default config is run as it is all the same,
-    and the study must not learn from a value that the search cannot draw.
-    """
-    point: dict[str, Value] = {"stage": stage}
-    for key, (name, range_) in sweep.ranges(stage).items():
-        value = config.get(key, None)
-        if range_.contains(value):
-            point[name] = _label(value)
-    return point
-
-
-def record_baseline(trial: BaseTrial, sweep: SweepFile, point: Mapping[str, Value]) -> Choice:
-    """Store a baseline's parameters with its trial; nothing is laid over its default config."""
-    stage = str(trial.suggest_categorical("stage", list(sweep.stages)))
-    for key, (name, range_) in sweep.ranges(stage).items():
-        if name in point:
-            range_.draw(trial, name, whole=_whole(key))
-    return Choice(stage, {})
-
-
-def _whole(key: str) -> bool:
+def is_whole(key: str) -> bool:
+    """Whether a key takes whole numbers."""
     return keys()[key].expected.startswith("a whole number")
 
 
@@ -244,12 +336,12 @@ def _whole(key: str) -> bool:
 
 
 def load_sweep(
-    path: Path, *, name: str | None = None, overrides: Sequence[str] = ()
+    path: Path | Document, *, name: str | None = None, overrides: Sequence[str] = ()
 ) -> tuple[SweepFile, Places]:
     """Read and check a sweep file.
 
     Args:
-        path: The file.
+        path: The file, or what was read of one (a pipeline's step).
         name: Takes the place of the file's `name`.
         overrides: `key=value`: a key of the sweep file (`trials=4`, `pruning.method=none`), or a
             training key, which then stands in `set:`.
@@ -257,13 +349,14 @@ def load_sweep(
     Raises:
         ConfigError: All mistakes, each with its line.
     """
-    document = read_yaml(path)
+    document = path if isinstance(path, Document) else read_yaml(path)
     raw = _flat_blocks(document.values)
     given: dict[str, Any] = {} if name is None else {"name": name}
     for override in parse_overrides(list(overrides)):
         key, _, text = override.partition("=")
         given[key] = parse_value(text, f"command line: {key}")
     places = Places(document, _lay_over(raw, given))
+    _spell_out(raw)
     if raw.get("data") == "demo":
         raw["data"] = DEMO.model_dump()
     try:
@@ -288,7 +381,24 @@ class Places:
         prefixes = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
         if any(prefix in self.on_command_line for prefix in prefixes):
             return "command line"
+        part = parts[0]
+        if part in _SPELT_WITHIN and part not in self.document.lines:
+            return self.where(_SPELT_WITHIN[part] + key.removeprefix(part))
         return self.document.where(key)
+
+
+def _spell_out(raw: dict[str, Any]) -> None:
+    """Put the parts of a short spelling in their places."""
+    objective, warm_start = raw.get("objective"), raw.get("warm_start")
+    if isinstance(objective, list) and objective:
+        raw["objective"], raw["beside"] = objective[0], objective[1:]
+    elif isinstance(objective, Mapping):
+        inner = dict(objective)
+        raw["objective"] = inner.pop("metric", None)
+        raw["at_most"] = inner.pop("at_most", {})
+        raw |= {f"objective.{name}": value for name, value in inner.items()}  # refused as unknown
+    if isinstance(warm_start, str):
+        raw["warm_start"] = {"sweep": warm_start}
 
 
 def _flat_blocks(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -361,6 +471,7 @@ def _explain(error: ValidationError, places: Places) -> list[str]:
             message = "got nothing, expected this key"
         else:
             expected = detail["msg"].replace("Input should be ", "").replace("'", "")
+            expected = expected.removeprefix("Value error, ")
             message = f"got {detail['input']!r}, expected {expected}"
         lines.setdefault(key, f"{where}: {key}: {message}")
     # An unknown key first: a misspelt one is often what is missing, too.
@@ -376,6 +487,8 @@ def _fields_beside(path: Sequence[str]) -> list[str]:
     parts: dict[str, type[_Part]] = {
         "data": Data,
         "pruning": Pruning,
+        "budget": Budget,
+        "warm_start": WarmStart,
         "resources": Resources,
     }
     if len(path) > 1:
@@ -402,19 +515,72 @@ def _problems(sweep: SweepFile, places: Places) -> list[str]:
         )
     if not sweep.space and not sweep.stage_space:
         wrong("space", "got an empty space, expected at least one key with its range")
+    for place, problem in {**_measure_problems(sweep), **_grid_problems(sweep)}.items():
+        wrong(place, problem)
     blocks: list[tuple[str, Mapping[str, Any]]] = [("set", sweep.set), ("space", sweep.space)]
     blocks += [(f"stage_set.{stage}", inner) for stage, inner in sweep.stage_set.items()]
     blocks += [(f"stage_space.{stage}", inner) for stage, inner in sweep.stage_space.items()]
     for block, inner in blocks:
         for key, value in inner.items():
-            if message := _key_problem(key) or (
-                value.problem() if isinstance(value, Range) else None
-            ):
+            message = _key_problem(key)
+            if isinstance(value, Range):
+                message = message or not_tunable(key) or value.problem()
+            if message:
                 wrong(f"{block}.{key}", message)
     for block in ("stage_set", "stage_space"):
         for stage in getattr(sweep, block):
             if stage not in stages:
                 wrong(f"{block}.{stage}", f"got a stage that is not in stages {stages}")
+    return problems
+
+
+def _measure_problems(sweep: SweepFile) -> dict[str, str]:
+    """Say what is wrong with objective, bounds, goal and budget, by the sweep's key."""
+    problems: dict[str, str] = {}
+    if sweep.objective in sweep.beside or len(set(sweep.beside)) < len(sweep.beside):
+        problems["beside"] = f"got {[sweep.objective, *sweep.beside]}, expected each metric once"
+    if "epochs" in sweep.at_most:
+        problems["at_most.epochs"] = "got a bound on epochs, expected one in budget or in the space"
+    if sweep.beside and sweep.at_most:
+        problems["at_most"] = "got bounds beside several objectives, expected one or the other"
+    for block, names in (("beside", sweep.beside), ("at_most", tuple(sweep.at_most))):
+        if "wideband/cer" in names and sweep.data.wideband is None:
+            key = "beside" if block == "beside" else "at_most.wideband/cer"
+            problems[key] = "got wideband/cer without data, expected data.wideband too"
+    if sweep.budget.gpu_hours is not None and not sweep.resources.gpu:
+        problems["budget.gpu_hours"] = (
+            f"got {sweep.budget.gpu_hours:g} for trials without a GPU, expected wall_hours or "
+            "epochs, or resources.gpu"
+        )
+    return problems
+
+
+def _grid_problems(sweep: SweepFile) -> dict[str, str]:
+    """Say which ranges a grid cannot go through, and whether it has as many points as trials."""
+    if sweep.sampler != "grid":
+        return {}
+    problems: dict[str, str] = {}
+    points = 0
+    for stage in sweep.stages:
+        of_stage = 1
+        for key, (name, range_) in sweep.ranges(stage).items():
+            if range_.problem():
+                continue
+            values = range_.grid(whole=find_key(key) is not None and is_whole(key))
+            if values is None:
+                block = "space" if name == key else f"stage_space.{stage}"
+                problems[f"{block}.{key}"] = (
+                    f"got low={range_.low}, high={range_.high} in a grid, expected a step, choices "
+                    "or points: how many values it takes"
+                )
+            of_stage *= len(values or ())
+        points += of_stage
+    expected = len(sweep.stages) + points
+    if not problems and sweep.trials != expected:
+        problems["trials"] = (
+            f"got {sweep.trials}, expected {expected}: {len(sweep.stages)} default configs and "
+            f"{points} points of the grid"
+        )
     return problems
 
 
@@ -443,6 +609,7 @@ def stage_configs(sweep: SweepFile, places: Places) -> dict[str, Config]:
     """
     configs: dict[str, Config] = {}
     problems: dict[str, None] = {}  # in order, each once: most are the same for all stages
+    idle: dict[str, list[str]] = {}  # the same for keys that do nothing, with the stages
     for stage in sweep.stages:
         own = sweep.stage_set.get(stage, {})
         fixed = [(f"set.{key}", key, value) for key, value in sweep.set.items() if key not in own]
@@ -456,14 +623,29 @@ def stage_configs(sweep: SweepFile, places: Places) -> dict[str, Config]:
             problems |= dict.fromkeys(error.problems)
             continue
         configs[stage] = config
+        searched = {key: range_ for key, (_, range_) in sweep.ranges(stage).items()}
         for key, (name, range_) in sweep.ranges(stage).items():
-            block = f"stage_space.{stage}" if name != key else "space"
-            for value in range_.ends:
-                number = float(value) if isinstance(value, int) and not _whole(key) else value
-                try:
-                    config.replace({key: number}, places.where(f"{block}.{key}"))
-                except ConfigError as error:
-                    problems |= dict.fromkeys(error.problems)
+            place = f"stage_space.{stage}.{key}" if name != key else f"space.{key}"
+            problems |= dict.fromkeys(_refused_ends(config, key, range_, places.where(place)))
+            if message := without_effect(key, stage, config, searched):
+                idle.setdefault(f"{places.where(place)}: {place}: {message}", []).append(stage)
+        if not can_train(config, searched):
+            line = f"{places.where('stages')}: stages: got every part frozen, expected one to train"
+            idle.setdefault(line, []).append(stage)
+    problems |= {f"{line} (stage {', '.join(found)})": None for line, found in idle.items()}
     if problems:
         raise ConfigError(problems)
     return configs
+
+
+def _refused_ends(config: Config, key: str, range_: Range, where: str) -> list[str]:
+    """What the schema has against the ends, or choices, of a range."""
+    problems: list[str] = []
+    for value in range_.ends:
+        # An end of a range of numbers is drawn as one; a choice is taken as it stands.
+        number = float(value) if range_.choices is None and not is_whole(key) else value  # type: ignore[arg-type]
+        try:
+            config.replace({key: number}, where)
+        except ConfigError as error:
+            problems += error.problems
+    return problems

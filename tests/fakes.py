@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -11,6 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.export import best_trial
+from analysis.provenance import sha256
+from analysis.runs import load_sweep
+from conf.errors import WorkError
 from conf.load import Config
 from trainer.tracking import Tracker
 
@@ -49,7 +54,13 @@ def finetune(config: Config, tracker: Tracker, on_eval: Callable[[Any], None]) -
     """Report `cer_after` epoch by epoch and write what a fine-tune writes."""
     directory = Path(config["output_dir"])
     tracker.log_params(config.flat())
-    tracker.set_tags({"stage": config.stage, "delta.critical": "optim_conf.lr"})
+    tracker.set_tags(
+        {
+            "stage": config.stage,
+            "delta.critical": "optim_conf.lr",
+            "init.sha256": sha256(Path(config["init_param"])),
+        }
+    )
     (directory / "config.yaml").write_text(config.to_yaml())
     tracker.log_artifact(directory / "config.yaml")
     epochs = config["train_conf.max_epoch"]
@@ -88,3 +99,65 @@ def failing_finetune(
     if config.stage == "s3":
         os._exit(9)
     return finetune(config, tracker, on_eval)
+
+
+def troubled_finetune(
+    config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
+) -> FinetuneResult:
+    """As `finetune`, but stage 1 hangs at first, stage 2 always, and stage 3 has no memory."""
+    directory = Path(config["output_dir"])
+    first = not (directory / "hung").exists()
+    if config.stage == "s3":
+        raise MemoryError("cannot allocate 80 GB")
+
+    def hang(evaluation: Any) -> None:
+        on_eval(evaluation)
+        if config.stage == "s2" or (config.stage == "s1" and first):
+            print("about to hang", flush=True)
+            (directory / "hung").touch()
+            time.sleep(3600)
+
+    return finetune(config, tracker, hang)
+
+
+def full_disk_finetune(
+    config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
+) -> FinetuneResult:
+    """As `finetune`, but trial 1 finds the disk full as long as a file says so."""
+    if Path("full").exists() and Path(config["output_dir"]).name == "001":
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise WorkError("checkpoint: the disk is full") from error
+    return finetune(config, tracker, on_eval)
+
+
+def brief_finetune(
+    config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
+) -> FinetuneResult:
+    """As `finetune`, a fifth of a second per epoch."""
+
+    def wait(evaluation: Any) -> None:
+        on_eval(evaluation)
+        time.sleep(0.2)
+
+    return finetune(config, tracker, wait)
+
+
+def package(sweep: str, store: Any, goal: Path) -> None:
+    """As `analysis.export.export`, which loads torch in a child: weights that only this trial has.
+
+    The pieces are written one by one, with time between them to be killed in.
+    """
+    trial, _ = best_trial(load_sweep(sweep, store))
+    model = goal / "model"
+    model.mkdir(parents=True, exist_ok=True)
+    assert trial.directory is not None
+    config = (trial.directory / "config.yaml").read_text(encoding="utf-8")
+    for name, text in {
+        "config.yaml": config,
+        "model.pt": f"weights of {sweep}, trial {trial.trial}",
+        "README.md": "# Fun-ASR-Nano, fine-tuned\n",
+    }.items():
+        (model / name).write_text(text, encoding="utf-8")
+        time.sleep(float(os.environ.get("PACKAGE_PAUSE_S", "0")))

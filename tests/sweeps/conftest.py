@@ -28,6 +28,24 @@ concurrency: 2
 startup_trials: 4
 """
 
+PIPELINE = """\
+name: chain
+base: model
+data: {train: data/train.jsonl, valid: data/valid.jsonl}
+allow: []
+set:
+  optim_conf.lr: 1e-3
+  frontend_conf.fs: 8000
+  train_conf.max_epoch: 3
+space:
+  optim_conf.lr: {low: 1e-5, high: 1e-2, log: true}
+trials: 2
+concurrency: 2
+steps:
+  - stages: [s1]
+  - stages: [s2]
+"""
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -51,3 +51,14 @@ def test_asked_twice_it_answers_the_same() -> None:
     others = {0: curve(0.9, 0.2), 1: curve(0.9, 0.4)}
     answers = {should_prune(curve(0.9, 0.3), others, 1, HALVING) for _ in range(3)}
     assert len(answers) == 1
+
+
+def test_worse_than_the_median_ends_after_the_grace_period() -> None:
+    rule = Pruning(method="median", grace=2)
+    others = {number: curve(0.9, value, value) for number, value in enumerate([0.1, 0.2, 0.3, 0.4])}
+    assert not should_prune(curve(0.9, 0.8), others, 1, rule)
+    assert should_prune(curve(0.9, 0.8, 0.26), others, 2, rule)
+    assert not should_prune(curve(0.9, 0.8, 0.25), others, 2, rule)
+    assert not should_prune(curve(0.9, 0.2, 0.8), others, 2, rule)  # its best so far counts
+    del others[0]
+    assert not should_prune(curve(0.9, 0.8, 0.8), others, 2, rule)  # too few for a median
