@@ -14,15 +14,28 @@ _EXAMPLES = """examples:
   python -m sweeps run conf/sweep/demo.yaml                     the demonstration
   python -m sweeps run conf/sweep/demo.yaml --name demo-2       once more, under another name
   python -m sweeps run conf/sweep/telephone.yaml --name calls --dry-run
+  python -m sweeps status demo --watch                          from another terminal
   python -m sweeps run SWEEP.yaml trials=32 optim_conf.lr=1e-4  overrides of the sweep file
 
 The same command again goes on where the sweep stopped; a finished sweep shows its table.
 """
 
 
+_LOOKS = {
+    "status": "how a sweep stands, also while it runs elsewhere",
+    "list": "the sweeps of this working directory",
+    "stop": "end a sweep that runs in another terminal, in order",
+}
+
+
 def main(argv: Sequence[str]) -> int:
     """Parse the command line and run the command; returns its exit code."""
-    arguments, overrides = _parser().parse_known_args(argv)
+    parser = _parser()
+    arguments, overrides = parser.parse_known_args(argv)
+    if arguments.command in _LOOKS:
+        if overrides:
+            parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+        return _look(arguments)
     # A system that reads people's phone calls asks nobody on the network, unless told to.
     for name, value in {
         "HF_HUB_OFFLINE": "1",
@@ -37,6 +50,17 @@ def main(argv: Sequence[str]) -> int:
     from sweeps.run import run_sweep
 
     return run_sweep(arguments.sweep, name=arguments.name, overrides=overrides)
+
+
+def _look(arguments: argparse.Namespace) -> int:
+    """Say how sweeps stand, or stop one: nothing that takes longer than a moment."""
+    from sweeps import status
+
+    if arguments.command == "list":
+        return status.list_sweeps()
+    if arguments.command == "stop":
+        return status.stop(arguments.name)
+    return status.status(arguments.name, watch=arguments.watch)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--name", metavar="N", help="name of the sweep (default: the file's)")
     run.add_argument(
         "--dry-run", action="store_true", help="print sampled, checked configs and start nothing"
+    )
+    looks = {
+        name: commands.add_parser(name, help=text, allow_abbrev=False)
+        for name, text in _LOOKS.items()
+    }
+    for name in ("status", "stop"):
+        looks[name].add_argument("name", metavar="NAME", help="name of the sweep")
+    looks["status"].add_argument(
+        "--watch", action="store_true", help="show it until nobody runs it any more"
     )
     return parser
 

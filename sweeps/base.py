@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sweeps.orphans import MARK
 from sweeps.space import SweepFile
 from sweeps.state import SweepDirectory
 
@@ -38,7 +39,7 @@ class BaseScores:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     stdin=subprocess.DEVNULL,
-                    env=_environment(),
+                    env=_environment(self._directory.root),
                     start_new_session=True,  # Ctrl-C is the driver's to handle
                 )
         return self
@@ -69,9 +70,10 @@ def evaluate_command(sweep: SweepFile, output_dir: Path) -> list[str]:
     return [*command, "--output_dir", str(output_dir), *(f"++{item}" for item in decoding)]
 
 
-def _environment() -> dict[str, str]:
+def _environment(root: Path) -> dict[str, str]:
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_RUN_ID"}
     paths = [str(_ROOT), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     environment.setdefault("OMP_NUM_THREADS", "1")
+    environment[MARK] = str(root)
     return environment

@@ -20,6 +20,7 @@ class Spent:
     epochs: int
     gpu_hours: float
     wall_hours: float
+    trial_hours: float = 0.0
 
 
 def epochs_trained(states: Iterable[TrialState]) -> int:

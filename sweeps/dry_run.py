@@ -10,6 +10,8 @@ import optuna
 from rich.console import Console
 from rich.table import Table
 
+from sweeps.forecast import forecast
+from sweeps.preflight import effective_concurrency
 from sweeps.run import check
 from sweeps.space import suggest
 from sweeps.view import short_number
@@ -39,5 +41,7 @@ def dry_run(path: Path, *, name: str | None = None, overrides: Sequence[str] = (
         )
     console = Console()
     console.print(table)
+    for line in forecast(sweep, configs, effective_concurrency(sweep)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{len(drawn)} trials checked; nothing was started.", highlight=False)
     return 0

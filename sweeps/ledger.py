@@ -485,4 +485,5 @@ def _spent(
         epochs=epochs_trained(map(record.state_of, trials)),
         gpu_hours=(seconds + waiting_s) * sweep.resources.gpu / 3600,
         wall_hours=wall_s / 3600,
+        trial_hours=(seconds + waiting_s) / 3600,
     )

@@ -4,11 +4,15 @@ what a trial asks for. Nothing heavy is imported, nothing is created.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
+import sqlite3
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from conf.checks import Part
 from conf.errors import DataError, UserError
@@ -16,8 +20,10 @@ from conf.load import Config
 from sweeps.space import DEMO, Places, SweepFile
 from trainer.check import ChecksFailed, failed, one_line, run_checks
 from trainer.manifest import read_data_list, read_headers
+from trainer.tracking import EXPERIMENT
 
 _CONFIG_ALONE: tuple[Part, ...] = ("config",)
+_CONNECT_S = 5.0
 _MODEL_FILES = ("config.yaml", "model.pt")
 
 
@@ -89,6 +95,48 @@ def check_data(sweep: SweepFile, places: Places) -> None:
             problems += error.problems
     if problems:
         raise DataError(problems)
+
+
+def check_store(environment: Mapping[str, str]) -> None:
+    """Check what can be known of the MLflow store without its client, which takes seconds to load.
+
+    Raises:
+        UserError: A server that does not answer, a database that cannot be written, an experiment
+            that was deleted.
+    """
+    uri = environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_S).close()
+        except OSError as error:
+            raise UserError(
+                f"MLflow store {uri}: got no answer ({error.strerror or error}), expected a server"
+            ) from error
+    elif uri.startswith("sqlite:///"):
+        _check_database(Path(uri.removeprefix("sqlite:///")), uri, environment)
+
+
+def _check_database(path: Path, uri: str, environment: Mapping[str, str]) -> None:
+    place = path if path.exists() else path.parent
+    if not os.access(place, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise UserError(
+            f"MLflow store {uri}: got {str(place)!r} that cannot be written, expected one that can"
+        )
+    name = environment.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    if not path.exists() or environment.get("MLFLOW_EXPERIMENT_ID"):
+        return
+    query = "SELECT lifecycle_stage FROM experiments WHERE name = ?"
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            found = database.execute(query, (name,)).fetchone()
+    except sqlite3.OperationalError:  # locked, or not yet one of MLflow's: its client will say
+        return
+    except sqlite3.DatabaseError as error:
+        raise UserError(f"MLflow store {uri}: got {error}, expected a database") from error
+    if found is not None and found[0] != "active":
+        raise UserError(f"MLflow experiment {name}: got a deleted one, expected a name in use")
 
 
 def makes_demo_corpus(sweep: SweepFile) -> bool:

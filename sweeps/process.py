@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,18 +16,28 @@ from typing import Any
 from rich.console import Console
 
 from conf.errors import INTERRUPTED
+from sweeps.output import Lasting, descriptors_to, lasting_file
 
 _LOG = logging.getLogger(__name__)
 _ENDING = (signal.SIGINT, signal.SIGTERM)
+_ORDERLY_S = 13.0
 
 
 class Signals:
-    """The first SIGINT or SIGTERM ends the sweep in order; a second SIGINT ends it at once."""
+    """The first SIGINT or SIGTERM ends the sweep in order; a second one ends it at once.
+
+    An orderly end that takes too long (a store that hangs, a machine that swaps) ends at once, too:
+    nothing is lost by it, the same command goes on either way.
+    """
 
     def __init__(self) -> None:
         self.exit_code = INTERRUPTED
-        self._ending = False
+        self.at_once: Callable[[], None] = lambda: None
+        """Called before an end at once."""
+        self._ending: int | None = None
+        self._terminated = False
         self._before: dict[int, Any] = {}
+        self._deadline: threading.Timer | None = None
 
     def __enter__(self) -> Signals:
         self._before = {number: signal.getsignal(number) for number in _ENDING}
@@ -36,6 +45,8 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -45,69 +56,48 @@ class Signals:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if not self._ending:
-            self._ending = True
-            _LOG.warning("stopping on signal %d", number)
+        if self._ending is None:
+            self._ending = number
             self.exit_code = 128 + number
+            self._deadline = threading.Timer(_ORDERLY_S, self._end)
+            self._deadline.daemon = True
+            self._deadline.start()
+            _LOG.warning("stopping on signal %d", number)
             # What is under way is on record or will be done again, so it may be cut off anywhere.
             raise KeyboardInterrupt
         # After Ctrl-C `mlflow run` sends SIGTERM to its child: the same wish, not a second one.
-        if number == signal.SIGINT:
-            os._exit(128 + number)
+        if number == signal.SIGINT or self._ending == signal.SIGTERM or self._terminated:
+            self._end()
+        self._terminated = True
 
-
-class _Lasting(io.TextIOWrapper):
-    """A console that may go away (a closed terminal, a pipe into `head`): the sweep goes on."""
-
-    def write(self, text: str) -> int:
-        """Write, or not."""
-        with contextlib.suppress(OSError):
-            super().write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush, or not."""
-        with contextlib.suppress(OSError):
-            super().flush()
+    def _end(self) -> None:
+        try:
+            self.at_once()
+        finally:
+            os._exit(self.exit_code)
 
 
 @contextmanager
 def own_console() -> Iterator[Console]:
     """A console that stays where standard output is now, whatever becomes of that."""
     sys.stdout.flush()
-    with _Lasting(os.fdopen(os.dup(1), "wb"), encoding="utf-8", line_buffering=True) as file:
+    with Lasting(os.fdopen(os.dup(1), "wb"), encoding="utf-8", line_buffering=True) as file:
         # Into a file or a pipe there is no width to respect: the whole table.
         yield Console(file=file, width=None if file.isatty() else 200)
 
 
 @contextmanager
 def output_to(path: Path) -> Iterator[None]:
-    """Send log messages, warnings and whatever else is printed to a file.
-
-    Ray prints for its processes and from threads of its own, so the file descriptors themselves are
-    turned, not only `sys.stdout` and `sys.stderr`.
-    """
-    with path.open("a", encoding="utf-8") as log:
+    """Send log messages, warnings and whatever else is printed to a file, Ray's prints as well."""
+    with lasting_file(path) as log:
         handler = logging.StreamHandler(log)
         handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
         root = logging.getLogger()
         root.addHandler(handler)
         logging.captureWarnings(True)
-        _flush()
-        kept = {number: os.dup(number) for number in (1, 2)}
-        for number in kept:
-            os.dup2(log.fileno(), number)
         try:
-            yield
+            with descriptors_to(log.fileno()):
+                yield
         finally:
-            _flush()
-            for number, original in kept.items():
-                os.dup2(original, number)
-                os.close(original)
             logging.captureWarnings(False)
             root.removeHandler(handler)
-
-
-def _flush() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()

@@ -9,6 +9,7 @@ again. MLflow is imported here in the background, while Ray starts.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -18,8 +19,11 @@ from typing import Literal
 
 from conf.errors import UserError
 from conf.reading import flatten
+from sweeps.deaths import deaths
+from sweeps.output import tail
 from sweeps.space import SweepFile
 from sweeps.state import SweepDirectory, TrialState, sweep_text
+from sweeps.trial import TRIAL_LOG
 from trainer.tracking import Status, Store
 
 _LOG = logging.getLogger(__name__)
@@ -30,8 +34,12 @@ _STATUS: Mapping[str, Status] = {
     "failed": "FAILED",
     "killed": "KILLED",
 }
+FAILURE_LOG = "failure.log"
+_LAST_LINES = 50
 _RETRY_S = 2.0
 _GIVE_UP_S = 30.0
+_INTERRUPTED_S = 6.0
+"""What an orderly end gives a store that does not answer."""
 
 
 class Projector:
@@ -78,6 +86,12 @@ class Projector:
         self.update(s for s in states if done.get(str(s.number)) != s.outcome)
         self._thread.start()
 
+    @property
+    def behind(self) -> bool:
+        """Whether something waits to be written, or is being written."""
+        with self._changed:
+            return bool(self._pending)
+
     def update(self, states: Iterable[TrialState]) -> None:
         """Take note of trials that have changed; returns at once."""
         with self._changed:
@@ -100,8 +114,15 @@ class Projector:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join(_GIVE_UP_S if self._pending else None)
-        return not self._pending and not self._thread.is_alive()
+        # Slow is not away: as long as it gets on with it, it may take its time.
+        patience_s = _INTERRUPTED_S if interrupted else _GIVE_UP_S
+        left, since = -1, time.monotonic()
+        while self._thread.is_alive() and time.monotonic() - since < patience_s:
+            self._thread.join(0.1)
+            with self._changed:
+                if len(self._pending) != left:
+                    left, since = len(self._pending), time.monotonic()
+        return not self.behind and not self._thread.is_alive()
 
     def log_base(self, metrics: Mapping[str, float]) -> None:
         """Write the base's own scores on the sweep, as `base/valid/cer` and so on."""
@@ -130,11 +151,17 @@ class Projector:
                     self._project(state)
                 except Exception as error:
                     _LOG.warning("MLflow is behind with trial %d: %s", number, error)
-                    time.sleep(_RETRY_S)
+                    self._wait_for_store()
                     continue
                 with self._changed:
                     if self._pending.get(number) is state:
                         del self._pending[number]
+
+    def _wait_for_store(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing, _RETRY_S)
+        if self._closing:
+            time.sleep(0.2)
 
     def _project(self, state: TrialState) -> None:
         directory = self._directory.trial(state.number)
@@ -164,12 +191,16 @@ class Projector:
             return
         self._store.set_tags(run_id, tags)
         if state.outcome == "failed":
-            self._log_output(run_id, directory / "trial.log")
+            self._store.log_text(run_id, failure_text(state, directory), FAILURE_LOG)
         self._store.finish(run_id, _STATUS[state.outcome], ended_ms=state.ended_ms)
 
-    def _log_output(self, run_id: str, path: Path) -> None:
-        if path.exists():
-            self._store.log_artifact(run_id, path)
+
+def failure_text(state: TrialState, directory: Path) -> str:
+    """The reason of a failure, the deaths of its workers, and the end of what the trial said."""
+    said = tail(directory / TRIAL_LOG, _LAST_LINES)
+    parts = [f"trial {state.number}: {state.reason}", *(f"death: {d}" for d in deaths(directory))]
+    parts += ["", f"the last {len(said)} lines of {TRIAL_LOG}:", *said]
+    return "\n".join(parts) + "\n"
 
 
 def open_store(environment: Mapping[str, str]) -> Store:
@@ -178,6 +209,9 @@ def open_store(environment: Mapping[str, str]) -> Store:
     Raises:
         UserError: The store cannot be opened.
     """
+    # The projector tries again by itself; a client that does so for minutes would hold up the end.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     try:
         return Store.open(environment=environment)
     except UserError:

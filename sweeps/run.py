@@ -6,22 +6,25 @@ the sweep's run; trials; table and artifacts. Whatever happens, the same command
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from conf.errors import WorkError
+from conf.errors import UserError, WorkError
 from conf.load import Config
 from sweeps import preflight
 from sweeps.base import BaseScores
+from sweeps.orphans import end_marked
 from sweeps.process import Signals, output_to, own_console
+from sweeps.room import Need, Room, check_room, need
 from sweeps.space import DEMO_CORPUS, SweepFile, load_sweep, stage_configs
-from sweeps.state import SweepDirectory, TrialState, sweep_text
+from sweeps.state import FINAL, SweepDirectory, TrialState, sweep_text
 from sweeps.view import Progress, View, make_view
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from sweeps.ledger import Ledger
     from sweeps.trial import Finetune
     from trainer.tracking import Store
+
+_LOG = logging.getLogger(__name__)
 
 
 def run_sweep(
@@ -55,20 +60,26 @@ def run_sweep(
     """
     sweep, configs = check(path, name=name, overrides=overrides)
     directory = SweepDirectory.of(sweep.name)
+    preflight.check_store(os.environ)
+    room = need(sweep, configs, preflight.effective_concurrency(sweep))
+    if not _is_finished(directory, sweep):
+        check_room(sweep, directory, room)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         console = stack.enter_context(own_console())
         stack.enter_context(directory.locked())
         directory.refuse_changes(sweep)
         stack.enter_context(output_to(directory.log))
+        signals.at_once = lambda: end_at_once(
+            directory, console, "ended at once; the same command goes on"
+        )
+        if left_over := end_marked(directory.root):
+            _LOG.warning("ended %d processes that an earlier driver left", left_over)
         try:
-            comparison = _run(directory, sweep, configs, console, signals, finetune)
+            comparison = _run(directory, sweep, configs, room, console, signals, finetune)
         except KeyboardInterrupt:
-            console.print(
-                f"interrupted; the same command goes on (python -m sweeps run {path} ...)",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+            _say(
+                console, f"interrupted; the same command goes on (python -m sweeps run {path} ...)"
             )
             return signals.exit_code
         console.print(comparison.render_rich())
@@ -106,6 +117,7 @@ def _run(
     directory: SweepDirectory,
     sweep: SweepFile,
     configs: dict[str, Config],
+    room: Need,
     console: Console,
     signals: Signals,
     finetune: Finetune | None,
@@ -121,12 +133,13 @@ def _run(
             view.say(f"{directory.root}: starting Ray")
             from sweeps.tuner import cluster
 
-            engines.enter_context(cluster(sweep, concurrency))
+            engines.enter_context(cluster(directory, sweep, concurrency))
             signals.take()
         store = opening.result()
         directory.create(sweep)
-        run = _Run(directory, sweep, configs, store, view, base, concurrency)
+        run = _Run(directory, sweep, configs, store, room, console, view, base, concurrency)
         try:
+            run.begin()
             run.trials(finetune)
             engines.close()
             return run.conclude()
@@ -144,6 +157,8 @@ class _Run:
         sweep: SweepFile,
         configs: dict[str, Config],
         store: Store,
+        room: Need,
+        console: Console,
         view: View,
         base: BaseScores,
         concurrency: int,
@@ -154,12 +169,18 @@ class _Run:
         self._directory = directory
         self._sweep = sweep
         self._store = store
+        self._console = console
+        self._room = Room(directory, sweep.keep_checkpoints, room.floor)
         self._view = view
         self._base = base
         self._concurrency = concurrency
         self._ledger: Ledger = Ledger(directory, sweep, configs)
         self._projector = Projector(directory, sweep, self._ledger.sweep_id, store)
-        self._projector.start(self._ledger.states())
+
+    def begin(self) -> None:
+        """Open the sweep's run, and begin to catch up with what is not yet in MLflow."""
+        with _store_errors():
+            self._projector.start(self._ledger.states())
 
     def trials(self, finetune: Finetune | None) -> None:
         """Run what is left to run."""
@@ -177,26 +198,35 @@ class _Run:
                 self._concurrency,
                 self._on_change,
                 finetune,
+                allows=self._room.allows,
+                hang_up=self._hang_up,
             )
         except Aborted as aborted:
             cause = aborted.__cause__
             raise WorkError(f"sweep {self._sweep.name}: {cause}".splitlines()[0]) from cause
         if not self._ledger.finished:
+            if not self._room.allows():
+                raise WorkError(f"sweep {self._sweep.name}: {self._room.refusal}")
             raise WorkError(
                 f"sweep {self._sweep.name}: Ray Tune ended early; see {self._directory.log}, "
                 "the same command goes on"
             )
         self._base.wait()
+        self._care()
         self._directory.drop_ray_files()
 
     def conclude(self) -> Comparison:
         """Bring MLflow up to date and put the sweep's documents there."""
-        from analysis.compare import comparison
-        from analysis.export import best_config
-
         if not self._projector.finish_trials(self._ledger.states(), interrupted=False):
             log = self._directory.log
             raise WorkError(f"MLflow is behind: see {log}; the same command mends it")
+        with _store_errors():
+            return self._document()
+
+    def _document(self) -> Comparison:
+        from analysis.compare import comparison
+        from analysis.export import best_config
+
         self._projector.log_base(self._base.metrics())
         compared = comparison(self._sweep.name, self._store)
         texts = {
@@ -213,12 +243,26 @@ class _Run:
         return compared
 
     def stopped(self, *, interrupted: bool) -> None:
-        """Leave trials resumable, and nothing RUNNING in MLflow."""
-        self._projector.finish_trials(self._ledger.states(), interrupted=True)
-        self._projector.end("KILLED" if interrupted else "FAILED")
+        """Leave trials resumable, and nothing RUNNING in MLflow if it can be reached."""
+        try:
+            if self._projector.finish_trials(self._ledger.states(), interrupted=True):
+                self._projector.end("KILLED" if interrupted else "FAILED")
+            else:
+                _LOG.warning("MLflow is behind; the same command mends it")
+        except Exception as error:  # what stopped the sweep is what has to be told
+            _LOG.warning("MLflow is behind; the same command mends it: %s", error)
+
+    def _hang_up(self, message: str) -> None:
+        """End this process: its main thread waits for what will not come."""
+        self.stopped(interrupted=False)
+        end_at_once(self._directory, self._console, f"sweep {self._sweep.name}: {message}")
+        os._exit(WorkError.exit_code)
 
     def _on_change(self, state: TrialState) -> None:
         self._projector.update([state])
+        if state.outcome in FINAL:
+            self._care()
+        spent = self._ledger.spent()
         self._view.update(
             Progress(
                 trials=self._sweep.trials,
@@ -226,8 +270,34 @@ class _Run:
                 objective=self._sweep.objective,
                 base=self._base.metrics().get(self._sweep.objective),
                 states=self._ledger.states(),
+                trial_hours=spent.trial_hours,
+                gpus=self._sweep.resources.gpu,
+                note=self._room.tight,
             )
         )
+
+    def _care(self) -> None:
+        best = [state.number for state in self._ledger.best]
+        self._room.care(self._ledger.states(), best)
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """Turn what a store's client raises into one line; nothing is lost, it only is not written."""
+    try:
+        yield
+    except (UserError, WorkError):
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WorkError(f"MLflow store: {reason}; the same command goes on") from error
+
+
+def end_at_once(directory: SweepDirectory, console: Console, line: str) -> None:
+    """Leave nothing behind but a line; the process itself is about to end."""
+    end_marked(directory.root)
+    console.show_cursor(True)  # a live view hides it
+    _say(console, line)
 
 
 def _is_finished(directory: SweepDirectory, sweep: SweepFile) -> bool:
@@ -252,4 +322,8 @@ def _show_next(console: Console, sweep: SweepFile, directory: SweepDirectory) ->
         "next: mlflow ui --backend-store-uri sqlite:///mlflow.db",
         f"files: {directory.root}",
     ):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _say(console, line)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

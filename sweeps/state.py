@@ -7,20 +7,24 @@ outputs/sweeps/NAME/
     base/          the base's own scores
     sweep.log      what Ray, Optuna and MLflow had to say
     lock           who runs it
+    ray.session    where Ray keeps its logs, by which its processes are found again
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from conf.errors import ConfigError, UserError
 from conf.reading import flatten
@@ -32,7 +36,13 @@ SWEEPS = Path("outputs/sweeps")
 Outcome = Literal["running", "completed", "pruned", "failed", "killed"]
 FINAL = frozenset({"completed", "pruned", "failed"})
 
-_MAY_CHANGE = ("trials", "concurrency", "resources")
+_HOLDER = re.compile(r"pid (?P<pid>\d+) since (?P<since>.*) on (?P<host>\S+)")
+_TRIES, _TRY_AGAIN_S = 4, 0.05
+
+_MAY_CHANGE = (
+    *("trials", "replicates", "budget", "goal"),
+    *("resources", "concurrency", "trial_timeout_s", "keep_checkpoints"),
+)
 """What another start of the same sweep may change: it does not change what a trial means."""
 
 
@@ -120,8 +130,8 @@ class SweepDirectory:
         """Check that the directory, if there is one, belongs to the same sweep.
 
         Raises:
-            ConfigError: It holds a sweep that differs in more than trials, concurrency and
-                resources; the message says in what.
+            ConfigError: It holds a sweep that differs in more than how much there is to do and
+                with what; the message says in what.
         """
         if self.sweep_yaml.exists():
             stored, _ = load_sweep(self.sweep_yaml)
@@ -137,7 +147,10 @@ class SweepDirectory:
         path = self.base / "scores.json"
         if not path.exists():
             return {}
-        scores = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            scores = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # its writer was killed
+            return {}
         return {
             f"{split}/{name}": float(value)
             for split, values in scores.items()
@@ -168,22 +181,78 @@ class SweepDirectory:
         Raises:
             UserError: Another process runs it; the message names its pid and since when.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        made = [place for place in (self.root, *self.root.parents) if not place.exists()]
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.root / "lock").open("a+")
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(
+                f"{self.root}: got a place that cannot be written ({reason}), expected one that can"
+            ) from error
+        with lock:
+            if not _take(lock):
                 lock.seek(0)
                 holder = lock.read().strip() or "another process"
-                raise UserError(f"{self.root}: this sweep is being run by {holder}") from None
+                raise UserError(f"{self.root}: this sweep is being run by {holder}")
             lock.truncate(0)
-            lock.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            lock.write(f"pid {os.getpid()} since {since} on {socket.gethostname()}\n")
             lock.flush()
             try:
                 yield
             finally:
                 if not self.sweep_yaml.exists():
                     shutil.rmtree(self.root, ignore_errors=True)
+                    for place in made[1:]:  # outputs/, if it was not there and is empty
+                        with contextlib.suppress(OSError):
+                            place.rmdir()
+
+    def holder(self) -> Holder | None:
+        """Who runs the sweep now; None if nobody does."""
+        return holder_of(self.root / "lock")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock, as far as it says so itself."""
+
+    pid: int | None
+    since: str
+    host: str
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the process is one of this machine."""
+        return self.pid is not None and self.host == socket.gethostname()
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Who holds a lock file; None if nobody does."""
+    try:
+        with path.open(encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found = _HOLDER.match(lock.read())
+                if found is None:
+                    return Holder(None, "", "")
+                return Holder(int(found["pid"]), found["since"], found["host"])
+    except OSError:
+        return None
+    return None
+
+
+def _take(lock: TextIO) -> bool:
+    """Lock a file; somebody who only looks at the lock holds it for a moment, too."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_TRY_AGAIN_S)
+        else:
+            return True
+    return False
 
 
 def sweep_text(sweep: SweepFile) -> str:

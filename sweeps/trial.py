@@ -8,11 +8,14 @@ lies in its sweep's directory, and what it has to say goes to `report`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
 import math
-import sys
+import os
+import socket
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from conf.errors import UserError, WorkError
 from conf.load import Config, load_config, stage_config_path
+from sweeps.output import descriptors_to, lasting_file
 from sweeps.space import SweepFile, load_sweep
 from sweeps.state import SweepDirectory
 from trainer.tracking import EventLog, Tracker
@@ -32,7 +36,11 @@ Finetune = Callable[["Config", "Tracker", "Callable[[Evaluation], None]"], "Fine
 Report = Callable[[dict[str, Any]], None]
 """Takes the number of an epoch with its value, or the trial's outcome; may not return (pruned)."""
 
+TRIAL_LOG = "trial.log"
+LOCK = "lock"
 _REASON_CHARS = 500
+_NO_SPACE = os.strerror(errno.ENOSPC)
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -55,13 +63,14 @@ def run_trial(root: Path, number: int, report: Report, finetune: Finetune | None
         root: The sweep's directory.
         number: The trial.
         report: Gets `{"epoch", "value", "finished"}` after each evaluation (epoch 0 is before
-            training), at the end `{"outcome": "completed", "objective", "metrics",
-            "checkpoint"}` or `{"outcome": "failed", "reason"}`.
+            training), at the end `{"outcome": "completed", "objective", "metrics", "checkpoint"}`,
+            `{"outcome": "failed", "reason"}`, or `{"outcome": "stopped", "reason"}` where the whole
+            sweep cannot go on (a full disk), and the trial goes on with it later.
         finetune: The training function; default `trainer.run.finetune`.
     """
     directory = SweepDirectory(root)
     trial_directory = directory.trial(number)
-    with _alone(trial_directory), (trial_directory / "trial.log").open("a") as log, _output_to(log):
+    with _alone(trial_directory), lasting_file(trial_directory / TRIAL_LOG) as log, _output_to(log):
         try:
             sweep, _ = load_sweep(directory.sweep_yaml)
             work = Work(**json.loads((trial_directory / "trial.json").read_text()))
@@ -84,7 +93,8 @@ def run_trial(root: Path, number: int, report: Report, finetune: Finetune | None
             }
         except Exception as error:
             traceback.print_exc(file=log)
-            outcome = {"outcome": "failed", "reason": reason(error)}
+            full = is_full_disk(error)
+            outcome = {"outcome": "stopped" if full else "failed", "reason": reason(error)}
     report(outcome)
 
 
@@ -118,6 +128,16 @@ def reason(error: Exception) -> str:
     return (first if ours else f"{type(error).__name__}: {first}")[:_REASON_CHARS]
 
 
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error came of a disk without room, which is no fault of the trial's."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in _FULL_DISK
+        if full or _NO_SPACE in str(error):  # safetensors and torch have errors of their own
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _epoch_report(evaluation: Evaluation, objective: str) -> dict[str, Any]:
     value = evaluation.metrics[objective]
     if not math.isfinite(value):
@@ -132,15 +152,23 @@ def _objective(result: FinetuneResult, name: str) -> float:
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Keep a worker that outlives its driver for a moment from writing beside its successor."""
-    with (directory / "lock").open("a") as lock:
+    """Keep a worker that outlives its driver for a moment from writing beside its successor.
+
+    The lock says who works, so that a driver can end a worker that hangs.
+    """
+    with (directory / LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a full disk shows where it matters
+            lock.truncate(0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            lock.write(f"pid {os.getpid()} since {since} on {socket.gethostname()}\n")
+            lock.flush()
         yield
 
 
 @contextlib.contextmanager
 def _output_to(log: TextIO) -> Iterator[None]:
-    """Send the trial's prints and log messages to its own file."""
+    """Send all that the trial prints or logs to its own file, and a crash's traceback, too."""
     handler = logging.StreamHandler(log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger = logging.getLogger()
@@ -148,9 +176,12 @@ def _output_to(log: TextIO) -> Iterator[None]:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        with (
+            descriptors_to(log.fileno()),
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+        ):
             yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-        sys.stdout.flush()

@@ -6,26 +6,48 @@ each time and its own files are thrown away.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import math
 import os
+import signal
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
-from conf.errors import UserError
+from conf.errors import UserError, WorkError
+from sweeps.deaths import (
+    MAX_DEATHS,
+    Watch,
+    death_reason,
+    final_reason,
+    note_death,
+    oom_kills,
+)
 from sweeps.ledger import Ledger
-from sweeps.searcher import StudySearcher
+from sweeps.orphans import MARK, SESSION, end_marked
+from sweeps.searcher import Aborted, StudySearcher
 from sweeps.space import SweepFile
-from sweeps.state import SweepDirectory, TrialState
-from sweeps.trial import Finetune, run_trial
+from sweeps.state import SweepDirectory, TrialState, holder_of
+from sweeps.trial import LOCK, Finetune, run_trial
+from trainer.tracking import EVENTS
 
-_MAX_WORKER_DEATHS = 2  # of one trial; then it has failed
+_LOG = logging.getLogger(__name__)
+_LOOK_S = 0.5
+_SIGNAL_S = 3.0
+_SHUT_DOWN_S = 10.0
+_SAID_CHARS = 2_000
 _OBJECT_STORE_BYTES = 200_000_000  # trials pass numbers, no arrays
 _ROOT = Path(__file__).parent.parent
 
@@ -44,28 +66,166 @@ _ENVIRONMENT = {
 _NOT_FOR_WORKERS = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
+class RayDied(BaseException):
+    """One of Ray's servers is gone; raised in the main thread, wherever it is."""
+
+
+class Retrying(StudySearcher):
+    """The searcher with care for workers that die or hang.
+
+    Tune's own retries are off: it forgets them with its driver, and takes the death of Ray itself
+    for one of the trial's. Here a trial whose worker died is handed out again, at once, until that
+    has happened too often.
+
+    Args:
+        ledger: The sweep's study.
+        concurrency: Trials under way at once.
+        on_change: Called with a trial whose state is new.
+        directory: The sweep's directory.
+        allows: Asked before a new trial; False ends the search for want of room.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        concurrency: int,
+        on_change: Callable[[TrialState], None],
+        directory: SweepDirectory,
+        allows: Callable[[], bool],
+    ) -> None:
+        super().__init__(ledger, concurrency, on_change)
+        self._directory = directory
+        self._allows = allows
+        self._again: list[int] = []
+        self._reports: dict[int, int] = {}
+        self._oom_kills: dict[int, int] = {}
+        self._hung: dict[int, str] = {}
+        self._errors: dict[str, str] = {}
+        self._tune_trials: dict[str, Any] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """Give Tune a trial that is to be tried again, else as ever."""
+        if len(self._numbers) >= self._concurrency:
+            return None
+        work: Any = str(Searcher.FINISHED)
+        if self._allows():
+            if self._again:
+                self._numbers[trial_id] = self._again.pop(0)
+                work = {"trial": self._numbers[trial_id]}
+            else:
+                work = super().suggest(trial_id)
+        if isinstance(work, dict):
+            self._oom_kills[work["trial"]] = oom_kills()
+        elif work == Searcher.FINISHED and self._numbers:
+            return None  # Tune does not ask again after that, and a worker may still die
+        return work
+
+    def record(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Book what a trial reports; a full disk is the end for now."""
+        if result.get("outcome") == "stopped":
+            raise Aborted from WorkError(result["reason"])
+        number = self._numbers.get(trial_id)
+        if number is not None:
+            self._reports[number] = self._reports.get(number, 0) + 1
+        return super().record(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Try a trial again whose worker died, or say that it has failed."""
+        self._tune_trials.pop(trial_id, None)
+        said = self._errors.pop(trial_id, "")
+        number = self._numbers.get(trial_id)
+        if number is None or not error:
+            super().on_trial_complete(trial_id, result, error)
+            return
+        if dead := _dead_soon():
+            raise RayDied(dead)
+        reason = self._hung.pop(number, "") or death_reason(
+            said, self._oom_kills.get(number, 0), oom_kills()
+        )
+        del self._numbers[trial_id]
+        try:
+            count = note_death(self._directory.trial(number), reason)
+            _LOG.warning("trial %d: %s (death %d): %s", number, reason, count, said)
+            if count < MAX_DEATHS:
+                self._again.append(number)
+                return
+            self._ledger.tell(number, "failed", reason=final_reason(reason, count))
+        except Exception as failure:
+            raise Aborted from failure
+        self._on_change(self._ledger.state(number))
+
+    # For whoever watches
+
+    def starts(self, trial: Any) -> None:
+        """Take note of Tune's own trial, whose process may have to be ended."""
+        self._tune_trials[trial.trial_id] = trial
+
+    def fails(self, trial: Any) -> None:
+        """Take note of what Ray says about a failure, just before `on_trial_complete`."""
+        with contextlib.suppress(OSError):
+            said = Path(trial.error_file).read_text(encoding="utf-8")
+            self._errors[trial.trial_id] = " ".join(said.split())[-_SAID_CHARS:]
+
+    def signs(self) -> dict[int, object]:
+        """What changes as long as a trial goes on: its reports, its event log, its deaths."""
+        signs: dict[int, object] = {}
+        for number in list(self._numbers.values()):
+            directory = self._directory.trial(number)
+            sizes = [
+                path.stat().st_size if path.exists() else 0
+                for path in (directory / EVENTS, directory / "deaths.jsonl")
+            ]
+            signs[number] = (self._reports.get(number, 0), *sizes)
+        return signs
+
+    def end_hung(self, number: int, limit_s: float) -> None:
+        """Kill the process of a trial, as a hung one does not listen; from any thread."""
+        directory = self._directory.trial(number)
+        holder = holder_of(directory / LOCK)
+        self._hung[number] = f"no report for {limit_s:g} s"
+        _LOG.warning("trial %d: %s, ending %s", number, self._hung[number], holder)
+        if holder is not None and holder.is_here and holder.pid is not None:
+            os.kill(holder.pid, signal.SIGKILL)
+            return
+        for trial_id, other in list(self._numbers.items()):
+            trial = self._tune_trials.get(trial_id) if other == number else None
+            actor = trial.temporary_state.ray_actor if trial is not None else None
+            if actor is not None:
+                ray.kill(actor)
+
+
 class Verdicts(FIFOScheduler):
     """Passes every result to the searcher, whose study says whether the trial goes on."""
 
-    def __init__(self, searcher: StudySearcher) -> None:
+    def __init__(self, searcher: Retrying) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._searcher = searcher
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Take note of a trial of Tune's."""
+        self._searcher.starts(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Book a result; a trial that is pruned, or has told its outcome, is stopped."""
         goes_on = self._searcher.record(trial.trial_id, result)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Keep what Ray says."""
+        self._searcher.fails(trial)
+
 
 @contextmanager
-def cluster(sweep: SweepFile, concurrency: int) -> Iterator[None]:
+def cluster(directory: SweepDirectory, sweep: SweepFile, concurrency: int) -> Iterator[None]:
     """Start a Ray of our own on this machine; ends with its processes gone.
 
     Raises:
         UserError: Ray finds fewer GPUs than one trial asks for.
     """
     resources = sweep.resources
-    with _environment():
+    with _environment(directory.root):
         ray.init(
             address="local",  # a cluster left running by someone else is not joined
             num_cpus=math.ceil(concurrency * resources.cpu),
@@ -74,6 +234,9 @@ def cluster(sweep: SweepFile, concurrency: int) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
+    if (node := ray._private.worker._global_node) is not None:
+        session = node.get_session_dir_path()
+        (directory.root / SESSION).write_text(f"{session}\n", encoding="utf-8")
     # After the run Tune looks for result files, which nobody needs, and warns of each.
     logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)
     try:
@@ -82,7 +245,85 @@ def cluster(sweep: SweepFile, concurrency: int) -> Iterator[None]:
             raise UserError(f"resources.gpu: got {resources.gpu:g}, expected at most {gpus:g} here")
         yield
     finally:
-        ray.shutdown()
+        _shut_down()
+        end_marked(directory.root)
+
+
+def _shut_down() -> None:
+    """End Ray; what is left of one whose servers died would wait for them, now and at the exit."""
+    if not dead_servers():
+        thread = threading.Thread(target=ray.shutdown, daemon=True)
+        thread.start()
+        thread.join(_SHUT_DOWN_S)
+        if not thread.is_alive():
+            return
+    atexit.unregister(ray.shutdown)
+    atexit.register(_exit)
+
+
+def _exit() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(WorkError.exit_code)
+
+
+def _dead_soon() -> str:
+    """As `dead_servers`; workers may be told of a death a moment before it."""
+    for _ in range(10):
+        if dead := dead_servers():
+            return dead
+        time.sleep(0.1)
+    return ""
+
+
+def dead_servers() -> str:
+    """Name those of Ray's servers on this machine that have died; empty if none has."""
+    node = ray._private.worker._global_node
+    if node is None:
+        return ""
+    dead = [
+        name
+        for name in ("gcs_server", "raylet")
+        for info in node.all_processes.get(name, [])
+        if info.process.poll() is not None
+    ]
+    return ", ".join(dead)
+
+
+@contextmanager
+def _watched(searcher: Retrying, limit_s: float, hang_up: Callable[[str], None]) -> Iterator[None]:
+    """Look after Ray's servers and the trials from a thread, while Tune has this one.
+
+    Without its servers Ray waits for a minute, mostly where no signal reaches it, and then takes
+    the driver down without a word. So the thread itself ends the process if nothing else does.
+    """
+    over = threading.Event()
+    watch = Watch(limit_s)
+    main = threading.main_thread()
+
+    def died(_number: int, _frame: FrameType | None) -> None:
+        if dead := dead_servers():
+            raise RayDied(dead)
+
+    def look() -> None:
+        while not over.wait(_LOOK_S):
+            if (dead := dead_servers()) and main.ident is not None:
+                signal.pthread_kill(main.ident, signal.SIGUSR2)
+                if not over.wait(_SIGNAL_S):
+                    hang_up(_ray_died(dead))
+                return
+            for number in watch.silent(searcher.signs()):
+                with contextlib.suppress(OSError):
+                    searcher.end_hung(number, limit_s)
+
+    before = signal.signal(signal.SIGUSR2, died)
+    thread = threading.Thread(target=look, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.signal(signal.SIGUSR2, before)
 
 
 def run_trials(
@@ -92,6 +333,9 @@ def run_trials(
     concurrency: int,
     on_change: Callable[[TrialState], None],
     finetune: Finetune | None = None,
+    *,
+    allows: Callable[[], bool],
+    hang_up: Callable[[str], None],
 ) -> None:
     """Run trials until the study has all it wants; call it inside `cluster`.
 
@@ -102,9 +346,14 @@ def run_trials(
         concurrency: Trials under way at once.
         on_change: Called in this thread with every new state of a trial.
         finetune: Training function of the workers; default: the real one.
+        allows: Asked before each trial whether there is room for one more.
+        hang_up: Ends this process with a line, from any thread, when Ray is gone and Tune hangs.
+
+    Raises:
+        Aborted: The record cannot be kept, or Ray cannot go on; the cause is attached.
     """
     gpu = sweep.resources.gpu
-    searcher = StudySearcher(ledger, concurrency, on_change)
+    searcher = Retrying(ledger, concurrency, on_change, directory, allows)
     root, working_directory = directory.root, os.getcwd()
 
     def work(config: dict[str, Any]) -> None:
@@ -125,20 +374,33 @@ def run_trials(
             name="tune",
             storage_path=str(directory.ray),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=_MAX_WORKER_DEATHS),
+            failure_config=tune.FailureConfig(max_failures=0),  # the searcher tries again
         ),
     )
-    tuner.fit()
+    try:
+        with _watched(searcher, sweep.trial_timeout_s, hang_up):
+            tuner.fit()
+    except RayDied as died:
+        raise Aborted from WorkError(_ray_died(str(died)))
+    except Exception as error:
+        if dead := dead_servers():
+            raise Aborted from WorkError(_ray_died(dead))
+        raise Aborted from error
+
+
+def _ray_died(dead: str) -> str:
+    return f"Ray's {dead} died; the same command goes on"
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
+def _environment(root: Path) -> Iterator[None]:
     """What Ray's processes, and so the workers, inherit; the driver's own is as before."""
     before = dict(os.environ)
     paths = [str(_ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ[MARK] = str(root)
     for name in _NOT_FOR_WORKERS:
         os.environ.pop(name, None)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -19,7 +19,11 @@ from sweeps.state import FINAL, TrialState
 _STYLE = {"completed": "green", "pruned": "yellow", "failed": "red", "killed": "magenta"}
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ROWS = 18
+_RATES = ("valid/cer", "valid/cer_ctc")  # fractions, shown in percent
 _SHORT = {"optim_conf.lr": "lr", "optim_conf.weight_decay": "weight decay"}
+_BASE, _CURVE = "to base", "curve"
+_WIDE = 1000
+_LESS = ("weight decay", _BASE, _CURVE)  # what a narrow terminal does without, in this order
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,12 @@ class Progress:
     objective: str
     base: float | None
     states: tuple[TrialState, ...]
+    trial_hours: float = 0.0
+    """Of all trials together, over all starts."""
+    gpus: float = 0.0
+    """Of each trial."""
+    note: str = ""
+    """What else has to be known, such as a disk that gets full."""
 
     @property
     def ended(self) -> int:
@@ -157,21 +167,43 @@ class LiveView:
         seconds = time.monotonic() - self._began
         parts: list[RenderableType] = []
         if self._progress is not None and self._progress.states:
-            parts.append(table(self._progress))
+            parts.append(fitted(self._progress, self._live.console))
             parts.append(Text(summary(self._progress)))
         parts.append(Text(f"{clock(seconds)}  {self._status}", style="dim"))
         return Group(*parts)
 
 
-def table(progress: Progress) -> Table:
+def fitted(progress: Progress, console: Console) -> Table:
+    """Draw the trials with the columns that a console has room for."""
+    free = console.options.update(width=_WIDE)
+    for leave_out in range(len(_LESS)):
+        drawn = table(progress, leave_out=_LESS[:leave_out])
+        if console.measure(drawn, options=free).maximum <= console.width:
+            return drawn
+    return table(progress, leave_out=_LESS)
+
+
+def table(progress: Progress, *, leave_out: Collection[str] = ()) -> Table:
     """Draw the trials: the running ones, the best, and the latest."""
-    keys = [key for key in _SHORT if any(key in state.values for state in progress.states)]
+    keys = [
+        key
+        for key in _SHORT
+        if _SHORT[key] not in leave_out and any(key in s.values for s in progress.states)
+    ]
     drawn = Table(box=None, pad_edge=False)
     for name in ("trial", "stage", *(_SHORT[key] for key in keys)):
         drawn.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     drawn.add_column("epoch", justify="right", no_wrap=True)
-    drawn.add_column(f"{progress.objective} %", justify="right", no_wrap=True)
-    drawn.add_column("curve", no_wrap=True)
+    rate = progress.objective in _RATES
+    base = None if _BASE in leave_out else progress.base
+    curves = _CURVE not in leave_out
+    drawn.add_column(
+        f"{progress.objective} %" if rate else progress.objective, justify="right", no_wrap=True
+    )
+    if base:
+        drawn.add_column(_BASE, justify="right", no_wrap=True)
+    if curves:
+        drawn.add_column(_CURVE, no_wrap=True)
     drawn.add_column("state", no_wrap=True)
     best = progress.best
     for state in chosen(progress.states):
@@ -181,10 +213,11 @@ def table(progress: Progress) -> Table:
             state.stage + (" default" if state.baseline else ""),
             *(short_number(state.values.get(key)) for key in keys),
             f"{state.epoch or 0}/{state.epochs}",
-            "" if value is None else f"{100 * value:.1f}",
-            sparkline(state.curve),
+            "" if value is None else (f"{100 * value:.1f}" if rate else short_number(value)),
+            *([to_base(value, base)] if base else []),
+            *([sparkline(state.curve)] if curves else []),
             Text(
-                "best" if state is best else ("loading" if state.epoch is None else state.outcome),
+                "best" if state is best else _standing(state),
                 style="bold green" if state is best else _STYLE.get(state.outcome, ""),
             ),
         )
@@ -223,16 +256,58 @@ def summary(progress: Progress) -> str:
         counts[state.outcome] = counts.get(state.outcome, 0) + 1
     parts = [f"{progress.ended}/{progress.trials} trials"]
     parts += [
-        f"{counts[name]} {name}" for name in ("pruned", "failed", "running") if name in counts
+        f"{counts[name]} {name}"
+        for name in ("pruned", "failed", "killed", "running")
+        if name in counts
     ]
     best = progress.best
     if best is not None and best.objective is not None:
         base = f", base {100 * progress.base:.1f} %" if progress.base is not None else ""
         parts.append(f"best {100 * best.objective:.1f} % (trial {best.number}, {best.stage}{base})")
+    if said := cost(progress):
+        parts.append(said)
     left = progress.seconds_left(time.time_ns() // 1_000_000)
-    if left is not None and progress.ended < progress.trials:
+    if left is not None and progress.ended < progress.trials and counts.get("running"):
         parts.append(f"about {clock(left)} left")
+    if progress.note:
+        parts.append(progress.note)
     return " · ".join(parts)
+
+
+def _standing(state: TrialState) -> str:
+    return "loading" if state.outcome == "running" and state.epoch is None else state.outcome
+
+
+def cost(progress: Progress) -> str:
+    """Say what all trials have taken so far; empty while that is nothing."""
+    if not progress.trial_hours:
+        return ""
+    said = f"cost {hours(progress.trial_hours)} of trials"
+    if progress.gpus:
+        said += f", {hours(progress.trial_hours * progress.gpus)} of GPUs"
+    return said
+
+
+def hours(value: float) -> str:
+    """Write a duration that is given in hours.
+
+    Example:
+        >>> hours(0.005), hours(0.5), hours(12.34)
+        ('18 s', '30 min', '12.3 h')
+    """
+    if value < 1 / 60:
+        return f"{3600 * value:.0f} s"
+    return f"{60 * value:.0f} min" if value < 1 else f"{value:.1f} h"
+
+
+def to_base(value: float | None, base: float) -> str:
+    """Write a value's relative change against the base's.
+
+    Example:
+        >>> to_base(0.3, 0.4), to_base(None, 0.4)
+        ('-25 %', '')
+    """
+    return "" if value is None else f"{100 * (value / base - 1):+.0f} %"
 
 
 def sparkline(curve: Mapping[int, float]) -> str:

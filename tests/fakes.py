@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conf.errors import WorkError
 from conf.load import Config
 from trainer.tracking import Tracker
 
@@ -88,3 +90,46 @@ def failing_finetune(
     if config.stage == "s3":
         os._exit(9)
     return finetune(config, tracker, on_eval)
+
+
+def troubled_finetune(
+    config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
+) -> FinetuneResult:
+    """As `finetune`, but stage 1 hangs at first, stage 2 always, and stage 3 has no memory."""
+    directory = Path(config["output_dir"])
+    first = not (directory / "hung").exists()
+    if config.stage == "s3":
+        raise MemoryError("cannot allocate 80 GB")
+
+    def hang(evaluation: Any) -> None:
+        on_eval(evaluation)
+        if config.stage == "s2" or (config.stage == "s1" and first):
+            print("about to hang", flush=True)
+            (directory / "hung").touch()
+            time.sleep(3600)
+
+    return finetune(config, tracker, hang)
+
+
+def full_disk_finetune(
+    config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
+) -> FinetuneResult:
+    """As `finetune`, but trial 1 finds the disk full as long as a file says so."""
+    if Path("full").exists() and Path(config["output_dir"]).name == "001":
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise WorkError("checkpoint: the disk is full") from error
+    return finetune(config, tracker, on_eval)
+
+
+def brief_finetune(
+    config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
+) -> FinetuneResult:
+    """As `finetune`, a fifth of a second per epoch."""
+
+    def wait(evaluation: Any) -> None:
+        on_eval(evaluation)
+        time.sleep(0.2)
+
+    return finetune(config, tracker, wait)

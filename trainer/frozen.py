@@ -54,7 +54,7 @@ def kept_level(nano: Nano, config: Config, objective: Objective) -> Level:
     learns = stages.learning_components(nano.model)
     if "audio_encoder" in learns or not conf["cache_frozen_outputs"] or conf["frozen_dropout"]:
         return "features"
-    if nano.extractor.store is None:
+    if nano.extractor.store is None or not conf["zero_padding"]:  # else neighbours would matter
         return "features"
     if config.get("specaug"):
         _LOG.info(

@@ -65,7 +65,7 @@ def apply_backends(config: Config) -> None:
     """Sets how GPUs calculate, for the whole process, as stock's ``bin/train_ds.py`` does.
 
     ``enable_tf32`` here holds for cuDNN's convolutions too, which stock leaves at PyTorch's
-    default; the three ``cudnn_*`` keys and their defaults are stock's.
+    default.
     """
     cudnn = torch.backends.cudnn
     cudnn.enabled = config.get("cudnn_enabled", cudnn.enabled)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,43 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweeps.conftest import ROOT, SWEEP
+from sweeps.space import load_sweep
+from sweeps.state import SweepDirectory
+from tests.sweeps.conftest import SWEEP
+from tests.sweeps.driving import DRIVER, ENVIRONMENT, drive, statuses
 from trainer.tracking import Store
-
-DRIVER = """
-import sys
-from pathlib import Path
-from conf.errors import run_command
-from sweeps.run import run_sweep
-from tests import fakes
-
-def main(argv):
-    return run_sweep(Path(argv[0]), overrides=argv[2:], finetune=getattr(fakes, argv[1]))
-
-sys.exit(run_command(main, sys.argv[1:]))
-"""
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def drive(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a sweep in a process of its own, as the command line does."""
-    return subprocess.run(
-        [sys.executable, "-c", DRIVER, *arguments],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def statuses() -> dict[str, str]:
-    """Every run of the store by name."""
-    store = Store.open()
-    runs = list(store.trial_runs("tiny"))
-    parent = store.sweep_run("tiny")
-    assert parent is not None
-    return {run.name: run.status for run in [parent, *runs]}
 
 
 def test_a_sweep_survives_failing_trials_and_dying_workers(place: Path) -> None:
@@ -158,6 +128,85 @@ def test_bad_input_is_one_line_and_leaves_nothing(place: Path, spoil: str, expec
     assert "Traceback" not in result.stderr
     assert not (place / "outputs").exists()
     assert not (place / "mlflow.db").exists()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--name", "a/b"], "name: got 'a/b', expected letters"),
+        (["resources.gpu=64"], "resources.gpu: got 64, expected at most"),
+        (["data.valid=none.jsonl"], "data.valid: got 'none.jsonl' (no such file)"),
+        (["stages=[s9]"], "stages"),
+    ],
+)
+def test_a_bad_command_line_is_one_line_and_leaves_nothing(
+    place: Path, arguments: list[str], expected: str
+) -> None:
+    _refused(place, expected, *arguments)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("store", "expected"),
+    [
+        ("deleted", "MLflow experiment fun-asr-nano-8k-telephone: got a deleted one"),
+        ("sqlite:///nowhere/mlflow.db", "MLflow store sqlite:///nowhere/mlflow.db: got 'nowhere'"),
+        ("http://127.0.0.1:9", "MLflow store http://127.0.0.1:9: got no answer (Connection refu"),
+        ("a file", "got a place that cannot be written"),
+        ("no database", "expected a database"),
+    ],
+)
+def test_a_store_that_is_of_no_use_is_one_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, store: str, expected: str
+) -> None:
+    if store == "a file":
+        (place / "outputs").write_text("")
+    elif store == "no database":
+        (place / "mlflow.db").write_text("nothing of the kind" * 100)
+    elif store == "deleted":
+        with contextlib.closing(sqlite3.connect(place / "mlflow.db")) as database, database:
+            database.execute("CREATE TABLE experiments (name TEXT, lifecycle_stage TEXT)")
+            database.execute(
+                "INSERT INTO experiments VALUES ('fun-asr-nano-8k-telephone', 'deleted')"
+            )
+    else:
+        monkeypatch.setitem(ENVIRONMENT, "MLFLOW_TRACKING_URI", store)
+    _refused(place, expected)
+
+
+@pytest.mark.quick
+def test_a_sweep_that_runs_or_differs_is_refused(place: Path) -> None:
+    directory = SweepDirectory.of("tiny")
+    directory.create(load_sweep(Path("sweep.yaml"))[0])
+    with directory.locked():
+        assert f"being run by pid {os.getpid()} since" in _run("trials=9").stderr
+    changed = _run("optim_conf.lr=2e-3", "startup_trials=3")
+    assert changed.returncode == 2
+    [seen] = changed.stderr.splitlines()[1:]
+    assert "set.optim_conf.lr: got 0.002, expected 0.001 as in" in changed.stderr
+    assert "startup_trials: got 3, expected 4 as in" in changed.stderr
+    assert "give the changed sweep another --name" in seen
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sweeps", "run", "sweep.yaml", *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _refused(place: Path, expected: str, *arguments: str) -> None:
+    before = sorted(place.rglob("*"))
+    result = _run(*arguments)
+    assert result.returncode == 2, result.stderr
+    [line] = result.stderr.splitlines()
+    assert line.startswith("sweeps: ")
+    assert expected in line
+    assert sorted(place.rglob("*")) == before
 
 
 @pytest.mark.quick

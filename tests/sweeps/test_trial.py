@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,29 @@ def test_prints_go_to_the_trials_log(root: Path, capsys: pytest.CaptureFixture[s
     run_trial(root, 7, lambda _: None, noisy)
     assert capsys.readouterr().out == ""
     assert "loading" in (root / "trials/007/trial.log").read_text()
+
+
+def test_a_full_disk_is_not_the_trials_fault(root: Path) -> None:
+    def full(*_: Any) -> Any:
+        try:
+            raise RuntimeError("I/O error: No space left on device (os error 28)")
+        except RuntimeError as error:
+            raise WorkError("epoch-001.safetensors: could not write the checkpoint") from error
+
+    reports: list[dict[str, Any]] = []
+    run_trial(root, 7, reports.append, full)
+    assert reports == [
+        {"outcome": "stopped", "reason": "epoch-001.safetensors: could not write the checkpoint"}
+    ]
+
+
+def test_what_libraries_print_is_in_the_log_too(root: Path) -> None:
+    def noisy(*arguments: Any) -> Any:
+        os.system("echo from a process of its own")
+        os.write(2, b"terminate called after throwing\n")
+        return fakes.finetune(*arguments)
+
+    run_trial(root, 7, lambda _: None, noisy)
+    log = (root / "trials/007/trial.log").read_text()
+    assert "from a process of its own" in log
+    assert "terminate called" in log

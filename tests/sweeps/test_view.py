@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from sweeps.state import TrialState
-from sweeps.view import LiveView, PlainView, Progress, chosen, make_view, summary, table
+from sweeps.view import LiveView, PlainView, Progress, chosen, fitted, make_view, summary, table
 
 pytestmark = pytest.mark.quick
 
@@ -94,3 +95,22 @@ def test_table_and_summary() -> None:
 def test_few_rows_show_the_running_and_the_best() -> None:
     shown = chosen([DONE, PRUNED, FAILED, RUNNING], rows=2)
     assert [state.number for state in shown] == [0, 3]
+
+
+def test_a_narrow_terminal_does_without_columns() -> None:
+    for width, without in ((100, ""), (70, "weight decay"), (55, "to base")):
+        console = Console(file=io.StringIO(), width=width)
+        values = {"optim_conf.lr": 1e-3, "optim_conf.weight_decay": 0.01}
+        drawn = fitted(progress(replace(DONE, values=values), PRUNED), console)
+        titles = [str(column.header) for column in drawn.columns]
+        assert without not in titles
+        assert titles[:3] == ["trial", "stage", "lr"]
+        console.print(drawn)
+        assert "…" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_cost_is_that_of_trials_and_gpus() -> None:
+    at = replace(progress(DONE), trial_hours=1.5, gpus=2.0, note="only 1 GB free")
+    assert "cost 1.5 h of trials, 3.0 h of GPUs" in summary(at)
+    assert summary(at).endswith("only 1 GB free")
+    assert "GPUs" not in summary(replace(at, gpus=0.0))

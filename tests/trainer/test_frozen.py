@@ -54,6 +54,7 @@ def prepared(tiny_config: Callable[..., Config], tmp_path: Path) -> Callable[...
         ("s2", {"frontend_conf__dither": 1.0}, "features"),
         ("s2", {"finetune_conf__frozen_dropout": True}, "features"),
         ("s2", {"finetune_conf__feature_cache_mb": 0}, "features"),
+        ("s2", {"finetune_conf__zero_padding": False}, "features"),
         ("s2", {"finetune_conf__cache_frozen_outputs": False}, "features"),
     ],
 )

@@ -272,6 +272,7 @@ REMARKS: Mapping[str, str] = {
     "llm_conf.init_param_path": _BESIDE,
     "tokenizer_conf.init_param_path": _BESIDE,
     "dataset_conf.ctc_tokenizer_conf.vocab_path": _BESIDE,
+    "finetune_conf.cache_frozen_outputs": "acts where the encoder is frozen",
     "input_size": "the frontend's output is taken",
     "specaug_conf.time_mask_width_ratio_range": "stands in the place of time_mask_width_range",
     "hub": "asked where `model` is a hub's name, which none of the stages gives to training",

@@ -127,7 +127,7 @@ class Watcher:
 @contextlib.contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
     """Puts the hooks in place while the block runs, and everything back after it."""
-    threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
+    threads, backends = torch.get_num_threads(), _backends()
     model_class = registered("model_classes", "FunASRNano")
     frontend_class = registered("frontend_classes", "WavFrontend")
     with contextlib.ExitStack() as stack:
@@ -135,7 +135,8 @@ def watching(watcher: Watcher) -> Iterator[None]:
         home = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(mock.patch.dict(os.environ, XDG_CACHE_HOME=home))
         stack.callback(torch.set_num_threads, threads)
-        stack.callback(setattr, torch.backends.cuda.matmul, "allow_tf32", tf32)
+        for (owner, attribute), before in backends.items():
+            stack.callback(setattr, owner, attribute, before)
         for target, name, value in (
             (model_class, "__init__", _watched_init(model_class.__init__, watcher)),
             (frontend_class, "forward", _watched_frontend(frontend_class.forward, watcher)),
@@ -158,7 +159,14 @@ def watching(watcher: Watcher) -> Iterator[None]:
         stack.enter_context(_stock_log(watcher))
         yield
         watcher.note("settings", {"threads": torch.get_num_threads()})
-        watcher.note("settings", {"tf32": torch.backends.cuda.matmul.allow_tf32})
+        watcher.note("settings", {name: value for (_, name), value in _backends().items()})
+
+
+def _backends() -> dict[tuple[Any, str], bool]:
+    """How GPUs would calculate, by where it is set."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    places = [(cudnn, name) for name in ("enabled", "benchmark", "deterministic")]
+    return {place: getattr(*place) for place in [*places, (matmul, "allow_tf32")]}
 
 
 def note_files(watcher: Watcher, directory: Path) -> None:

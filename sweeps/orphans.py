@@ -1,0 +1,56 @@
+"""Processes that a sweep started, found again and ended.
+
+A driver that is killed cannot clean up. Ray's servers die with it, but their helpers outlive it by
+a minute, and a worker that hangs or the base's evaluation by as long as they like. Everything a
+driver starts inherits a mark in its environment; Ray's helpers overwrite theirs with a title, but
+hold a log of Ray's session open. So whoever has the sweep's lock next finds and ends them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+MARK = "TELESWEEP_SWEEP"
+"""The variable: the sweep's directory."""
+SESSION = "ray.session"
+"""File in the sweep's directory: where Ray's session keeps its logs."""
+_PROC = Path("/proc")
+_TITLE = b"ray::"
+
+
+def end_marked(root: Path) -> int:
+    """Kill what is left of a sweep's processes; returns how many there were.
+
+    Where there is no /proc (macOS) none are found, and what is left over ends by itself.
+    """
+    ended = 0
+    for number in marked(root):
+        with contextlib.suppress(OSError):
+            os.kill(number, signal.SIGKILL)
+            ended += 1
+    return ended
+
+
+def marked(root: Path) -> list[int]:
+    """Ids of the running processes that belong to a sweep; this one is never among them."""
+    mark = f"{MARK}={root}".encode()
+    try:
+        session = (root / SESSION).read_text(encoding="utf-8").strip()
+    except OSError:
+        session = ""
+    found = []
+    for place in _PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # of another user, or gone
+            ours = mark in (place / "environ").read_bytes().split(b"\0")
+            if (ours or _is_of_session(place, session)) and int(place.name) != os.getpid():
+                found.append(int(place.name))
+    return found
+
+
+def _is_of_session(place: Path, session: str) -> bool:
+    if not session or not (place / "cmdline").read_bytes().startswith(_TITLE):
+        return False
+    return any(os.readlink(link).startswith(session) for link in (place / "fd").iterdir())

@@ -1,0 +1,213 @@
+"""Room on the disk: a forecast before a sweep, care and a watch while it runs.
+
+A trial under way keeps its best epochs, their average, and two points to go on from, each three
+times its weights (Adam's moments come on top). When it has ended only the checkpoints of the best
+trials stay, and no point to go on from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.effects import load_parameters
+from conf.errors import UserError
+from conf.load import Config
+from conf.rules import trained
+from sweeps.space import SweepFile
+from sweeps.state import ANSWERED_FROM, FINAL, SweepDirectory, TrialState
+
+_LOG = logging.getLogger(__name__)
+_RESUME = 2 * 3
+"""Two points to go on from, the old and the new, each of weights and two moments."""
+_LEAST_BYTES = 200_000_000
+"""Below this nothing works: databases, logs, Ray's own files."""
+_CHECKPOINTS = ("checkpoints", "resume")
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a sweep takes on the disk."""
+
+    running: int
+    """Of one trial under way, the largest."""
+    kept: int
+    """Of one trial whose checkpoints stay."""
+    total: int
+    """Of the whole sweep, when it takes most."""
+
+    @property
+    def floor(self) -> int:
+        """What has to be free for one more trial."""
+        return _LEAST_BYTES + self.running
+
+
+def need(sweep: SweepFile, configs: Mapping[str, Config], concurrency: int) -> Need:
+    """Forecast what a sweep takes, from the size of the base's weights and what is trained.
+
+    The share that is trained is that at full size; the tiny base's is near enough.
+    """
+    weights = (Path(sweep.base) / "model.pt").stat().st_size
+    running = kept = 0
+    for config in configs.values():
+        size = weights * trained_share(config)
+        epochs, nbest = config["train_conf.max_epoch"], config["train_conf.keep_nbest_models"]
+        kept = max(kept, int((min(epochs, nbest) + 1) * size))
+        running = max(running, int((min(epochs, nbest) + 1 + _RESUME) * size))
+    stay = min(sweep.trials, sweep.keep_checkpoints)
+    return Need(running, kept, concurrency * running + stay * kept)
+
+
+def trained_share(config: Config) -> float:
+    """The trained parameters over all, as counted at full size; 1 where nobody counted."""
+    counts = load_parameters().get(config.stage, {})
+    everything = sum(c.parameters for part, c in counts.items() if part != "lora")
+    parts = trained(config)
+    if "ctc_decoder" in parts:
+        parts |= {"ctc"}
+    adapters = load_parameters().get("s3", {}).get("lora")
+    learns = sum(counts[part].parameters for part in parts if part in counts)
+    if "lora" in parts and "lora" not in counts and adapters is not None:
+        learns += adapters.parameters
+    return learns / everything if everything else 1.0
+
+
+def check_room(sweep: SweepFile, directory: SweepDirectory, asked: Need) -> None:
+    """Check that a sweep will find room, what it already takes included.
+
+    Raises:
+        UserError: There is not enough; nothing has been created.
+    """
+    free = free_bytes(directory.root) + _taken(directory)
+    wanted = asked.total + _LEAST_BYTES
+    if free < wanted:
+        raise UserError(
+            f"{directory.root}: got {gigabytes(free)} of free disk, expected {gigabytes(wanted)} "
+            f"({sweep.concurrency} trials at once, the checkpoints of the best "
+            f"{min(sweep.trials, sweep.keep_checkpoints)}); lower concurrency, keep_checkpoints or "
+            "train_conf.keep_nbest_models"
+        )
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes where a path lies, or will lie."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def gigabytes(size: float) -> str:
+    """Write a size.
+
+    Example:
+        >>> gigabytes(1_230_000_000), gigabytes(4_000_000)
+        ('1.2 GB', '4 MB')
+    """
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def expendable(
+    states: Iterable[TrialState], best: Sequence[int], keep: int, cared: Collection[int] = ()
+) -> list[int]:
+    """Name the ended trials whose checkpoints nobody needs.
+
+    Args:
+        states: All trials.
+        best: Numbers of completed trials, the best first.
+        keep: How many of them keep theirs.
+        cared: Trials that are done with.
+
+    A trial that answered for a shorter one has that one's checkpoints, so it stays with it.
+    """
+    known = {state.number: state for state in states}
+    stay = set(best[:keep])
+    stay |= {
+        int(known[number].notes[ANSWERED_FROM])
+        for number in tuple(stay)
+        if number in known and ANSWERED_FROM in known[number].notes
+    }
+    return [
+        number
+        for number, state in known.items()
+        if state.outcome in FINAL and number not in stay and number not in cared
+    ]
+
+
+class Room:
+    """Looks after the disk while a sweep runs.
+
+    Args:
+        directory: The sweep's directory.
+        keep: How many trials keep their checkpoints.
+        floor: Free bytes below which no new trial is started.
+    """
+
+    def __init__(self, directory: SweepDirectory, keep: int, floor: int) -> None:
+        self._directory = directory
+        self._keep = keep
+        self._floor = floor
+        self._cared: set[int] = set()
+        self._warned = False
+
+    def care(self, states: Sequence[TrialState], best: Sequence[int]) -> None:
+        """Delete what ended trials leave and nobody needs."""
+        for number in expendable(states, best, self._keep, self._cared):
+            if drop(self._directory.trial(number), _CHECKPOINTS):
+                self._cared.add(number)
+        for state in states:
+            if state.outcome in FINAL and state.number not in self._cared:
+                drop(self._directory.trial(state.number), ("resume",))
+
+    def allows(self) -> bool:
+        """Whether there is room for one more trial; warns when it gets tight."""
+        free = free_bytes(self._directory.root)
+        if free < 2 * self._floor and not self._warned:
+            self._warned = True
+            _LOG.warning("%s free: it gets tight", gigabytes(free))
+        return free >= self._floor
+
+    @property
+    def tight(self) -> str:
+        """A warning, once there has been reason for one."""
+        if not self._warned:
+            return ""
+        return f"only {gigabytes(free_bytes(self._directory.root))} free"
+
+    @property
+    def refusal(self) -> str:
+        """Why no new trial was started."""
+        free = gigabytes(free_bytes(self._directory.root))
+        return (
+            f"{self._directory.root}: got {free} of free disk, expected {gigabytes(self._floor)} "
+            "for one more trial; free some, the same command goes on"
+        )
+
+
+def drop(directory: Path, names: Iterable[str]) -> bool:
+    """Delete parts of an ended trial; False while its worker has not let go of it."""
+    there = [directory / name for name in names if (directory / name).exists()]
+    if not there:
+        return True
+    try:
+        with (directory / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for path in there:
+                shutil.rmtree(path, ignore_errors=True)
+    except OSError:
+        return False
+    return True
+
+
+def _taken(directory: SweepDirectory) -> int:
+    total = 0
+    for path in directory.root.glob("trials/*/*/*"):
+        if path.parent.name in _CHECKPOINTS:
+            with contextlib.suppress(OSError):
+                total += os.stat(path).st_size
+    return total

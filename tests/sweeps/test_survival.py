@@ -1,0 +1,227 @@
+"""Death, hanging, interruption and want of room, with real Ray, Optuna and MLflow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sweeps.state import SweepDirectory
+from sweeps.study import read_states
+from tests.sweeps.driving import (
+    ENVIRONMENT,
+    artifact,
+    assert_whole,
+    children,
+    drive,
+    driving,
+    statuses,
+    wait_for,
+)
+
+
+def test_a_hung_trial_is_tried_again_and_a_failure_says_why(place: Path) -> None:
+    done = drive("sweep.yaml", "troubled_finetune", "trials=4", "trial_timeout_s=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_whole("tiny", 4)
+    states = read_states(SweepDirectory.of("tiny").study, "tiny")
+    assert [state.outcome for state in states] == ["completed", "completed", "failed", "failed"]
+    assert states[2].reason == "no report for 2 s (3 times); see failure.log"
+    assert states[3].reason == "MemoryError: cannot allocate 80 GB"
+    hung = artifact("tiny", 2, "failure.log", place / "copies")
+    assert "about to hang" in hung
+    assert hung.count("death: no report for 2 s") == 3
+    raised = artifact("tiny", 3, "failure.log", place / "copies2")
+    assert raised.startswith("trial 3: MemoryError: cannot allocate 80 GB")
+    assert "Traceback" in raised
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [
+        pytest.param("gcs_server", id="gcs"),
+        pytest.param("raylet/raylet", id="raylet", marks=pytest.mark.slow),
+        pytest.param("RuntimeEnvAgent", id="agent", marks=pytest.mark.slow),
+        pytest.param("", id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_the_death_of_ray_ends_the_sweep_with_a_line(place: Path, victim: str) -> None:
+    with driving("sweep.yaml", "slow_finetune", "trials=12") as driver:
+        wait_for(driver, "completed")
+        for pid, title in children(driver.pid).items():
+            if victim in title:
+                os.kill(pid, signal.SIGKILL)
+        began = time.monotonic()
+        assert driver.stdout is not None
+        rest = driver.stdout.read()
+        assert driver.wait() == 1
+    assert time.monotonic() - began < 20
+    [line] = [line for line in rest.splitlines() if "died; the same command goes on" in line]
+    assert "sweep tiny: Ray's" in line
+    assert "RUNNING" not in statuses().values()
+    assert drive("sweep.yaml", "slow_finetune", "trials=12").returncode == 0
+    assert_whole("tiny", 12)
+
+
+def test_a_killed_driver_is_followed_by_the_next(place: Path) -> None:
+    with driving("sweep.yaml", "slow_finetune", "trials=4") as driver:
+        wait_for(driver, "completed")
+        driver.kill()
+        driver.wait()
+    again = drive("sweep.yaml", "slow_finetune", "trials=4")
+    assert again.returncode == 0, again.stderr
+    assert_whole("tiny", 4)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_goes_on_and_is_counted_across_drivers(place: Path) -> None:
+    with driving("sweep.yaml", "slow_finetune", "trials=4", "concurrency=1") as driver:
+        wait_for(driver, "started")
+        root = SweepDirectory.of("tiny")
+        for _ in range(2):
+            pid = _worker(root, 0)
+            os.kill(pid, signal.SIGKILL)
+            _until(lambda pid=pid: _worker(root, 0) not in (0, pid))  # type: ignore[misc]
+        driver.kill()
+        driver.wait()
+    with driving("sweep.yaml", "slow_finetune", "trials=4", "concurrency=1") as driver:
+        wait_for(driver, "started")
+        before = pid
+        _until(lambda: _worker(root, 0) not in (0, before))
+        os.kill(_worker(root, 0), signal.SIGKILL)
+        line = wait_for(driver, "failed")
+        assert "the worker's process died (3 times); see failure.log" in line
+        assert driver.stdout is not None
+        driver.stdout.read()
+        assert driver.wait() == 0
+    assert_whole("tiny", 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once_and_resumably(place: Path, sent: int) -> None:
+    with driving("sweep.yaml", "slow_finetune", "trials=4") as driver:
+        wait_for(driver, "completed")
+        driver.send_signal(sent)
+        time.sleep(0.2)
+        driver.send_signal(sent)
+        began = time.monotonic()
+        assert driver.wait() == 128 + sent
+    assert time.monotonic() - began < 2
+    assert drive("sweep.yaml", "slow_finetune", "trials=4").returncode == 0
+    assert_whole("tiny", 4)
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_sweep_and_not_the_trial(place: Path) -> None:
+    (place / "full").touch()
+    stopped = drive("sweep.yaml", "full_disk_finetune", "trials=4")
+    assert stopped.returncode == 1
+    assert stopped.stderr.endswith("sweep tiny: checkpoint: the disk is full\n")
+    assert "RUNNING" not in statuses().values()
+    (place / "full").unlink()
+    assert drive("sweep.yaml", "full_disk_finetune", "trials=4").returncode == 0
+    assert_whole("tiny", 4)
+    assert all(
+        s.outcome != "failed" for s in read_states(Path("outputs/sweeps/tiny/study.db"), "tiny")
+    )
+
+
+@pytest.mark.slow
+def test_a_store_that_is_locked_for_a_while_only_delays(place: Path) -> None:
+    with driving("sweep.yaml", "slow_finetune", "trials=4") as driver:
+        wait_for(driver, "started")
+        with sqlite3.connect(place / "mlflow.db", isolation_level=None) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            time.sleep(12)
+            database.execute("COMMIT")
+        database.close()
+        assert driver.stdout is not None
+        driver.stdout.read()
+        assert driver.wait() == 0
+    assert_whole("tiny", 4)
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_does_not_wait_for_a_store_that_is_away(place: Path) -> None:
+    with driving("sweep.yaml", "slow_finetune", "trials=4") as driver:
+        wait_for(driver, "completed")
+        with sqlite3.connect(place / "mlflow.db", isolation_level=None) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            driver.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            assert driver.wait() == 130
+            took = time.monotonic() - began
+            database.execute("COMMIT")
+        database.close()
+    assert took < 16
+    assert drive("sweep.yaml", "slow_finetune", "trials=4").returncode == 0
+    assert_whole("tiny", 4)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_restarted_only_delays(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = 5057
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", "sqlite:///served.db", "--host", "127.0.0.1"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setitem(ENVIRONMENT, "MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    server = _serve(command, port)
+    try:
+        with driving("sweep.yaml", "slow_finetune", "trials=4") as driver:
+            wait_for(driver, "started")
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+            time.sleep(5)
+            server = _serve(command, port)
+            assert driver.stdout is not None
+            driver.stdout.read()
+            assert driver.wait() == 0
+        assert_whole("tiny", 4)
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def _serve(command: list[str], port: int) -> subprocess.Popen[bytes]:
+    import socket
+
+    server = subprocess.Popen(
+        command,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def answers() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    _until(answers)
+    return server
+
+
+def _worker(directory: SweepDirectory, number: int) -> int:
+    from sweeps.state import holder_of
+
+    holder = holder_of(directory.trial(number) / "lock")
+    return holder.pid or 0 if holder is not None else 0
+
+
+def _until(true: object, timeout_s: float = 90) -> None:
+    assert callable(true)
+    end = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        pause.wait(0.1)
