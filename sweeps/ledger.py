@@ -174,6 +174,16 @@ class Ledger:
         waiting = sum(now - since for since in self._since.values())
         return _spent(self._trials(), self._sweep, self._wall_s + now - self._last, waiting)
 
+    def sums(self) -> dict[str, float]:
+        """What the sweep cost and what pruning saved, as metrics."""
+        spent = self.spent()
+        return {
+            "cost/epochs": float(spent.epochs),
+            "cost/gpu_hours": spent.gpu_hours,
+            "cost/wall_hours": spent.wall_hours,
+            "pruning/saved_epochs": float(saved_epochs(self.states())),
+        }
+
     @property
     def stopped(self) -> str:
         """Which goal or budget ended the sweep; empty while none has."""
