@@ -323,6 +323,9 @@ class Ledger:
             objective = None if found is None else found.objective(name)
             if found is None or objective is None:
                 continue
+            # The longer one is no worse and has the checkpoint; beside other metrics it may be.
+            if found.epoch is not None and (self._sweep.beside or self._sweep.at_most):
+                continue
             self._handed_out[number].set_user_attr(ANSWERED_FROM, other)
             self._changed()
             fidelity.write_answer(found, course, config, other)
