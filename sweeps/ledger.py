@@ -107,10 +107,12 @@ class Ledger:
         """Decide whether a trial ends after an epoch that was reported.
 
         Baselines and replicates never do, and no trial at its last epoch: it is about to complete.
+        Nor does one that has been further: a restarted worker reports its first epochs again, and
+        what was decided of them stands, though others may have become better since.
         """
         states = {s.number: s for s in self.states() if REPLICATE_OF not in s.notes}
         own = states.pop(number, None)
-        if own is None or own.baseline or finished:
+        if own is None or own.baseline or finished or epoch < max(own.curve, default=0):
             return False
         others = {other.number: other.curve for other in states.values()}
         return should_prune(own.curve, others, epoch, self._sweep.pruning)
