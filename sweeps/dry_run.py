@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,19 +28,21 @@ def dry_run(path: Path, *, name: str | None = None, overrides: Sequence[str] = (
     """
     sweep, configs = check(path, name=name, overrides=overrides)
     keys = list(dict.fromkeys(key for stage in sweep.stages for key in sweep.ranges(stage)))
-    table = Table("trial", "stage", *keys, box=None, pad_edge=False)
+    table = Table("trial", "stage", *_headings(keys), box=None, pad_edge=False)
     warm = read_warm_start(sweep, configs)
     failing = 0
     for number in range(sweep.trials):
         kind, choice = _drawn(sweep, warm, number)
         try:
             config = configs[choice.stage].replace(choice.values, f"trial {number}")
-            values = [short_number(config.get(key)) for key in keys]
+            searched = sweep.ranges(choice.stage)
+            values = [short_number(config.get(k)) if k in searched else "" for k in keys]
         except ConfigError as error:  # values that are fine one by one and wrong together
             failing += 1
             values = [error.problems[0]]
         table.add_row(str(number), f"{choice.stage}{kind}", *values)
-    console = Console()
+    # Into a file or a pipe there is no width to respect: the whole table.
+    console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     for line in _remarks(sweep, configs, warm):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -56,6 +59,12 @@ def _drawn(sweep: SweepFile, warm: WarmStart, number: int) -> tuple[str, Choice]
     if number < stages + points:
         return " warm", complete(sweep, warm.points[number - stages], number)
     return "", draw(sweep, warm.known, number, number - stages - points)
+
+
+def _headings(keys: Sequence[str]) -> list[str]:
+    """The keys' last names where those tell them apart."""
+    names = [key.rpartition(".")[2] for key in keys]
+    return [name if names.count(name) == 1 else key for key, name in zip(keys, names, strict=True)]
 
 
 def _remarks(sweep: SweepFile, configs: Mapping[str, Config], warm: WarmStart) -> list[str]:
