@@ -87,9 +87,9 @@ def open_store(config: Config) -> ArrayStore | None:
     directory: ``$XDG_CACHE_HOME``, or ``~/.cache``.
     """
     max_bytes = config["finetune_conf.feature_cache_mb"] * 2**20
+    directory = config["finetune_conf.feature_cache_dir"]
     if max_bytes == 0:
         return None
-    directory = config["finetune_conf.feature_cache_dir"]
     return ArrayStore(Path(directory) if directory else default_directory(), max_bytes)
 
 

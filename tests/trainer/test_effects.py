@@ -108,6 +108,7 @@ def prover(scene: Scene) -> Callable[[values.Engine, str], Prover]:
         ("ctc_decoder_conf.freeze", "8k", "here"),
         ("finetune_conf.decay_norm_and_bias", "8k", "here"),
         ("model_conf.lsm_weight", "8k", "none"),
+        ("finetune_conf.feature_cache_dir", "8k", "here"),
         ("model_conf.length_normalized_loss", "8k", "none"),
         ("audio_encoder_conf.freeze_layer_num", "8k", "none"),
         ("train_conf.use_lora", "8k", "none"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import random
 import resource
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from conf.errors import ConfigError, WorkError
 from conf.load import Config
 from trainer.checkpoint import load_state
+from trainer.loop import Trainer
 from trainer.resume import ResumeFolder, random_state, refuse_another_run, set_random_state
 from trainer.run import Evaluation, FinetuneResult, finetune
 from trainer.tracking import EventLog, NullTracker, read_events
@@ -69,30 +70,46 @@ def config(tiny_config: Callable[..., Config]) -> Callable[..., Config]:
     return make
 
 
+def _finetune_until(moment: int, config: Config) -> None:
+    """A fine-tune that is killed at its so-and-so-manieth update, log line or renamed file."""
+    passed = 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal passed
+            passed += 1
+            if passed == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = function(*args, **kwargs)
+            passed += 1
+            if passed == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return call
+
+    for owner, name in ((os, "replace"), (EventLog, "_append"), (Trainer, "_update")):
+        setattr(owner, name, counted(getattr(owner, name)))
+    _finetune(config)
+
+
 def test_killed_at_random_moments_it_ends_bit_by_bit_the_same(
     config: Callable[..., Config], tmp_path: Path
 ) -> None:
-    whole = FORK.Process(target=_finetune, args=(config(tmp_path / "unbroken"),))
-    started_s = time.monotonic()
-    whole.start()
-    whole.join()
-    whole_s = time.monotonic() - started_s
+    finetune(config(tmp_path / "unbroken"), EventLog(tmp_path / "unbroken"))
     draw = random.Random(7)
     kills = 0
-    deadline_s = time.monotonic() + 240
     while True:
-        process = FORK.Process(target=_finetune, args=(config(tmp_path / "killed"),))
+        moment = draw.randint(1, 40) if kills < 12 else 0
+        process = FORK.Process(target=_finetune_until, args=(moment, config(tmp_path / "killed")))
         process.start()
-        # Loading takes most of a short run: a third of it is just behind that.
-        process.join(draw.uniform(0.3, 0.8) * whole_s if kills < 8 else None)
-        if process.exitcode is not None:
-            break
-        os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
         kills += 1
-        assert time.monotonic() < deadline_s
-    assert process.exitcode == 0
-    assert kills >= 3
+    assert kills >= 6
     _assert_equal(tmp_path / "unbroken", tmp_path / "killed")
     assert not (tmp_path / "killed" / "resume").exists()
 

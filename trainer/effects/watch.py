@@ -31,6 +31,7 @@ from torch.optim.optimizer import (
 
 from trainer import recompute
 from trainer.funasr_parts import registered
+from trainer.loader import Loader
 from trainer.resume import ResumeFolder
 from trainer.store import ArrayStore, default_directory
 
@@ -143,6 +144,7 @@ def watching(watcher: Watcher) -> Iterator[None]:
             (torch.Tensor, "backward", _watched_backward(torch.Tensor.backward, watcher)),
             (torch.utils.data, "DataLoader", _watched_loader(watcher)),
             (pdb, "set_trace", lambda: watcher.note("settings", "debugger")),
+            (Loader, "__init__", _watched_workers(Loader.__init__, watcher)),
             (ResumeFolder, "save", _watched_point(ResumeFolder.save, watcher)),
             (ArrayStore, "__init__", _watched_store(ArrayStore.__init__, watcher)),
             # It changes no number: what is computed again has to be seen itself.
@@ -277,8 +279,18 @@ def _watched_point(original: Callable[..., None], watcher: Watcher) -> Callable[
     return save
 
 
+def _watched_workers(original: Callable[..., None], watcher: Watcher) -> Callable[..., None]:
+    """Loads in this process, whatever was asked for."""
+
+    def init(self: Loader, utterances: Any, load: Any, num_workers: int, **kwargs: Any) -> None:
+        watcher.note("settings", {"workers": num_workers})
+        original(self, utterances, load, 0, **kwargs)
+
+    return init
+
+
 def _watched_loader(watcher: Watcher) -> type:
-    class Loader(torch.utils.data.DataLoader[Any]):
+    class StocksLoader(torch.utils.data.DataLoader[Any]):
         """Loads in this process, whatever was asked for."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -287,7 +299,7 @@ def _watched_loader(watcher: Watcher) -> type:
                 kwargs.pop(name, None)
             super().__init__(*args, **kwargs)
 
-    return Loader
+    return StocksLoader
 
 
 def _before_step(watcher: Watcher) -> Callable[..., None]:
