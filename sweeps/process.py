@@ -21,6 +21,7 @@ from sweeps.output import Lasting, descriptors_to, lasting_file
 _LOG = logging.getLogger(__name__)
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _ORDERLY_S = 13.0
+_AT_ONCE_S = 1.5
 
 
 class Signals:
@@ -71,6 +72,9 @@ class Signals:
         self._terminated = True
 
     def _end(self) -> None:
+        late = threading.Timer(_AT_ONCE_S, os._exit, [self.exit_code])
+        late.daemon = True
+        late.start()  # a console that hangs must not hold this up
         try:
             self.at_once()
         finally:

@@ -45,7 +45,7 @@ from trainer.tracking import EVENTS
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 0.5
-_SIGNAL_S = 3.0
+_SIGNALS = 6
 _SHUT_DOWN_S = 10.0
 _SAID_CHARS = 2_000
 _OBJECT_STORE_BYTES = 200_000_000  # trials pass numbers, no arrays
@@ -66,8 +66,12 @@ _ENVIRONMENT = {
 _NOT_FOR_WORKERS = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
-class RayDied(BaseException):
-    """One of Ray's servers is gone; raised in the main thread, wherever it is."""
+class RayDied(KeyboardInterrupt):
+    """One of Ray's servers is gone; raised in the main thread, wherever it is.
+
+    Where Ray waits it lets no other kind of exception out of a signal's handler, and makes a plain
+    KeyboardInterrupt of this one, too.
+    """
 
 
 class Retrying(StudySearcher):
@@ -307,10 +311,13 @@ def _watched(searcher: Retrying, limit_s: float, hang_up: Callable[[str], None])
 
     def look() -> None:
         while not over.wait(_LOOK_S):
-            if (dead := dead_servers()) and main.ident is not None:
-                signal.pthread_kill(main.ident, signal.SIGUSR2)
-                if not over.wait(_SIGNAL_S):
-                    hang_up(_ray_died(dead))
+            if dead := dead_servers():
+                for _ in range(_SIGNALS):  # one may be lost in a library's own handling
+                    if main.ident is not None:
+                        signal.pthread_kill(main.ident, signal.SIGUSR2)
+                    if over.wait(_LOOK_S):
+                        return
+                hang_up(_ray_died(dead))
                 return
             for number in watch.silent(searcher.signs()):
                 with contextlib.suppress(OSError):
@@ -380,8 +387,10 @@ def run_trials(
     try:
         with _watched(searcher, sweep.trial_timeout_s, hang_up):
             tuner.fit()
-    except RayDied as died:
-        raise Aborted from WorkError(_ray_died(str(died)))
+    except KeyboardInterrupt:
+        if dead := dead_servers():
+            raise Aborted from WorkError(_ray_died(dead))
+        raise
     except Exception as error:
         if dead := dead_servers():
             raise Aborted from WorkError(_ray_died(dead))

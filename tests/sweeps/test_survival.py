@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sweeps.state import SweepDirectory
+from sweeps.state import SweepDirectory, holder_of
 from sweeps.study import read_states
 from tests.sweeps.driving import (
     ENVIRONMENT,
@@ -53,7 +54,7 @@ def test_a_hung_trial_is_tried_again_and_a_failure_says_why(place: Path) -> None
     ],
 )
 def test_the_death_of_ray_ends_the_sweep_with_a_line(place: Path, victim: str) -> None:
-    with driving("sweep.yaml", "slow_finetune", "trials=12") as driver:
+    with driving("sweep.yaml", "slow_finetune", "trials=12", "pruning.method=none") as driver:
         wait_for(driver, "completed")
         for pid, title in children(driver.pid).items():
             if victim in title:
@@ -61,12 +62,13 @@ def test_the_death_of_ray_ends_the_sweep_with_a_line(place: Path, victim: str) -
         began = time.monotonic()
         assert driver.stdout is not None
         rest = driver.stdout.read()
-        assert driver.wait() == 1
+        assert driver.wait() == 1, rest
     assert time.monotonic() - began < 20
     [line] = [line for line in rest.splitlines() if "died; the same command goes on" in line]
     assert "sweep tiny: Ray's" in line
     assert "RUNNING" not in statuses().values()
-    assert drive("sweep.yaml", "slow_finetune", "trials=12").returncode == 0
+    again = drive("sweep.yaml", "slow_finetune", "trials=12", "pruning.method=none")
+    assert again.returncode == 0, again.stderr
     assert_whole("tiny", 12)
 
 
@@ -82,20 +84,18 @@ def test_a_killed_driver_is_followed_by_the_next(place: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_dies_goes_on_and_is_counted_across_drivers(place: Path) -> None:
-    with driving("sweep.yaml", "slow_finetune", "trials=4", "concurrency=1") as driver:
+    command = ("sweep.yaml", "slow_finetune", "trials=4", "concurrency=1")
+    killed: list[int] = []
+    with driving(*command) as driver:
         wait_for(driver, "started")
-        root = SweepDirectory.of("tiny")
         for _ in range(2):
-            pid = _worker(root, 0)
-            os.kill(pid, signal.SIGKILL)
-            _until(lambda pid=pid: _worker(root, 0) not in (0, pid))  # type: ignore[misc]
+            killed.append(_kill_worker_of_trial_0(killed))
+        _until(lambda: _worker_of_trial_0() not in (0, *killed))
         driver.kill()
         driver.wait()
-    with driving("sweep.yaml", "slow_finetune", "trials=4", "concurrency=1") as driver:
+    with driving(*command) as driver:
         wait_for(driver, "started")
-        before = pid
-        _until(lambda: _worker(root, 0) not in (0, before))
-        os.kill(_worker(root, 0), signal.SIGKILL)
+        _kill_worker_of_trial_0(killed)
         line = wait_for(driver, "failed")
         assert "the worker's process died (3 times); see failure.log" in line
         assert driver.stdout is not None
@@ -193,8 +193,6 @@ def test_a_server_that_is_restarted_only_delays(
 
 
 def _serve(command: list[str], port: int) -> subprocess.Popen[bytes]:
-    import socket
-
     server = subprocess.Popen(
         command,
         env=ENVIRONMENT,
@@ -211,17 +209,23 @@ def _serve(command: list[str], port: int) -> subprocess.Popen[bytes]:
     return server
 
 
-def _worker(directory: SweepDirectory, number: int) -> int:
-    from sweeps.state import holder_of
-
-    holder = holder_of(directory.trial(number) / "lock")
+def _worker_of_trial_0() -> int:
+    """The process that trains it now; 0 if there is none."""
+    holder = holder_of(SweepDirectory.of("tiny").trial(0) / "lock")
     return holder.pid or 0 if holder is not None else 0
 
 
-def _until(true: object, timeout_s: float = 90) -> None:
-    assert callable(true)
+def _kill_worker_of_trial_0(but: list[int]) -> int:
+    """Wait for a worker that has not been killed yet, and kill it."""
+    _until(lambda: _worker_of_trial_0() not in (0, *but))
+    pid = _worker_of_trial_0()
+    assert pid > 1
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def _until(true: Callable[[], bool], timeout_s: float = 90) -> None:
     end = time.monotonic() + timeout_s
-    pause = threading.Event()
     while not true():
         assert time.monotonic() < end, "waited in vain"
-        pause.wait(0.1)
+        time.sleep(0.05)
