@@ -61,6 +61,9 @@ def test_the_best_default_is_repeated_beside_the_best_three() -> None:
     turns = replicates(states, repeated, {})
     assert turns[:5] == [Repeat(1, 1), Repeat(2, 1), Repeat(3, 1), Repeat(0, 1), Repeat(1, 2)]
     assert replicates(states, sweep(), {}) == []
+    states[1] = trial(1, 0.4, notes={"answered.from": "4"})  # the very model of the fourth
+    assert [s.number for s in finalists(states, repeated, {})] == [2, 3, 4, 0]
+    states[1] = trial(1, 0.1)
     states[0] = trial(0, 0.15, baseline=True)
     assert [s.number for s in finalists(states, repeated, {})] == [1, 0, 2]
 
