@@ -2,46 +2,78 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import optuna
 from rich.console import Console
 from rich.table import Table
 
+from conf.errors import ConfigError
+from conf.load import Config
 from sweeps.forecast import forecast
 from sweeps.preflight import effective_concurrency
 from sweeps.run import check
-from sweeps.space import suggest
+from sweeps.samplers import complete, draw
+from sweeps.space import Choice, SweepFile
 from sweeps.view import short_number
+from sweeps.warm_start import WarmStart, read_warm_start
 
 
 def dry_run(path: Path, *, name: str | None = None, overrides: Sequence[str] = ()) -> int:
-    """Print every stage's default config and a random draw of the other trials, all checked.
+    """Print every stage's default config and what the search would draw, all checked.
 
-    The search itself learns from results; what it would draw later cannot be known before.
+    Chance and a grid draw just that; TPE does so in its startup trials, and what it draws from
+    results later cannot be known before.
     """
     sweep, configs = check(path, name=name, overrides=overrides)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     keys = list(dict.fromkeys(key for stage in sweep.stages for key in sweep.ranges(stage)))
-    table = Table("trial", "stage", *keys, box=None, pad_edge=False)
-    drawn = [(stage, config) for stage, config in configs.items()]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=sweep.seed))
-    while len(drawn) < sweep.trials:
-        choice = suggest(study.ask(), sweep)
-        label = f"trial {len(drawn)}"
-        drawn.append((choice.stage, configs[choice.stage].replace(choice.values, label)))
-    for number, (stage, config) in enumerate(drawn):
-        default = " default" if number < len(configs) else ""
-        table.add_row(
-            str(number), f"{stage}{default}", *(short_number(config.get(key)) for key in keys)
-        )
-    console = Console()
+    table = Table("trial", "stage", *_headings(keys), box=None, pad_edge=False)
+    warm = read_warm_start(sweep, configs)
+    failing = 0
+    for number in range(sweep.trials):
+        kind, choice = _drawn(sweep, warm, number)
+        try:
+            config = configs[choice.stage].replace(choice.values, f"trial {number}")
+            searched = sweep.ranges(choice.stage)
+            values = [short_number(config.get(k)) if k in searched else "" for k in keys]
+        except ConfigError as error:  # values that are fine one by one and wrong together
+            failing += 1
+            values = [error.problems[0]]
+        table.add_row(str(number), f"{choice.stage}{kind}", *values)
+    # Into a file or a pipe there is no width to respect: the whole table.
+    console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
-    for line in forecast(sweep, configs, effective_concurrency(sweep)):
+    for line in _remarks(sweep, configs, warm):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{len(drawn)} trials checked; nothing was started.", highlight=False)
+    refused = f", {failing} of them would fail" if failing else ""
+    console.print(f"{sweep.trials} trials checked{refused}; nothing was started.", highlight=False)
     return 0
+
+
+def _drawn(sweep: SweepFile, warm: WarmStart, number: int) -> tuple[str, Choice]:
+    """What kind of trial it is, and what it lays over its stage's default config."""
+    stages, points = len(sweep.stages), len(warm.points)
+    if number < stages:
+        return " default", Choice(sweep.stages[number], {})
+    if number < stages + points:
+        return " warm", complete(sweep, warm.points[number - stages], number)
+    return "", draw(sweep, warm.known, number, number - stages - points)
+
+
+def _headings(keys: Sequence[str]) -> list[str]:
+    """The keys' last names where those tell them apart."""
+    names = [key.rpartition(".")[2] for key in keys]
+    return [name if names.count(name) == 1 else key for key, name in zip(keys, names, strict=True)]
+
+
+def _remarks(sweep: SweepFile, configs: Mapping[str, Config], warm: WarmStart) -> list[str]:
+    lines = list(forecast(sweep, configs, effective_concurrency(sweep)))
+    if warm.known and sweep.warm_start is not None:
+        lines.append(f"warm start: {len(warm.known)} results of {sweep.warm_start.sweep} are known")
+    if sweep.replicates:
+        lines.append(
+            f"replicates: the best three configs, and the best default, with {sweep.replicates} "
+            "more seeds each, beside these trials"
+        )
+    return lines

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sweeps.samplers import excess, objectives
 from sweeps.space import SweepFile
-from sweeps.state import REPLICATE_OF, TrialState
+from sweeps.state import ANSWERED_FROM, REPLICATE_OF, TrialState
 
 FINALISTS = 3
 """How many of the best configs are repeated."""
@@ -88,8 +88,14 @@ def finalists(
     states: Sequence[TrialState], sweep: SweepFile, bounds: Mapping[str, float]
 ) -> list[TrialState]:
     """The best trials, and the best default config, which they are to be better than."""
+    by_number = {state.number: state for state in states}
+
+    def is_another_again(state: TrialState) -> bool:
+        source = by_number.get(int(state.notes.get(ANSWERED_FROM, -1)))
+        return source is not None and source.objective == state.objective
+
     best = best_first(states, sweep, bounds)
-    chosen = best[:FINALISTS]
+    chosen = [state for state in best if not is_another_again(state)][:FINALISTS]
     defaults = [state for state in states if state.baseline and state.outcome == "completed"]
     defaults.sort(key=lambda state: (objectives(state, sweep), state.number))
     if defaults and not any(state.baseline for state in chosen):

@@ -107,10 +107,12 @@ class Ledger:
         """Decide whether a trial ends after an epoch that was reported.
 
         Baselines and replicates never do, and no trial at its last epoch: it is about to complete.
+        Nor does one that has been further: a restarted worker reports its first epochs again, and
+        what was decided of them stands, though others may have become better since.
         """
         states = {s.number: s for s in self.states() if REPLICATE_OF not in s.notes}
         own = states.pop(number, None)
-        if own is None or own.baseline or finished:
+        if own is None or own.baseline or finished or epoch < max(own.curve, default=0):
             return False
         others = {other.number: other.curve for other in states.values()}
         return should_prune(own.curve, others, epoch, self._sweep.pruning)
@@ -173,6 +175,16 @@ class Ledger:
         now = self._clock()
         waiting = sum(now - since for since in self._since.values())
         return _spent(self._trials(), self._sweep, self._wall_s + now - self._last, waiting)
+
+    def sums(self) -> dict[str, float]:
+        """What the sweep cost and what pruning saved, as metrics."""
+        spent = self.spent()
+        return {
+            "cost/epochs": float(spent.epochs),
+            "cost/gpu_hours": spent.gpu_hours,
+            "cost/wall_hours": spent.wall_hours,
+            "pruning/saved_epochs": float(saved_epochs(self.states())),
+        }
 
     @property
     def stopped(self) -> str:
@@ -312,6 +324,9 @@ class Ledger:
             found = fidelity.answer(course, config)
             objective = None if found is None else found.objective(name)
             if found is None or objective is None:
+                continue
+            # The longer one is no worse and has the checkpoint; beside other metrics it may be.
+            if found.epoch is not None and (self._sweep.beside or self._sweep.at_most):
                 continue
             self._handed_out[number].set_user_attr(ANSWERED_FROM, other)
             self._changed()

@@ -141,6 +141,10 @@ class Projector:
             base = {f"base/{name}": value for name, value in metrics.items()}
             self._store.log_metrics(self._parent, base)
 
+    def log_sums(self, metrics: Mapping[str, float]) -> None:
+        """Write what the sweep cost, and what pruning saved, on the sweep."""
+        self._store.log_metrics(self._parent, metrics)
+
     def log_texts(self, texts: Mapping[str, str]) -> None:
         """Write artifacts of the sweep."""
         for name, text in texts.items():
@@ -183,6 +187,7 @@ class Projector:
             "baseline": "true" if state.baseline else "false",
             "trial.dir": str(directory),
             "outcome": state.outcome,
+            **state.notes,
         }
         if state.reason:
             tags["outcome.reason"] = state.reason

@@ -232,6 +232,7 @@ class _Run:
         from analysis.export import best_config
 
         self._projector.log_base(self._base.metrics())
+        self._projector.log_sums(self._ledger.sums())
         compared = comparison(self._sweep.name, self._store)
         texts = {
             "comparison.md": compared.to_markdown(),
@@ -276,7 +277,7 @@ class _Run:
                 states=self._ledger.states(),
                 trial_hours=spent.trial_hours,
                 gpus=self._sweep.resources.gpu,
-                note=self._room.tight,
+                note=self._room.tight or self._ledger.stopped,
             )
         )
 

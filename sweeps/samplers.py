@@ -26,6 +26,8 @@ from optuna.trial import TrialState as OptunaState
 from sweeps.space import Choice, SweepFile, Value, is_whole, label, suggest
 from sweeps.state import REPLICATE_OF, TrialState
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study in memory is no news
+
 _SEED_STRIDE = 100_003  # sweeps whose seeds are neighbours share no trial's seed
 
 

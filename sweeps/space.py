@@ -109,6 +109,8 @@ class Range(_Part):
             return f"got low={self.low} with log: true, expected low > 0"
         if self.step is not None and (self.log or self.step <= 0):
             return f"got step={self.step}, expected a positive step and no log: true"
+        if self.step is not None and not _is_near((self.high - self.low) / self.step):
+            return f"got step={self.step}, expected one that leads from {self.low} to {self.high}"
         if self.step is not None and self.points is not None:
             return f"got points={self.points} beside step={self.step}, expected one of them"
         return None
@@ -126,8 +128,7 @@ class Range(_Part):
             return False
         inside = self.low <= value <= self.high
         if inside and self.step is not None:
-            steps = (value - self.low) / self.step
-            return math.isclose(steps, round(steps), abs_tol=1e-9)
+            return _is_near((value - self.low) / self.step)
         return inside
 
     def grid(self, *, whole: bool) -> tuple[Value, ...] | None:
@@ -150,7 +151,7 @@ class Range(_Part):
         step = self.step if self.step is not None else 1 if whole else None
         if step is None:
             return None
-        count = math.floor((high - low) / step + 1e-9) + 1
+        count = round((high - low) / step) + 1
         return tuple(
             int(low + i * step) if whole else float(f"{low + i * step:.12g}") for i in range(count)
         )
@@ -186,6 +187,11 @@ class Range(_Part):
         return trial.suggest_float(
             name, float(self.low), float(self.high), log=self.log, step=self.step
         )
+
+
+def _is_near(steps: float) -> bool:
+    """Whether a number of steps is whole, but for rounding."""
+    return math.isclose(steps, round(steps), abs_tol=1e-9)
 
 
 def label(choice: Any) -> Any:
@@ -524,7 +530,9 @@ def _problems(sweep: SweepFile, places: Places) -> list[str]:
         for key, value in inner.items():
             message = _key_problem(key)
             if isinstance(value, Range):
-                message = message or not_tunable(key) or value.problem()
+                message = (
+                    message or not_tunable(key) or value.problem() or _step_problem(key, value)
+                )
             if message:
                 wrong(f"{block}.{key}", message)
     for block in ("stage_set", "stage_space"):
@@ -582,6 +590,12 @@ def _grid_problems(sweep: SweepFile) -> dict[str, str]:
             f"{points} points of the grid"
         )
     return problems
+
+
+def _step_problem(key: str, range_: Range) -> str | None:
+    if is_whole(key) and isinstance(range_.step, float):
+        return f"got step={range_.step}, expected a whole number as the key takes"
+    return None
 
 
 def _key_problem(key: str) -> str | None:

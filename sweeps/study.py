@@ -87,7 +87,12 @@ def state_of(trial: FrozenTrial) -> TrialState:
         started_ms=_ms(trial.datetime_start) or 0,
         ended_ms=_ms(trial.datetime_complete),
         metrics=attributes.get(METRICS, {}),
-        notes={name: str(attributes[name]) for name in _NOTES if name in attributes},
+        notes={
+            name: str(attributes[name])
+            for name in _NOTES
+            # Said before the trial is told; a driver that died in between may have lost the reason.
+            if name in attributes and (name != ENDED_BY or outcome == "pruned")
+        },
     )
 
 

@@ -1,0 +1,96 @@
+"""Who is best, who is repeated, what a sweep cost: pure functions of the trials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sweeps.budget import Spent, budget_reached, epochs_trained, goal_reached, saved_epochs
+from sweeps.finalists import Repeat, best_first, confirmed, finalists, replicates, resolve_bounds
+from sweeps.space import DEMO, Budget, Range, SweepFile
+from sweeps.state import TrialState
+
+pytestmark = pytest.mark.quick
+
+
+def sweep(**fields: Any) -> SweepFile:
+    """A sweep of one stage."""
+    return SweepFile(
+        name="x",
+        base="y",
+        data=DEMO,
+        stages=("8k",),
+        space={"optim_conf.lr": Range(low=1e-5, high=1e-2)},
+        trials=8,
+        **fields,
+    )
+
+
+def trial(number: int, objective: float | None = None, **fields: Any) -> TrialState:
+    """A completed trial of four epochs, unless it says otherwise."""
+    known = {"outcome": "completed", "curve": dict.fromkeys(range(5), 0.5), "baseline": False}
+    return TrialState(number, "8k", epochs=4, values={}, objective=objective, **{**known, **fields})
+
+
+def test_the_best_by_objective_and_of_equals_the_earlier() -> None:
+    states = [trial(0, 0.3), trial(1, 0.2), trial(2, 0.2), trial(3, outcome="failed")]
+    assert [s.number for s in best_first(states, sweep(), {})] == [1, 2, 0]
+
+
+def test_a_bound_and_a_front() -> None:
+    states = [
+        trial(0, 0.3, metrics={"wideband/cer": 0.1}),
+        trial(1, 0.2, metrics={"wideband/cer": 0.2}),
+        trial(2, 0.25, metrics={"wideband/cer": 0.3}),
+        trial(3, 0.1, metrics={"wideband/cer": 0.4}),
+    ]
+    bounded = sweep(at_most={"wideband/cer": "+50%", "valid/cer": 0.4})
+    bounds = resolve_bounds(bounded, {"wideband/cer": 0.2})
+    assert bounds == {"wideband/cer": pytest.approx(0.3), "valid/cer": 0.4}
+    assert [s.number for s in best_first(states, bounded, bounds)] == [1, 2, 0]
+    assert resolve_bounds(bounded, {}) == {"valid/cer": 0.4}  # the base is not yet scored
+    front = best_first(states, sweep(beside=("wideband/cer",)), {})
+    assert [s.number for s in front] == [3, 1, 0]
+
+
+def test_the_best_default_is_repeated_beside_the_best_three() -> None:
+    states = [trial(0, 0.5, baseline=True), *(trial(n, 0.1 * n) for n in (1, 2, 3, 4))]
+    repeated = sweep(replicates=2)
+    assert [s.number for s in finalists(states, repeated, {})] == [1, 2, 3, 0]
+    turns = replicates(states, repeated, {})
+    assert turns[:5] == [Repeat(1, 1), Repeat(2, 1), Repeat(3, 1), Repeat(0, 1), Repeat(1, 2)]
+    assert replicates(states, sweep(), {}) == []
+    states[1] = trial(1, 0.4, notes={"answered.from": "4"})  # the very model of the fourth
+    assert [s.number for s in finalists(states, repeated, {})] == [2, 3, 4, 0]
+    states[1] = trial(1, 0.1)
+    states[0] = trial(0, 0.15, baseline=True)
+    assert [s.number for s in finalists(states, repeated, {})] == [1, 0, 2]
+
+
+def test_what_is_confirmed_is_the_mean_over_seeds() -> None:
+    states = [trial(0, 0.2), trial(1, 0.25)]
+    states += [
+        trial(2 + turn, value, notes={"replicate.of": str(of)})
+        for turn, (of, value) in enumerate([(0, 0.4), (1, 0.25), (0, 0.3), (1, None)])
+    ]
+    first, second = confirmed(states)
+    assert (first.trial, first.values, first.deviation) == (1, (0.25, 0.25), 0.0)
+    assert (second.trial, second.mean) == (0, pytest.approx(0.3))
+    assert second.deviation == pytest.approx(0.1)
+
+
+def test_costs_goals_and_savings() -> None:
+    states = [
+        trial(0, 0.5),
+        trial(1, outcome="pruned", curve={0: 0.9, 1: 0.8}),
+        trial(2, outcome="pruned", curve={0: 0.9}, notes={"ended.by": "goal"}),
+        trial(3, 0.5, notes={"answered.from": "0"}),
+    ]
+    assert epochs_trained(states) == 5
+    assert saved_epochs(states) == 3
+    limited = sweep(budget=Budget(epochs=10, wall_hours=2.0), goal=0.2)
+    assert budget_reached(limited, Spent(9, 99.0, 1.99)) == ""
+    assert budget_reached(limited, Spent(9, 0.0, 2.0)) == "budget.wall_hours: 2 of 2 spent"
+    assert goal_reached(limited, 0.21) == goal_reached(limited, None) == ""
+    assert goal_reached(limited, 0.2) == "goal: valid/cer 0.2 is at most 0.2"

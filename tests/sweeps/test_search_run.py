@@ -1,0 +1,61 @@
+"""A whole sweep with real Ray, Optuna and MLflow: answers, replicates and a budget end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sweeps.state import SweepDirectory
+from sweeps.study import read_states
+from tests.sweeps.conftest import SWEEP
+from tests.sweeps.driving import assert_whole, drive
+from trainer.tracking import Store
+
+GRID = (
+    SWEEP.replace("{low: 1e-5, high: 1e-2, log: true}", "{choices: [1e-3, 3e-3]}")
+    .replace("[2, 3, 6]", "[2, 4]")
+    .replace("[8k, s1, s2, s3]", "[8k, s1]")
+    .replace("trials: 8", "trials: 10")
+    + "sampler: grid\nreplicates: 1\npruning: {method: none}\n"
+)
+
+
+def test_a_grid_with_answers_and_replicates(place: Path) -> None:
+    (place / "sweep.yaml").write_text(GRID)
+    result = drive("sweep.yaml", "finetune", "train_conf.avg_nbest_model=1", "concurrency=1")
+    assert result.returncode == 0, result.stderr
+    states = read_states(SweepDirectory.of("tiny").study, "tiny")
+    answered = [state for state in states if "answered.from" in state.notes]
+    repeats = [state for state in states if "replicate.of" in state.notes]
+    assert [state.number for state in answered] == [6, 7, 8, 9]  # 2 epochs, known from 3 and 4
+    assert [state.number for state in repeats] == list(range(10, len(states)))
+    assert 3 <= len(repeats) <= 4
+    for state in answered:
+        longer = states[int(state.notes["answered.from"])]
+        assert state.objective == longer.curve[2]
+
+    store = Store.open()
+    parent = store.sweep_run("tiny")
+    assert parent is not None
+    trained = sum(state.epochs for state in states if state not in answered)
+    assert parent.metrics["cost/epochs"] == trained
+    assert parent.metrics["pruning/saved_epochs"] == 0
+    for run, state in zip(store.trial_runs("tiny"), states, strict=True):
+        for name, value in state.notes.items():
+            assert run.tags[name] == value
+        assert (run.status, run.tags["outcome"]) == ("FINISHED", "completed")
+        assert run.params["train_conf.max_epoch"] == str(state.epochs)
+        assert run.metrics["valid/cer"] == run.metrics["objective"] == state.objective
+
+
+def test_a_budget_ends_a_sweep_which_a_larger_one_continues(place: Path) -> None:
+    first = drive("sweep.yaml", "finetune", "budget.epochs=9", "concurrency=1")
+    assert first.returncode == 0, first.stderr
+    states = read_states(SweepDirectory.of("tiny").study, "tiny")
+    assert sum(max(state.curve, default=0) for state in states) == 9
+    assert_whole("tiny", len(states))
+    again = drive("sweep.yaml", "finetune", "budget.epochs=9", "concurrency=1")
+    assert again.returncode == 0, again.stderr
+    assert "starting Ray" not in again.stdout
+    more = drive("sweep.yaml", "finetune", "budget.epochs=90", "concurrency=1")
+    assert more.returncode == 0, more.stderr
+    assert_whole("tiny", 8)
