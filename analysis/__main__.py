@@ -49,6 +49,17 @@ def parser() -> argparse.ArgumentParser:
         help="table: for the console; csv and json: rates as fractions (default: %(default)s)",
     )
 
+    compare.add_argument(
+        "--table",
+        default="trials",
+        metavar="NAME",
+        help="of csv: trials, finalists, slices, forgetting, effects, configs, curves, apart "
+        "(default: %(default)s)",
+    )
+    compare.add_argument(
+        "--no_cache", action="store_true", help="ask MLflow for what is known of ended runs, too"
+    )
+
     export = commands.add_parser(
         "export", parents=[common], help="write best_config.yaml and a model directory"
     )
@@ -109,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     """Run one command."""
     arguments = parser().parse_args(argv)
     if arguments.command == "compare":
-        return _compare(arguments.sweep, arguments.format)
+        return _compare(arguments)
     if arguments.command == "align":
         return _align(arguments)
     if arguments.command == "annotate":
@@ -117,10 +128,15 @@ def main(argv: Sequence[str]) -> int:
     return _export(arguments.sweep, arguments.output_dir, verify=not arguments.no_verify)
 
 
-def _compare(name: str, form: str) -> int:
+def _compare(arguments: argparse.Namespace) -> int:
     from analysis.compare import comparison
+    from analysis.evidence import cache_directory
 
-    facts = comparison(name, _store())
+    form = arguments.format
+    if arguments.table != "trials" and form != "csv":
+        raise UserError(f"--table: got it with --format {form}, expected --format csv")
+    cache = None if arguments.no_cache else cache_directory()
+    facts = comparison(arguments.sweep, _store(), cache)
     if form == "table":
         from rich.console import Console
 
@@ -130,7 +146,7 @@ def _compare(name: str, form: str) -> int:
     else:
         texts = {
             "md": facts.to_markdown,
-            "csv": facts.to_csv,
+            "csv": lambda: facts.to_csv(arguments.table),
             "json": facts.to_json,
             "svg": facts.to_svg,
         }

@@ -178,7 +178,9 @@ def _freedom(lengths_BG: Floats) -> Floats:
 
 
 def _by_cluster(values: ArrayLike, clusters: Ints) -> Floats:
-    return numpy.bincount(clusters, weights=numpy.asarray(values, dtype=float))
+    return numpy.asarray(
+        numpy.bincount(clusters, weights=numpy.asarray(values, dtype=float)), dtype=float
+    )
 
 
 def _finite(value: float) -> float | None:

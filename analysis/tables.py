@@ -13,10 +13,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis.compare import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
 from analysis.runs import OUTCOMES
+from analysis.sections import PAIRS, Kind, Section, clustering, sections
+from analysis.significance import Estimate
+from conf.errors import UserError
+from conf.writing import format_value
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -39,10 +43,14 @@ def answer(facts: Comparison) -> str:
         f"Best of {len(facts.rows)} trial{'s' if len(facts.rows) > 1 else ''} ({ended}): "
         f"trial {best.trial}, {best.stage}, {settings}."
     ]
+    if best.replicate_of is not None:
+        says[0] = f"{says[0][:-1]} (trial {best.replicate_of} with another seed)."
 
     figure = f"{facts.objective} {rate(best.objective)}"
     if best.errors is not None and facts.objective == "valid/cer":
         figure += f" ({best.errors} errors)"
+    if interval := ends(best.interval):
+        figure += f", 95 % interval {interval}"
     base = facts.base.get(facts.objective)
     if base is None or best.over_base is None:
         says.append(f"It reaches {figure}; the base was not measured.")
@@ -64,7 +72,7 @@ def answer(facts: Comparison) -> str:
     else:
         says.append(
             f"The default config of {best.stage} has {rate(stage.baseline)}: "
-            f"{change(best.over_baseline)}."
+            f"{change(best.over_baseline)}{_paired(best.paired)}."
         )
     if len(facts.stages) > 1:
         reach = ", ".join(f"{s.stage} {rate(s.best)}" for s in facts.stages)
@@ -80,13 +88,82 @@ def answer(facts: Comparison) -> str:
         says.append(
             f"On the test set, by which no trial was chosen: {rate(best.test_cer)}{against}."
         )
-    says.append("One run per trial: differences carry no interval.")
+        baseline = facts.baseline_of(best)
+        confirmed = facts.paired(best.trial, baseline.trial, "test") if baseline else None
+        if confirmed is not None and baseline is not best:
+            says.append(f"There it is {_paired(confirmed, '')} against the default config.")
+    says.append(_certainty(facts))
     return " ".join(says)
+
+
+def _paired(estimate: Estimate | None, lead: str = ", ") -> str:
+    """A paired difference in words."""
+    if estimate is None:
+        return ""
+    said = f"{lead}{points(estimate.value)} points"
+    if (interval := ends(estimate, signed=True)) and estimate.p is not None:
+        said += f" (paired, 95 % interval {interval}, p {p_value(estimate.p)})"
+    return said
+
+
+def _certainty(facts: Comparison) -> str:
+    """What the differences in the table are worth."""
+    if facts.noise is not None:
+        runs, configs = facts.noise.runs, facts.noise.configs
+        return (
+            f"Differences under {100 * facts.noise.band:.2g} points are noise here ({runs} runs of "
+            f"{configs} config{'s' if configs > 1 else ''} that differ in the seed alone)."
+        )
+    if any(row.interval for row in facts.rows):
+        return "One run per config: intervals are of the utterances, not of the seed."
+    return "One run per trial: differences carry no interval."
 
 
 def rate(value: float | None) -> str:
     """A fraction as a person reads it."""
     return NOTHING if value is None else f"{100 * value:.2f} %"
+
+
+def points(value: float | None) -> str:
+    """A difference of rates in percentage points."""
+    return NOTHING if value is None else f"{100 * value:+.2f}"
+
+
+def ends(interval: Estimate | tuple[float, float] | None, *, signed: bool = False) -> str:
+    """An interval in percent: `7.10 to 9.20`; empty where there is none."""
+    if isinstance(interval, Estimate):
+        known = interval.low is not None and interval.high is not None
+        interval = (interval.low or 0.0, interval.high or 0.0) if known else None
+    if interval is None:
+        return ""
+    form = "{:+.2f} to {:+.2f}" if signed else "{:.2f} to {:.2f}"
+    return form.format(*(100 * end for end in interval))
+
+
+def p_value(p: float | None) -> str:
+    """A p-value as it is reported: small ones only as small."""
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def show(kind: Kind, value: Any) -> str:
+    """A value of a section as a person reads it."""
+    if kind == "mark":
+        return "yes" if value else ""
+    if value is None:
+        return NOTHING
+    if kind in PAIRS:
+        return ends(value, signed=kind == "span")
+    shown: Mapping[str, Callable[[Any], str]] = {
+        "rate": rate,
+        "points": points,
+        "p": p_value,
+        "number": number,
+    }
+    if kind in shown:
+        return shown[kind](value)
+    return value if isinstance(value, str) else format_value(value)
 
 
 def change(ratio: float | None) -> str:
@@ -157,6 +234,10 @@ def _columns(facts: Comparison) -> list[Column]:
         Column("objective", lambda r: rate(r.objective)),
         Column("against base", lambda r: change(r.over_base), 1),
         Column("against baseline", lambda r: "baseline" if r.baseline else change(r.over_baseline)),
+        Column("95 % interval", lambda r: ends(r.interval) or NOTHING, 9),
+        Column("paired points", lambda r: points(r.paired.value if r.paired else None), 10),
+        Column("paired interval", lambda r: ends(r.paired, signed=True) or NOTHING, 11),
+        Column("p", lambda r: p_value(r.paired.p if r.paired else None), 12),
         Column("valid/cer_ctc", lambda r: rate(r.cer_ctc), 7),
         Column("wideband/cer", lambda r: rate(r.wideband_cer), 6),
         Column("test/cer", lambda r: rate(r.test_cer), 5),
@@ -200,6 +281,20 @@ def _notes(facts: Comparison) -> list[str]:
     ]
     if facts.common_critical:
         notes.append(f"Critical deltas of every trial: {', '.join(facts.common_critical)}.")
+    if any(row.interval for row in facts.rows):
+        notes.append(
+            "95 % interval and paired points: of the objective, and of its difference from the "
+            "baseline on the same utterances, leaving out one speaker (or call, or utterance) at a "
+            "time. With many trials one in twenty differs by chance: the test set confirms."
+        )
+        notes += clustering(facts)[1:2]
+    if facts.noise is not None:
+        notes.append(f"Differences under {100 * facts.noise.band:.2g} points are noise here.")
+    notes += [
+        f"Trial {row.trial} repeats trial {row.replicate_of} with another seed."
+        for row in facts.rows
+        if row.replicate_of is not None
+    ]
     notes += [
         f"Trial {row.trial} {row.outcome}: {row.reason}"
         for row in facts.rows
@@ -292,6 +387,57 @@ class Rendering:
                 yield Text()
                 yield Text(title, style="bold")
                 yield _rich_grid(grid)
+        further = sections(facts)
+        for section in further:
+            if section.name in ON_CONSOLE:
+                yield Text()
+                yield Text(section.title, style="bold")
+                yield _fitting(section, console, options)
+        rest = [section.name for section in further if section.name not in ON_CONSOLE]
+        if rest:
+            yield Text(f"More tables in --format md: {', '.join(rest)}.", style="dim")
+
+
+def _fitting(section: Section, console: Console, options: ConsoleOptions) -> Table:
+    """A section's table with as many of its first columns as there is room for."""
+    grid = section_grid(section)
+    for width in range(len(grid[0]), 1, -1):
+        table = _rich_grid((grid[0][:width], [row[:width] for row in grid[1]]))
+        if console.measure(table, options=options.update(width=1000)).maximum <= options.max_width:
+            break
+    return table
+
+
+ON_CONSOLE = ("finalists", "apart")
+"""The sections that are worth a screen."""
+
+
+def section_grid(section: Section) -> Grid:
+    """A section's headings and its values as a person reads them; empty columns are left out."""
+    columns = [
+        (index, column)
+        for index, column in enumerate(section.columns)
+        if any(row[index] not in (None, "") for row in section.rows)
+    ]
+    headings = [HEADINGS.get(column.name, column.name.replace("_", " ")) for _, column in columns]
+    rows = [[show(column.kind, row[index]) for index, column in columns] for row in section.rows]
+    return headings, rows
+
+
+HEADINGS = {
+    "interval": "95 % interval",
+    "over_baseline": "points against baseline",
+    "over_baseline_interval": "its interval",
+    "over_baseline_p": "its p",
+    "over_base": "points against base",
+    "over_base_interval": "interval of that",
+    "over_base_p": "p of that",
+    "best_interval": "95 % interval",
+    "wideband": "wideband/cer",
+    "wideband_over_base": "points against base",
+    "front": "on the front",
+}
+"""Headings that differ from the name in JSON and CSV."""
 
 
 def _trial_table(facts: Comparison, columns: Sequence[Column]) -> Table:
@@ -335,7 +481,20 @@ def markdown(facts: Comparison) -> str:
     for title, grid in ((STAGE_TITLE, _stage_grid(facts)), (BAND_TITLE, _band_grid(facts))):
         if grid[1]:
             parts += [f"## {title}", _markdown_grid(grid, {0})]
+    for section in sections(facts) if facts.rows else ():
+        parts += [f"## {section.title}", _markdown_grid(section_grid(section), _left(section))]
+        if section.notes:
+            parts.append("\n".join(f"- {note}" for note in section.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def _left(section: Section) -> set[int]:
+    shown = [
+        column
+        for index, column in enumerate(section.columns)
+        if any(row[index] not in (None, "") for row in section.rows)
+    ]
+    return {index for index, column in enumerate(shown) if column.kind in ("text", "mark")}
 
 
 def _markdown_grid(grid: Grid, left: set[int]) -> str:
@@ -368,18 +527,56 @@ FIELDS: Mapping[str, Callable[[Row], object]] = {
     "test/cer": lambda r: r.test_cer,
     "delta.critical": lambda r: list(r.critical),
     "duration_s": lambda r: r.duration_s,
+    "objective_low": lambda r: r.interval and r.interval.low,
+    "objective_high": lambda r: r.interval and r.interval.high,
+    "paired": lambda r: r.paired and r.paired.value,
+    "paired_low": lambda r: r.paired and r.paired.low,
+    "paired_high": lambda r: r.paired and r.paired.high,
+    "paired_p": lambda r: r.paired and r.paired.p,
+    "front": lambda r: r.front,
+    "replicate.of": lambda r: r.replicate_of,
 }
 """A trial in CSV and JSON, in this order."""
 
 
-def csv_text(facts: Comparison) -> str:
-    """One line a trial; lists are joined by blanks, what was not measured is empty."""
+def csv_text(facts: Comparison, table: str = "trials") -> str:
+    """One table; lists are joined by blanks, what was not measured is empty.
+
+    Raises:
+        UserError: The comparison has no table of this name.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(FIELDS)
-    for row in facts.rows:
-        writer.writerow(_csv_cell(value(row)) for value in FIELDS.values())
+    if table == "trials":
+        writer.writerow(FIELDS)
+        for row in facts.rows:
+            writer.writerow(_csv_cell(value(row)) for value in FIELDS.values())
+        return out.getvalue()
+    by_name = {section.name: section for section in sections(facts)}
+    if table not in by_name:
+        known = ", ".join(["trials", *by_name])
+        raise UserError(f"--table: got {table!r}, expected one of this sweep's tables ({known})")
+    section = by_name[table]
+    writer.writerow(fields(section))
+    for values in section.rows:
+        writer.writerow(_csv_cell(value) for value in _flat(section, values).values())
     return out.getvalue()
+
+
+def fields(section: Section) -> list[str]:
+    """The names of a section's columns in CSV and JSON; an interval is two."""
+    names: list[str] = []
+    for column in section.columns:
+        stem = column.name.removesuffix("interval")
+        names += [f"{stem}low", f"{stem}high"] if column.kind in PAIRS else [column.name]
+    return names
+
+
+def _flat(section: Section, row: Sequence[Any]) -> dict[str, Any]:
+    values: list[Any] = []
+    for column, value in zip(section.columns, row, strict=True):
+        values += (value or (None, None)) if column.kind in PAIRS else [value]
+    return dict(zip(fields(section), values, strict=True))
 
 
 def _csv_cell(value: object) -> object:
@@ -411,6 +608,20 @@ def json_text(facts: Comparison) -> str:
         "trials": [{k: value(row) for k, value in FIELDS.items()} for row in facts.rows],
         "stages": [asdict(stage) for stage in facts.stages],
         "learning_rates": [asdict(band) for band in facts.bands],
+        "noise": None if facts.noise is None else asdict(facts.noise),
+        "sets": {
+            split: {
+                "utterances": len(evaluated.keys),
+                "clusters": evaluated.cluster_count,
+                "by": evaluated.unit,
+                "note": evaluated.note,
+            }
+            for split, evaluated in facts.evidence.sets.items()
+        },
+        "tables": {
+            section.name: [_flat(section, row) for row in section.rows]
+            for section in sections(facts)
+        },
     }
     # NaN is not JSON: records turn it into None, and this makes sure.
     return json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
