@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m analysis compare --sweep demo
   python -m analysis compare --sweep demo --format csv > comparison.csv
+  python -m analysis report --sweep demo --output_dir reports/demo
+  python -m analysis report --sweep demo --output_dir reports/demo --lang zh --beside demo-random
   python -m analysis export --sweep demo --output_dir exports/demo
   python -m analysis align
   python -m analysis align --config my.yaml --base conf/stage1_encoder_adapt.yaml
@@ -57,6 +59,27 @@ def parser() -> argparse.ArgumentParser:
         "(default: %(default)s)",
     )
     compare.add_argument(
+        "--no_cache", action="store_true", help="ask MLflow for what is known of ended runs, too"
+    )
+
+    report = commands.add_parser(
+        "report", parents=[common], help="write one HTML file: answer, tables, figures, texts"
+    )
+    report.add_argument(
+        "--output_dir", required=True, type=Path, metavar="DIR", help="gets report.html"
+    )
+    report.add_argument(
+        "--lang", choices=("en", "zh"), default="en", help="its language (default: %(default)s)"
+    )
+    report.add_argument(
+        "--beside",
+        metavar="NAME",
+        help="another sweep, such as a random search of equal cost, for the figure of the search",
+    )
+    report.add_argument(
+        "--no_log", action="store_true", help="do not put it to the sweep's MLflow run"
+    )
+    report.add_argument(
         "--no_cache", action="store_true", help="ask MLflow for what is known of ended runs, too"
     )
 
@@ -121,6 +144,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     if arguments.command == "compare":
         return _compare(arguments)
+    if arguments.command == "report":
+        return _report(arguments)
     if arguments.command == "align":
         return _align(arguments)
     if arguments.command == "annotate":
@@ -151,6 +176,23 @@ def _compare(arguments: argparse.Namespace) -> int:
             "svg": facts.to_svg,
         }
         sys.stdout.write(texts[form]())
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from analysis.evidence import cache_directory
+    from analysis.report import report
+
+    path = report(
+        arguments.sweep,
+        _store(),
+        arguments.output_dir,
+        language=arguments.lang,
+        beside=arguments.beside,
+        cache=None if arguments.no_cache else cache_directory(),
+        log=not arguments.no_log,
+    )
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 

@@ -179,9 +179,9 @@ class Comparison:
     @property
     def answer(self) -> str:
         """The comparison in one paragraph."""
-        from analysis import tables
+        from analysis.answer import answer
 
-        return tables.answer(self)
+        return answer(self)
 
     def render_rich(self) -> RenderableType:
         """For the console; a narrow one gets fewer columns and is told which."""

@@ -82,6 +82,7 @@ class EvaluationSet:
         clusters: Which utterances belong together.
         unit: What a cluster is: speaker, call or utterance.
         note: Why no better one is known; empty if it is.
+        problem: What was wrong with the manifest, if that is why.
     """
 
     keys: tuple[str, ...]
@@ -89,6 +90,7 @@ class EvaluationSet:
     clusters: Ints
     unit: str
     note: str = ""
+    problem: str = ""
 
     @property
     def cluster_count(self) -> int:
@@ -205,7 +207,7 @@ class Reader:
         speakers: Sequence[str | None],
         calls: Sequence[str | None],
     ) -> EvaluationSet:
-        spoken, note = self._manifest(split)
+        spoken, note, problem = self._manifest(split)
         each = [
             replace(
                 known := spoken.get(key, Spoken()),
@@ -222,21 +224,21 @@ class Reader:
         if not units:
             note = note or "the manifest names neither speaker nor call"
             alone = numpy.arange(len(keys), dtype=numpy.int64)
-            return EvaluationSet(tuple(keys), tuple(each), alone, "utterance", note)
+            return EvaluationSet(tuple(keys), tuple(each), alone, "utterance", note, problem)
         # Fewer clusters hold more of what is alike: a speaker's calls, or a call's two speakers.
         unit = min(units, key=lambda unit: int(cluster_indices(names[unit]).max()))
         return EvaluationSet(tuple(keys), tuple(each), cluster_indices(names[unit]), unit)
 
-    def _manifest(self, split: str) -> tuple[dict[str, Spoken], str]:
+    def _manifest(self, split: str) -> tuple[dict[str, Spoken], str, str]:
         from trainer.manifest import read_data_list
 
         paths = [path for trial in self._sweep.trials if (path := trial.params.get(SPLITS[split]))]
         if not paths or paths[0] == "null":
-            return {}, "the trials name no manifest"
+            return {}, "the trials name no manifest", ""
         try:
-            return {item.key: _spoken(item) for item in read_data_list(paths[0])}, ""
+            return {item.key: _spoken(item) for item in read_data_list(paths[0])}, "", ""
         except (UserError, OSError) as error:
-            return {}, f"the manifest cannot be read ({str(error).splitlines()[0]})"
+            return {}, "the manifest cannot be read", str(error).splitlines()[0]
 
     # Remembering
 

@@ -19,6 +19,7 @@ import numpy
 from analysis.compare import EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
 from analysis.evidence import BASE, EvaluationSet, json_numbers
 from analysis.significance import Estimate, difference, rate
+from analysis.words import Said
 from conf.delta import RUN_KEYS, SEVERITIES, UNPROVEN
 from conf.effects import effect_of
 from conf.schema import find_key
@@ -27,6 +28,10 @@ Kind = Literal["text", "count", "number", "rate", "interval", "points", "span", 
 """How a value is printed: rates and points (differences of rates) in percent, an interval as the
 pair of ends of a rate, a span as those of a difference, a mark as yes or nothing."""
 PAIRS = ("interval", "span")
+INTERVALS = (
+    "Intervals: 95 %, leaving out one speaker (or call, or utterance) at a time; differences are "
+    "paired."
+)
 
 _DECILES = 10
 _MOST_TAG_VALUES = 12
@@ -54,10 +59,10 @@ class Section:
     """
 
     name: str
-    title: str
+    title: Said
     columns: tuple[Column, ...]
     rows: tuple[tuple[Any, ...], ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Said, ...] = ()
 
 
 def sections(facts: Comparison) -> tuple[Section, ...]:
@@ -114,28 +119,39 @@ def confirmed(facts: Comparison) -> Section:
             rows.append((split, "base", None, "", base, interval, *[None] * 6))
     return Section(
         "finalists",
-        "The finalists on every set (no trial was chosen by the test set)",
+        Said("The finalists on every set (no trial was chosen by the test set)"),
         tuple(columns),
         tuple(rows) if facts.finalists else (),
-        tuple(clustering(facts)),
+        (Said(INTERVALS), *clustering(facts)) if facts.evidence.sets else (),
     )
 
 
-def clustering(facts: Comparison) -> list[str]:
+def clustering(facts: Comparison) -> list[Said]:
     """What the intervals of each set rest on."""
     notes = []
     for split, evaluated in facts.evidence.sets.items():
-        why = f": {evaluated.note}" if evaluated.note else ""
-        whose = f" of {evaluated.cluster_count} {evaluated.unit}s"
-        if evaluated.unit == "utterance":
-            whose = ", each by itself"
-        notes.append(f"{split}: {len(evaluated.keys)} utterances{whose}{why}.")
-    if notes:
-        notes.insert(
-            0,
-            "Intervals: 95 %, leaving out one speaker (or call, or utterance) at a time; "
-            "differences are paired.",
-        )
+        values = {"split": split, "count": len(evaluated.keys)}
+        if evaluated.unit != "utterance":
+            said = Said(
+                "{split}: {count} utterances of {clusters} {unit}.",
+                **values,
+                clusters=evaluated.cluster_count,
+                unit=Said(f"{evaluated.unit}s"),
+            )
+        elif evaluated.problem:
+            said = Said(
+                "{split}: {count} utterances, each by itself: {why} ({problem}).",
+                **values,
+                why=Said(evaluated.note),
+                problem=evaluated.problem,
+            )
+        else:
+            said = Said(
+                "{split}: {count} utterances, each by itself: {why}.",
+                **values,
+                why=Said(evaluated.note),
+            )
+        notes.append(said)
     return notes
 
 
@@ -183,8 +199,13 @@ def slices(facts: Comparison) -> Section:
             rows.append(
                 (split, by, name, len(lengths), total, *rates, own.value, _ends(own), *paired)
             )
-    notes = () if not rows else ("Many slices: one in twenty is beyond its interval by chance.",)
-    return Section("slices", "By slice", tuple(columns), tuple(rows), notes)
+    return Section(
+        "slices",
+        Said("By slice"),
+        tuple(columns),
+        tuple(rows),
+        (Said("Many slices: one in twenty is beyond its interval by chance."),),
+    )
 
 
 def cuts(evaluated: EvaluationSet) -> Iterable[tuple[str, str, Any]]:
@@ -249,10 +270,9 @@ def forgetting(facts: Comparison) -> Section:
         for row in done
         if row.front or row.trial in shown
     )
-    note = "front: no completed trial is better on telephone and on wideband speech alike."
-    return Section(
-        "forgetting", "Telephone against wideband speech", columns, rows, (note,) if rows else ()
-    )
+    note = Said("front: no completed trial is better on telephone and on wideband speech alike.")
+    title = Said("Telephone against wideband speech")
+    return Section("forgetting", title, columns, rows, (note,))
 
 
 def marginal(facts: Comparison) -> Section:
@@ -288,10 +308,10 @@ def marginal(facts: Comparison) -> Section:
         rows.append(("stage", None, None, stage, *_summary(of_stage)))
     return Section(
         "effects",
-        "What each key did by itself",
+        Said("What each key did by itself"),
         columns,
         tuple(rows),
-        ("Every trial with a score counts, pruned ones with the best they had.",) if rows else (),
+        (Said("Every trial with a score counts, pruned ones with the best they had."),),
     )
 
 
@@ -315,7 +335,7 @@ def differing_keys(facts: Comparison) -> Section:
     rows.sort(key=lambda row: SEVERITIES.index(row[-2]))
     return Section(
         "configs",
-        "The finalists' configs, where they differ",
+        Said("The finalists' configs, where they differ"),
         tuple(columns),
         tuple(rows) if len(shown) > 1 else (),
     )
@@ -336,7 +356,7 @@ def curves(facts: Comparison) -> Section:
         for row in facts.rows
         if known.get(row.trial)
     ]
-    title = f"Learning curves: {facts.objective} after so many epochs"
+    title = Said("Learning curves: {objective} after so many epochs", objective=facts.objective)
     return Section("curves", title, tuple(columns), tuple(rows))
 
 
@@ -346,7 +366,7 @@ def apart(facts: Comparison) -> Section:
     columns += [Column("objective", "rate"), Column("reason")]
     return Section(
         "apart",
-        "Not compared",
+        Said("Not compared"),
         tuple(columns),
         tuple((a.trial, a.stage, a.outcome, a.objective, a.reason) for a in facts.apart),
     )

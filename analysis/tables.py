@@ -10,141 +10,20 @@ import csv
 import io
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.compare import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
-from analysis.runs import OUTCOMES
 from analysis.sections import PAIRS, Kind, Section, clustering, sections
-from analysis.significance import Estimate
+from analysis.shown import NOTHING, change, duration, ends, number, p_value, points, rate
+from analysis.words import Said
 from conf.errors import UserError
 from conf.writing import format_value
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
-
-NOTHING = "-"
-
-
-def answer(facts: Comparison) -> str:
-    """The comparison in one paragraph: the best trial, against what, and what moved it."""
-    states = Counter(row.outcome for row in facts.rows)
-    ended = ", ".join(f"{states[o]} {o}" for o in OUTCOMES if states[o])
-    best = facts.best
-    if best is None or best.objective is None:
-        return f"No trial of sweep {facts.sweep} has completed yet ({ended or 'no trials'})."
-    settings = (
-        f"lr {number(best.lr)}, weight decay {number(best.weight_decay)}, {_epochs(best)} epochs"
-    )
-    says = [
-        f"Best of {len(facts.rows)} trial{'s' if len(facts.rows) > 1 else ''} ({ended}): "
-        f"trial {best.trial}, {best.stage}, {settings}."
-    ]
-    if best.replicate_of is not None:
-        says[0] = f"{says[0][:-1]} (trial {best.replicate_of} with another seed)."
-
-    figure = f"{facts.objective} {rate(best.objective)}"
-    if best.errors is not None and facts.objective == "valid/cer":
-        figure += f" ({best.errors} errors)"
-    if interval := ends(best.interval):
-        figure += f", 95 % interval {interval}"
-    base = facts.base.get(facts.objective)
-    if base is None or best.over_base is None:
-        says.append(f"It reaches {figure}; the base was not measured.")
-    elif best.objective == 0:
-        says.append(f"It reaches {figure}; the base has {rate(base)}.")
-    else:
-        says.append(
-            f"It reaches {figure}; the base has {rate(base)}, "
-            f"{1 / best.over_base:.1f} times as much."
-        )
-
-    stage = next((s for s in facts.stages if s.stage == best.stage), None)
-    if best.baseline:
-        says.append(f"It is itself the default config of {best.stage}.")
-    elif stage is None or stage.baseline is None or best.over_baseline is None:
-        says.append(
-            f"The default config of {best.stage} did not complete, so there is no baseline."
-        )
-    else:
-        says.append(
-            f"The default config of {best.stage} has {rate(stage.baseline)}: "
-            f"{change(best.over_baseline)}{_paired(best.paired)}."
-        )
-    if len(facts.stages) > 1:
-        reach = ", ".join(f"{s.stage} {rate(s.best)}" for s in facts.stages)
-        says.append(f"The best of each stage: {reach}.")
-    if stage is not None and stage.worst > stage.best and stage.worst_lr != stage.best_lr:
-        says.append(
-            f"Within {stage.stage} the trials range from {rate(stage.best)} "
-            f"(lr {number(stage.best_lr)}) to {rate(stage.worst)} (lr {number(stage.worst_lr)})."
-        )
-    if best.test_cer is not None:
-        test_base = facts.base.get("test/cer")
-        against = f" (base {rate(test_base)})" if test_base is not None else ""
-        says.append(
-            f"On the test set, by which no trial was chosen: {rate(best.test_cer)}{against}."
-        )
-        baseline = facts.baseline_of(best)
-        confirmed = facts.paired(best.trial, baseline.trial, "test") if baseline else None
-        if confirmed is not None and baseline is not best:
-            says.append(f"There it is {_paired(confirmed, '')} against the default config.")
-    says.append(_certainty(facts))
-    return " ".join(says)
-
-
-def _paired(estimate: Estimate | None, lead: str = ", ") -> str:
-    """A paired difference in words."""
-    if estimate is None:
-        return ""
-    said = f"{lead}{points(estimate.value)} points"
-    if (interval := ends(estimate, signed=True)) and estimate.p is not None:
-        said += f" (paired, 95 % interval {interval}, p {p_value(estimate.p)})"
-    return said
-
-
-def _certainty(facts: Comparison) -> str:
-    """What the differences in the table are worth."""
-    if facts.noise is not None:
-        runs, configs = facts.noise.runs, facts.noise.configs
-        return (
-            f"Differences under {100 * facts.noise.band:.2g} points are noise here ({runs} runs of "
-            f"{configs} config{'s' if configs > 1 else ''} that differ in the seed alone)."
-        )
-    if any(row.interval for row in facts.rows):
-        return "One run per config: intervals are of the utterances, not of the seed."
-    return "One run per trial: differences carry no interval."
-
-
-def rate(value: float | None) -> str:
-    """A fraction as a person reads it."""
-    return NOTHING if value is None else f"{100 * value:.2f} %"
-
-
-def points(value: float | None) -> str:
-    """A difference of rates in percentage points."""
-    return NOTHING if value is None else f"{100 * value:+.2f}"
-
-
-def ends(interval: Estimate | tuple[float, float] | None, *, signed: bool = False) -> str:
-    """An interval in percent: `7.10 to 9.20`; empty where there is none."""
-    if isinstance(interval, Estimate):
-        known = interval.low is not None and interval.high is not None
-        interval = (interval.low or 0.0, interval.high or 0.0) if known else None
-    if interval is None:
-        return ""
-    form = "{:+.2f} to {:+.2f}" if signed else "{:.2f} to {:.2f}"
-    return form.format(*(100 * end for end in interval))
-
-
-def p_value(p: float | None) -> str:
-    """A p-value as it is reported: small ones only as small."""
-    if p is None:
-        return NOTHING
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def show(kind: Kind, value: Any) -> str:
@@ -164,33 +43,6 @@ def show(kind: Kind, value: Any) -> str:
     if kind in shown:
         return shown[kind](value)
     return value if isinstance(value, str) else format_value(value)
-
-
-def change(ratio: float | None) -> str:
-    """A ratio as a relative change: 0.82 is -18.0 %."""
-    return NOTHING if ratio is None else f"{100 * (ratio - 1):+.1f} %"
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, in the spelling of the configs: 5e-5, 0.01."""
-    if value is None:
-        return NOTHING
-    if value == 0 or 0.01 <= abs(value) < 1e5:
-        return f"{value:.3g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as a person reads them: 42 s, 3m05s, 2h10m."""
-    if seconds is None:
-        return NOTHING
-    total = round(seconds)
-    if total < 60:
-        return f"{total} s"
-    if total < 3600:
-        return f"{total // 60}m{total % 60:02}s"
-    return f"{total // 3600}h{total % 3600 // 60:02}m"
 
 
 def short_key(key: str) -> str:
@@ -222,7 +74,7 @@ class Column:
     left: bool = False
 
 
-def _columns(facts: Comparison) -> list[Column]:
+def trial_columns(facts: Comparison) -> list[Column]:
     common = set(facts.common_critical)
     columns = [
         Column("trial", lambda r: str(r.trial)),
@@ -273,34 +125,48 @@ def _epochs(row: Row) -> str:
     return f"{row.epochs_run}/{row.epochs}" if stopped else str(row.epochs)
 
 
-def _notes(facts: Comparison) -> list[str]:
-    notes = [
-        f"objective: {facts.objective} of the checkpoint that would be exported (of a trial cut "
-        "short: the best it had); errors: substitutions + deletions + insertions on the validation "
-        "set; against: relative change; base: untrained; baseline: the stage's default config."
+def notes(facts: Comparison) -> list[Said]:
+    """What a reader must know to read the table of trials."""
+    found = [
+        Said(
+            "objective: {objective} of the checkpoint that would be exported (of a trial cut "
+            "short: the best it had); errors: substitutions + deletions + insertions on the "
+            "validation set; against: relative change; base: untrained; baseline: the stage's "
+            "default config.",
+            objective=facts.objective,
+        )
     ]
     if facts.common_critical:
-        notes.append(f"Critical deltas of every trial: {', '.join(facts.common_critical)}.")
+        keys = ", ".join(facts.common_critical)
+        found.append(Said("Critical deltas of every trial: {keys}.", keys=keys))
     if any(row.interval for row in facts.rows):
-        notes.append(
-            "95 % interval and paired points: of the objective, and of its difference from the "
-            "baseline on the same utterances, leaving out one speaker (or call, or utterance) at a "
-            "time. With many trials one in twenty differs by chance: the test set confirms."
+        found.append(
+            Said(
+                "95 % interval and paired points: of the objective, and of its difference from the "
+                "baseline on the same utterances, leaving out one speaker (or call, or utterance) "
+                "at a time. With many trials one in twenty differs by chance: the test set "
+                "confirms."
+            )
         )
-        notes += clustering(facts)[1:2]
+        found += clustering(facts)[:1]
     if facts.noise is not None:
-        notes.append(f"Differences under {100 * facts.noise.band:.2g} points are noise here.")
-    notes += [
-        f"Trial {row.trial} repeats trial {row.replicate_of} with another seed."
-        for row in facts.rows
-        if row.replicate_of is not None
-    ]
-    notes += [
-        f"Trial {row.trial} {row.outcome}: {row.reason}"
-        for row in facts.rows
-        if row.reason and row.outcome in ("failed", "killed")
-    ]
-    return notes
+        band = f"{100 * facts.noise.band:.2g}"
+        found.append(Said("Differences under {band} points are noise here.", band=band))
+    for row in facts.rows:
+        if row.replicate_of is not None:
+            values = {"trial": row.trial, "of": row.replicate_of}
+            found.append(Said("Trial {trial} repeats trial {of} with another seed.", **values))
+    for row in facts.rows:
+        if row.reason and row.outcome in ("failed", "killed"):
+            found.append(
+                Said(
+                    "Trial {trial} {outcome}: {reason}",
+                    trial=row.trial,
+                    outcome=Said(row.outcome),
+                    reason=row.reason,
+                )
+            )
+    return found
 
 
 def _stage_grid(facts: Comparison) -> Grid:
@@ -362,7 +228,7 @@ class Rendering:
         yield Text(facts.answer)
         if not facts.rows:
             return
-        columns = _columns(facts)
+        columns = trial_columns(facts)
         dropped: list[str] = []
         table = _trial_table(facts, columns)
         unbounded = options.update(width=1000)
@@ -375,8 +241,8 @@ class Rendering:
             table = _trial_table(facts, columns)
         yield Text()
         yield table
-        for note in _notes(facts):
-            yield Text(note, style="dim")
+        for note in notes(facts):
+            yield Text(str(note), style="dim")
         if dropped:
             yield Text(
                 f"Left out for want of room: {', '.join(dropped)} (all of them: --format md).",
@@ -391,7 +257,7 @@ class Rendering:
         for section in further:
             if section.name in ON_CONSOLE:
                 yield Text()
-                yield Text(section.title, style="bold")
+                yield Text(str(section.title), style="bold")
                 yield _fitting(section, console, options)
         rest = [section.name for section in further if section.name not in ON_CONSOLE]
         if rest:
@@ -474,10 +340,10 @@ def markdown(facts: Comparison) -> str:
     """The answer, the trials, the stages and the learning rates."""
     parts = [f"# Sweep {facts.sweep}", facts.answer]
     if facts.rows:
-        columns = _columns(facts)
+        columns = trial_columns(facts)
         left = {i for i, column in enumerate(columns) if column.left}
         parts += ["## Trials", _markdown_grid(_trial_grid(facts, columns), left)]
-        parts.append("\n".join(f"- {note}" for note in _notes(facts)))
+        parts.append("\n".join(f"- {note}" for note in notes(facts)))
     for title, grid in ((STAGE_TITLE, _stage_grid(facts)), (BAND_TITLE, _band_grid(facts))):
         if grid[1]:
             parts += [f"## {title}", _markdown_grid(grid, {0})]

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from analysis.compare import comparison, lr_edges
-from analysis.tables import duration, number, short_key
+from analysis.shown import duration, number
+from analysis.tables import short_key
 from tests.analysis.fakes import stored_trial
 
 pytestmark = pytest.mark.quick
