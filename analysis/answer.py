@@ -13,6 +13,8 @@ from analysis.words import Listed, Said, Words, english, joined
 from conf.delta import RUN_KEYS
 from conf.writing import format_value
 
+COMMA = Said(", ")
+
 
 def answer(facts: Comparison, words: Words = english, *, full: bool = False) -> str:
     """The paragraph.
@@ -116,7 +118,7 @@ def _reaches(facts: Comparison, best: Row, objective: float) -> Said:
         errors = Said(" ({errors} errors)", errors=best.errors)
     interval: Said | str = ""
     if found := ends(best.interval):
-        interval = Said(", 95 % interval {interval}", interval=found)
+        interval = Said(", 95 % interval {interval}", interval=span(found))
     base = facts.base.get(facts.objective)
     values = {"figure": figure, "errors": errors, "interval": interval, "base": rate(base)}
     reaches = "It reaches {figure}{errors}{interval}; "
@@ -190,20 +192,26 @@ def _value(text: str | None) -> str:
     return number(value) if isinstance(value, float) else format_value(value)
 
 
-def _paired(estimate: Estimate | None, lead: str = ", ") -> Said | str:
+def _paired(estimate: Estimate | None, lead: str | Said = COMMA) -> Said | str:
     """A paired difference in words."""
     if estimate is None:
         return ""
-    values = {"lead": lead, "points": points(estimate.value)}
+    values: dict[str, object] = {"lead": lead, "points": points(estimate.value)}
     interval = ends(estimate, signed=True)
     if not interval or estimate.p is None:
         return Said("{lead}{points} points", **values)
     return Said(
         "{lead}{points} points (paired, 95 % interval {interval}, p {p})",
         **values,
-        interval=interval,
+        interval=span(interval),
         p=p_value(estimate.p),
     )
+
+
+def span(text: str) -> Said:
+    """The ends of an interval, with a word between them."""
+    low, _, high = text.partition(" to ")
+    return Said("{low} to {high}", low=low, high=high)
 
 
 def _certainty(facts: Comparison) -> Said:

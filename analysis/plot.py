@@ -291,7 +291,7 @@ def _figure(
         "xaxis": axis(x),
         "yaxis": axis(y),
         "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
-        "legend": {"orientation": "h", "y": -0.22},
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
         "hovermode": "closest",
         "font": {"size": 13},
         "plot_bgcolor": "#ffffff",

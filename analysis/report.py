@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from analysis.answer import answer
+from analysis.answer import answer, span
 from analysis.browser import systems, texts
 from analysis.compare import Comparison, comparison
 from analysis.evidence import EvidenceSource
@@ -37,9 +37,10 @@ from analysis.plot import (
 from analysis.sections import PAIRS, Section, sections
 from analysis.shown import NOTHING
 from analysis.tables import FIELDS, HEADINGS, notes, show, trial_columns
-from analysis.words import LANGUAGES, PAGE, Said, Words
+from analysis.words import LANGUAGES, PAGE, Said, Words, english
 from conf.delta import CHANGES, SEVERITIES
 from conf.errors import DataError, UserError, WorkError
+from conf.language import CHINESE, ENGLISH
 from conf.writing import format_value
 
 REPORT = "report.html"
@@ -194,7 +195,6 @@ SCRIPT_WORDS = {
     "missing": "This system has no text of it.",
     "old": "This browser cannot unpack the figures (DecompressionStream): a newer one can.",
     "webgl": "This figure needs WebGL, which this browser does not offer.",
-    "equal": "equal",
     "S": "substituted",
     "D": "deleted",
     "I": "inserted",
@@ -227,18 +227,17 @@ def _answer(facts: Comparison, words: Words) -> str:
 
 def _trials(facts: Comparison, words: Words) -> str:
     columns = trial_columns(facts)
-    heads = "".join(
-        _head(words(Said(c.heading)) if "." not in c.heading else c.heading, not c.left)
-        for c in columns
-    )
+    heads = "".join(_head(_trial_heading(c.heading, words), not c.left) for c in columns)
     body = []
     for row in facts.rows:
         cells = []
         for column in columns:
             field = FIELDS.get(_SORTED_BY.get(column.heading, column.heading))
             text = column.cell(row)
-            if column.heading in ("outcome",) or text == "baseline":
+            if column.heading == "outcome" or text == "baseline":
                 text = words(Said(text))
+            elif " to " in text:
+                text = words(span(text))
             cells.append(_cell(text, field(row) if field else None, not column.left))
         classes = [row.outcome, *(["best"] if row is facts.best else [])]
         body.append(
@@ -261,6 +260,13 @@ def _trials(facts: Comparison, words: Words) -> str:
         f'<table class="sortable" id="trial-table"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div><ul class='notes'>{said}</ul>"
     )
+
+
+def _trial_heading(heading: str, words: Words) -> str:
+    """Keys by their last part alone, for want of room; metrics as they are."""
+    if "_conf." in heading:
+        return heading.rpartition(".")[2]
+    return heading if "/" in heading else words(Said(heading))
 
 
 def _figures(
@@ -360,6 +366,8 @@ def _table(section: Section, words: Words) -> str:
         for index, column in shown:
             value = row[index]
             text = show(column.kind, value)
+            if column.kind in PAIRS and value:
+                text = words(span(text))
             if column.kind == "mark" or (column.kind == "text" and text in _SAID_VALUES):
                 text = words(Said(text)) if text else ""
             plain = value[0] if column.kind in PAIRS and value else value
@@ -407,6 +415,7 @@ def _alignment(facts: Comparison, store: EvidenceSource, words: Words) -> str:
     changes.sort(
         key=lambda d: (SEVERITIES.index(d["severity"]), CHANGES.index(d["change"]), d["key"])
     )
+    language = ENGLISH if words is english else CHINESE
     heads = "".join(
         _head(words(Said(text)), False)
         for text in ("key", "released", "value", "change", "severity", "effect", "why")
@@ -419,7 +428,7 @@ def _alignment(facts: Comparison, store: EvidenceSource, words: Words) -> str:
         + _cell(delta["change"], None, False)
         + _cell(words(Said(delta["severity"])), SEVERITIES.index(delta["severity"]), False)
         + _cell(delta["effect"] or words(Said("unproven")), None, False)
-        + _cell(delta["reason"] or delta["note"], None, False)
+        + _cell(language.say_or_keep(delta["reason"]) or delta["note"], None, False)
         + "</tr>"
         for delta in changes
     )
