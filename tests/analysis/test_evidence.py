@@ -9,9 +9,11 @@ import json
 import pytest
 from rich.console import Console
 
+from analysis.answer import answer
 from analysis.compare import comparison
 from analysis.evidence import BASE
 from analysis.sections import cuts, sections, text_class
+from analysis.words import chinese
 from conf.errors import UserError
 from tests.analysis.fakes import stored_trial
 
@@ -128,10 +130,16 @@ def test_repetitions_give_the_noise_band(scored_store):
 
 
 def test_answer_says_how_sure_it_is(scored_store):
-    answer = comparison("demo", scored_store).answer
-    assert "valid/cer 22.50 % (27 errors), 95 % interval " in answer
-    assert "-10.00 points (paired, 95 % interval -1" in answer
-    assert "There it is -10.00 points" in answer
+    said = comparison("demo", scored_store).answer
+    assert "valid/cer 22.50 % (27 errors), 95 % interval " in said
+    assert "-10.00 points (paired, 95 % interval -1" in said
+    assert "There it is -10.00 points" in said
+
+
+def test_full_answer_says_what_the_best_config_changes(scored_store):
+    facts = comparison("demo", scored_store)
+    assert "it changes optim_conf.lr 1e-3 → 2e-3." in answer(facts, full=True)
+    assert "它改变了 optim_conf.lr 1e-3 → 2e-3。" in answer(facts, chinese, full=True)
 
 
 def test_finalists_are_confirmed_on_the_test_set(scored_store):

@@ -1,0 +1,1 @@
+"""Figures, not tests: stock FunASR and our trainer side by side."""
