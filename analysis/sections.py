@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -35,6 +36,8 @@ INTERVALS = (
 
 _DECILES = 10
 _MOST_TAG_VALUES = 12
+_MOST_SLICES = 40
+"""Of a kind: hundreds of speakers are no table; the report's browser has them all."""
 _DURATIONS_S = (0.0, 2.0, 5.0, 10.0, 20.0, math.inf)
 
 
@@ -91,10 +94,8 @@ def confirmed(facts: Comparison) -> Section:
         ]
     rows = []
     for split in ("test", "valid", "wideband"):
-        if f"{split}/cer" not in facts.base and (BASE, split) not in facts.evidence.scored:
-            measured = [row for row in facts.finalists if _cer_of(facts, row, split) is not None]
-            if not measured:
-                continue
+        if all(_cer_of(facts, row, split) is None for row in facts.finalists):
+            continue
         for row in facts.finalists:
             cer = _cer_of(facts, row, split)
             if cer is None:
@@ -110,7 +111,7 @@ def confirmed(facts: Comparison) -> Section:
             for one in over:
                 line += [None, None, None] if one is None else [one.value, _ends(one), one.p]
             rows.append(tuple(line))
-        base = facts.base.get(f"{split}/cer")
+        base = facts.base.get(facts.objective if split == "valid" else f"{split}/cer")
         scored = facts.evidence.scored.get((BASE, split))
         if base is None and scored is not None:
             base = scored.rate
@@ -181,7 +182,11 @@ def slices(facts: Comparison) -> Section:
         other = baseline.trial if baseline and baseline.trial != best.trial else None
         theirs = facts.evidence.scored.get((other, split)) if other is not None else None
         base = facts.evidence.scored.get((BASE, split))
-        for by, name, chosen in cuts(evaluated):
+        parts = list(cuts(evaluated))
+        sizes = Counter(by for by, _, _ in parts)
+        for by, name, chosen in parts:
+            if sizes[by] > _MOST_SLICES:
+                continue
             lengths = ours.lengths[chosen]
             total = int(lengths.sum())
             if not total:
@@ -379,8 +384,9 @@ def _fixed_epochs(last: int) -> list[int]:
 
 
 def _cer_of(facts: Comparison, row: Row, split: str) -> float | None:
-    if split == "valid" and facts.objective == "valid/cer":
-        return row.objective
+    if split == "valid":  # the objective, where it is an error rate
+        counted = facts.objective == "valid/cer" or (row.trial, "valid") in facts.evidence.scored
+        return row.objective if counted else None
     return {"test": row.test_cer, "wideband": row.wideband_cer}.get(split)
 
 
