@@ -295,14 +295,13 @@ def _intervals(config: Config, run: Run) -> Finding:
     if run.batches_per_epoch is None:
         return Finding("intervals", "not run", key, "at most the number of updates", found)
     number = updates(config, run.batches_per_epoch)
+    late = [f"{name} {value:,}" for name, value in values.items() if value > number]
     return Finding(
         "intervals",
-        "passed" if max(values.values()) <= number else "warning",
+        "warning" if late else "passed",
         key,
         f"at most the run's {number:,} updates",
-        f"{found}: within epochs nothing is validated or saved, only at their ends"
-        if max(values.values()) > number
-        else found,
+        f"{', '.join(late)}: comes due at the ends of epochs alone" if late else found,
     )
 
 

@@ -556,7 +556,7 @@ class FinetuneConf(Block):
     """Updates left out for a loss or gradient that is not finite before the run fails."""
     max_new_tokens: Positive = 200
     """Longest text that decoding may write, in tokens."""
-    eval_batch_size: Positive = 32
+    eval_batch_size: Positive = 64
     """Utterances decoded at once."""
     eval_max_s: Annotated[float, Field(gt=0)] = 300.0
     """Longest recording that evaluation takes, in seconds; a longer one is refused."""
@@ -636,6 +636,12 @@ class FineTuneConfig(Block):
     finetune_conf: FinetuneConf = FinetuneConf()
     enable_tf32: bool = True
     """Let GPUs multiply in TF32, faster and less exact than float32."""
+    cudnn_enabled: bool = True
+    """Let GPUs convolve by cuDNN."""
+    cudnn_benchmark: bool = False
+    """Let cuDNN try its algorithms for each new shape and take the fastest."""
+    cudnn_deterministic: bool = True
+    """Let cuDNN use algorithms only that give the same result each time."""
     debug: bool = False
     """Let stock training wait for a debugger."""
     device: str | None = None

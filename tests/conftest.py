@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +21,10 @@ BASE = ROOT / "trainer" / "demo" / "base"
 
 # The figures of a trial are those of one CPU thread, as sweeps train it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Features go to a directory of this session: the user's cache neither fills nor decides a test.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="telesweep-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 TINY_SETTINGS: Mapping[str, Any] = {
     "optim_conf.lr": 1e-3,

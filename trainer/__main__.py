@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -25,7 +24,8 @@ examples:
       --output_dir outputs/lora --optim_conf.lr 2e-5 ++train_conf.max_epoch=5
   python -m trainer check --config conf/config_8k_telephone.yaml --init_param MODEL/model.pt \\
       --train_data_set_list train.txt --valid_data_set_list valid.txt
-  python -m trainer evaluate --model MODEL --data valid=valid.jsonl --output_dir outputs/scores
+  python -m trainer evaluate --model MODEL --data telephone=calls.jsonl silence=noise.jsonl \\
+      --keywords keywords.txt --base BASE_MODEL --output_dir outputs/scores
   python -m trainer package --run outputs/first --output_dir my-model
   python -m trainer prepare --wav_scp wav.scp --text text --output_dir data/calls
   python -m trainer effects --check
@@ -86,11 +86,21 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check, takes_overrides=True)
 
     evaluate = commands.add_parser(
-        "evaluate", help="CER of a model", epilog=f"overrides: {_OVERRIDES}", allow_abbrev=False
+        "evaluate",
+        help="CER, MER, WER and keywords of a model on one or more sets",
+        epilog=f"overrides: {_OVERRIDES}",
+        allow_abbrev=False,
     )
     evaluate.add_argument("--model", type=Path, required=True, metavar="DIR")
     evaluate.add_argument(
         "--data", nargs="+", required=True, metavar="[NAME=]F", help="manifests, each with a name"
+    )
+    evaluate.add_argument("--keywords", type=Path, metavar="F", help="file with a keyword a line")
+    evaluate.add_argument(
+        "--base",
+        type=Path,
+        metavar="DIR_OR_F",
+        help="count changed texts against: hypotheses, an output directory, or a model",
     )
     evaluate.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
     evaluate.set_defaults(run=_evaluate, takes_overrides=True)
@@ -134,7 +144,9 @@ def _fine_tune_flags() -> argparse.ArgumentParser:
     flags.add_argument("--model", type=Path, metavar="DIR", help="model directory, instead")
     flags.add_argument("--train_data_set_list", metavar="F", help="manifest, or list of them")
     flags.add_argument("--valid_data_set_list", metavar="F", help="manifest, or list of them")
-    flags.add_argument("--output_dir", metavar="DIR", help="directory of the run: new, or one to go on in")
+    flags.add_argument(
+        "--output_dir", metavar="DIR", help="directory of the run: new, or one to go on in"
+    )
     flags.add_argument("--gpu_id", metavar="N", help="GPU to use; without one, the first or CPU")
     flags.add_argument(
         "--allow-unknown",
@@ -222,6 +234,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
+            print("the same command goes on after the last resume point", file=sys.stderr)
             raise
         finally:
             store.project(run_id, output_dir)
@@ -232,38 +245,21 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
-    from conf.load import load_config, parse_overrides
+    from conf.load import parse_overrides
 
-    sets = dict(_named_set(item) for item in arguments.data)
-    config = load_config(
-        arguments.model / "config.yaml", model=arguments.model, overrides=parse_overrides(rest)
+    overrides = parse_overrides(rest)
+
+    from trainer.evaluate_sets import evaluate_sets, print_scores
+
+    scores = evaluate_sets(
+        arguments.model,
+        arguments.data,
+        arguments.output_dir,
+        keywords=arguments.keywords,
+        base=arguments.base,
+        overrides=overrides,
     )
-
-    from trainer.evaluate import evaluate
-    from trainer.manifest import read_data_list, read_headers
-    from trainer.model import build
-
-    utterances = {name: read_data_list(path) for name, path in sets.items()}
-    for items in utterances.values():
-        read_headers(items)
-    nano = build(config)
-    summaries = {}
-    for name, items in utterances.items():
-        scores = evaluate(
-            nano,
-            items,
-            max_new_tokens=config["finetune_conf.max_new_tokens"],
-            batch_size=config["finetune_conf.eval_batch_size"],
-        )
-        summaries[name] = scores.summary()
-        scores.write_hypotheses(arguments.output_dir / "hypotheses" / f"{name}.jsonl")
-        print(
-            f"{name}: CER {100 * scores.cer.rate:.2f} % (S {scores.cer.substitutions}, "
-            f"D {scores.cer.deletions}, I {scores.cer.insertions}, "
-            f"N {scores.cer.reference_length}), CTC {100 * scores.cer_ctc.rate:.2f} %"
-        )
-    path = arguments.output_dir / "scores.json"
-    path.write_text(json.dumps(summaries, indent=2) + "\n", encoding="utf-8")
+    print_scores(scores)
     return 0
 
 
@@ -318,12 +314,6 @@ def _demo(arguments: argparse.Namespace, _: list[str]) -> int:
 
     print(ensure(arguments.output_dir))
     return 0
-
-
-def _named_set(item: str) -> tuple[str, str]:
-    """``NAME=FILE``, or a file whose stem is its name."""
-    name, equals, path = item.partition("=")
-    return (name, path) if equals else (Path(item).stem, item)
 
 
 if __name__ == "__main__":

@@ -6,33 +6,41 @@ L positions of the LLM's input, U CTC labels.
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, overload
 
+import numpy
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from trainer.features import FeatureExtractor
-from trainer.manifest import Audio, Utterance
+from trainer.manifest import Audio, Audios, Ints, Utterance
 from trainer.text import TextCodec
 
 IGNORED_LABEL = -100
 
+Level = Literal["features", "encoded", "adapted"]
+"""How far the audio has come: fbank features, the encoder's output, or the adaptor's."""
+
 
 @dataclass(frozen=True)
 class Example:
-    """One utterance, ready to be padded."""
+    """One utterance, ready to be padded; ``features_TF`` are of its level."""
 
     key: str
     features_TF: torch.Tensor
     prompt: tuple[list[int], list[int]]
     target: list[int]
     ctc_labels: list[int]
+    level: Level = "features"
 
     @property
     def num_audio_tokens(self) -> int:
+        if self.level == "adapted":
+            return self.features_TF.shape[0]
         return num_audio_tokens(self.features_TF.shape[0])
 
 
@@ -41,7 +49,7 @@ class Batch:
     """Padded tensors of some utterances.
 
     Attributes:
-        features_BTF: Zero beyond each utterance's ``num_frames_B``.
+        features_BTF: Of the batch's level; zero beyond each utterance's ``num_frames_B``.
         input_ids_BL: Prompt, zeros where audio goes, prompt, then the target if training.
         attention_mask_BL: 1 where ``input_ids_BL`` is meant.
         audio_mask_BL: True where the adaptor's output goes.
@@ -59,6 +67,8 @@ class Batch:
     labels_BL: torch.Tensor
     ctc_labels_BU: torch.Tensor
     num_ctc_labels_B: torch.Tensor
+    num_target_tokens: int
+    level: Level = "features"
 
     def to(self, device: torch.device) -> Batch:
         tensors: dict[str, Any] = {
@@ -84,7 +94,9 @@ def num_audio_tokens(num_frames: int) -> int:
     return (halved - 1) // 2 + 1
 
 
-def make_example(utterance: Utterance, extractor: FeatureExtractor, codec: TextCodec) -> Example:
+def make_example(
+    utterance: Utterance, extractor: Callable[[Utterance], torch.Tensor], codec: TextCodec
+) -> Example:
     return Example(
         key=utterance.key,
         features_TF=extractor(utterance),
@@ -92,6 +104,12 @@ def make_example(utterance: Utterance, extractor: FeatureExtractor, codec: TextC
         target=codec.target_ids(utterance.target),
         ctc_labels=codec.ctc_ids(utterance.target),
     )
+
+
+def text_lengths(utterances: Sequence[Utterance], codec: TextCodec) -> Ints:
+    """LLM tokens of each transcript, without the end of the turn."""
+    lengths = (len(codec.target_ids(utterance.target)) - 1 for utterance in utterances)
+    return numpy.fromiter(lengths, dtype=numpy.int64, count=len(utterances))
 
 
 def collate(examples: Sequence[Example], *, for_decoding: bool = False) -> Batch:
@@ -131,6 +149,8 @@ def collate(examples: Sequence[Example], *, for_decoding: bool = False) -> Batch
             batch_first=True,
         ),
         num_ctc_labels_B=torch.tensor([len(example.ctc_labels) for example in examples]),
+        num_target_tokens=0 if for_decoding else sum(len(example.target) for example in examples),
+        level=examples[0].level,
     )
 
 
@@ -140,8 +160,13 @@ class BatchSampler:
     As in FunASR an utterance's length is its 10 ms frames plus its text tokens, utterances are
     shuffled, sorted by length within windows of ``sort_size``, and cut into batches of
     ``batch_size`` utterances (``batch_type: example``) or of at most ``batch_size`` padded length
-    units (``token``, ``length``). Utterances outside the configured lengths are left out and kept
-    in ``left_out``; nothing else is dropped.
+    units (``token``). The latter also hold at most ``batch_size_sample_max`` utterances and
+    ``batch_size_token_max`` positions of the LLM's input, padding included; where stock drops the
+    last utterances of a batch with more, it is cut here. A single utterance above these makes a
+    batch of its own. ``drop_last`` and ``length_scale_source`` change nothing here.
+
+    Utterances outside the configured lengths are left out and kept in ``left_out``, as those whose
+    header shows a problem; nothing else is dropped.
 
     Args:
         utterances: The training set.
@@ -149,73 +174,138 @@ class BatchSampler:
         text_lengths: LLM tokens of their transcripts, in the same order.
         conf: ``dataset_conf``.
         seed: Of the shuffle.
+        prompt_length: LLM tokens around the audio, for ``batch_size_token_max``.
     """
 
     def __init__(
         self,
         utterances: Sequence[Utterance],
         audios: Sequence[Audio],
-        text_lengths: Sequence[int],
+        text_lengths: Sequence[int] | Ints,
         conf: Mapping[str, Any],
         seed: int,
+        prompt_length: int = 0,
     ) -> None:
         self._conf = conf
         self._seed = seed
-        self.left_out: list[LeftOut] = []
-        self._lengths: dict[int, int] = {}
-        for index, (utterance, audio, text) in enumerate(
-            zip(utterances, audios, text_lengths, strict=True)
-        ):
-            if reason := _reason_to_leave_out(audio.num_frames, text, conf):
-                self.left_out.append(LeftOut(utterance, reason))
-            else:
-                self._lengths[index] = audio.num_frames + text
+        num_frames, problems = _frames(audios)
+        text = numpy.asarray(text_lengths, dtype=numpy.int64)
+        if not len(utterances) == len(num_frames) == len(text):
+            raise ValueError(f"got {len(utterances)=}, {len(num_frames)=}, {len(text)=}")
+        self._lengths = num_frames + text
+        self._positions = prompt_length + text + _audio_positions(num_frames)
+        self.left_out = LeftOuts(
+            utterances, _reasons_to_leave_out(num_frames, text, problems, conf)
+        )
+        used = numpy.ones(len(utterances), dtype=bool)
+        used[self.left_out.indices] = False
+        self._used = numpy.flatnonzero(used)
 
     def __len__(self) -> int:
         """Utterances in an epoch."""
-        return len(self._lengths)
+        return len(self._used)
 
     def epoch(self, number: int) -> list[list[int]]:
         """Batches of indices into ``utterances`` for one epoch."""
-        generator = random.Random(f"{self._seed}:{number}")
-        order = list(self._lengths)
         if not self._conf["shuffle"]:
-            return list(self._cut(order))
-        generator.shuffle(order)
+            return self._cut(self._used)
+        generator = random.Random(f"{self._seed}:{number}")
+        # Python's own shuffle, whose results stay the same from version to version.
+        shuffled: list[int] = self._used.tolist()
+        generator.shuffle(shuffled)
+        order = numpy.array(shuffled, dtype=numpy.int64)
         batches: list[list[int]] = []
         window = max(1, int(self._conf["sort_size"]))
         for start in range(0, len(order), window):
-            near = sorted(order[start : start + window], key=lambda index: self._lengths[index])
-            batches += self._cut(near)
+            near = order[start : start + window]
+            batches += self._cut(near[numpy.argsort(self._lengths[near], kind="stable")])
         generator.shuffle(batches)
         return batches
 
-    def _cut(self, order: Sequence[int]) -> list[list[int]]:
+    def _cut(self, order: Ints) -> list[list[int]]:
+        """Consecutive batches, each as large as the limits allow."""
+        limit: int = self._conf["batch_size"]
+        indices: list[int] = order.tolist()
+        if self._conf["batch_type"] == "example":
+            return [indices[start : start + limit] for start in range(0, len(indices), limit)]
+        most = self._conf.get("batch_size_sample_max") or len(indices)
+        most_positions = self._conf.get("batch_size_token_max") or math.inf
         batches: list[list[int]] = []
         current: list[int] = []
-        for index in order:
-            if current and self._is_full([*current, index]):
+        longest = widest = 0
+        for index, length, positions in zip(
+            indices, self._lengths[order].tolist(), self._positions[order].tolist(), strict=True
+        ):
+            longest, widest = max(longest, length), max(widest, positions)
+            size = len(current) + 1
+            if current and (
+                size > most or longest * size > limit or widest * size > most_positions
+            ):
                 batches.append(current)
-                current = []
+                current, longest, widest = [], length, positions
             current.append(index)
         return [*batches, current] if current else batches
 
-    def _is_full(self, indices: Sequence[int]) -> bool:
-        limit: int = self._conf["batch_size"]
-        if self._conf["batch_type"] == "example":
-            return len(indices) > limit
-        return max(self._lengths[index] for index in indices) * len(indices) > limit
+
+class LeftOuts(Sequence[LeftOut]):
+    """What training leaves out, in the set's order, however many there are.
+
+    Attributes:
+        indices: Into the set.
+    """
+
+    def __init__(self, utterances: Sequence[Utterance], reasons: Mapping[int, str]) -> None:
+        self._utterances = utterances
+        self._reasons = reasons
+        self.indices: Ints = numpy.array(sorted(reasons), dtype=numpy.int64)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> LeftOut: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[LeftOut]: ...
+
+    def __getitem__(self, index: int | slice) -> LeftOut | list[LeftOut]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
+        at = int(self.indices[index])
+        return LeftOut(self._utterances[at], self._reasons[at])
+
+    def by_reason(self) -> Counter[str]:
+        """How many there are for each reason."""
+        return Counter(self._reasons.values())
 
 
-def _reason_to_leave_out(num_frames: int, text_length: int, conf: Mapping[str, Any]) -> str | None:
-    if num_frames < conf["min_source_length"]:
-        return f"audio shorter than dataset_conf.min_source_length {conf['min_source_length']}"
-    if num_frames > conf["max_source_length"]:
-        return f"audio longer than dataset_conf.max_source_length {conf['max_source_length']}"
-    if text_length < 1:
-        return "empty transcript"
-    if text_length > conf["max_target_length"]:
-        return f"text longer than dataset_conf.max_target_length {conf['max_target_length']}"
-    if text_length + num_frames // 48 > conf["max_token_length"]:
-        return f"prompt longer than dataset_conf.max_token_length {conf['max_token_length']}"
-    return None
+def _frames(audios: Sequence[Audio]) -> tuple[Ints, Mapping[int, str]]:
+    """Lengths in 10 ms frames, and the problems of files that cannot be used."""
+    if isinstance(audios, Audios):
+        return audios.num_frames, audios.problems
+    return numpy.array([audio.num_frames for audio in audios], dtype=numpy.int64), {}
+
+
+def _audio_positions(num_frames: Ints) -> Ints:
+    """LLM positions of audio by its 10 ms frames, six of which the frontend stacks into one."""
+    stacked = -(-num_frames // 6)
+    return -(-stacked // 8)
+
+
+def _reasons_to_leave_out(
+    num_frames: Ints, text: Ints, problems: Mapping[int, str], conf: Mapping[str, Any]
+) -> dict[int, str]:
+    """Why utterances are left out, by index; the first reason counts."""
+    rules = (
+        (num_frames < conf["min_source_length"], "audio shorter than", "min_source_length"),
+        (num_frames > conf["max_source_length"], "audio longer than", "max_source_length"),
+        (text < 1, "empty transcript", ""),
+        (text < conf.get("min_target_length", 0), "text shorter than", "min_target_length"),
+        (text > conf["max_target_length"], "text longer than", "max_target_length"),
+        (num_frames + text > conf["max_token_length"], "longer than", "max_token_length"),
+    )
+    reasons: dict[int, str] = {}
+    for applies, reason, key in reversed(rules):
+        said = f"{reason} dataset_conf.{key} {conf.get(key)}" if key else reason
+        reasons |= dict.fromkeys(numpy.flatnonzero(applies).tolist(), said)
+    return reasons | {index: f"audio: {problem}" for index, problem in problems.items()}

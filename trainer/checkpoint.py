@@ -120,7 +120,7 @@ def content_sha256(state: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(state):
         value = state[name].contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -20,7 +20,7 @@ import soundfile
 
 from conf.load import Config
 from conf.rules import STAGE_TRAINS, Finding, Status
-from trainer.manifest import Audio, Utterance, read_data_list, read_headers
+from trainer.manifest import Audios, Ints, Utterance, read_data_list, read_headers
 
 if TYPE_CHECKING:
     from trainer.batch import BatchSampler
@@ -77,6 +77,7 @@ def survey(config: Config) -> Survey:
         "test": config.get("finetune_conf.test_data_set_list"),
     }
     utterances = {split: read_data_list(path) for split, path in lists.items() if path}
+    # What training would leave out is a mistake here: a check is where to hear of it.
     audios = {split: read_headers(items) for split, items in utterances.items()}
     return Survey(config, utterances, audios)
 
@@ -87,8 +88,8 @@ class Survey:
     def __init__(
         self,
         config: Config,
-        utterances: Mapping[str, list[Utterance]],
-        audios: Mapping[str, list[Audio]],
+        utterances: Mapping[str, Sequence[Utterance]],
+        audios: Mapping[str, Audios],
     ) -> None:
         self._config = config
         self.utterances = utterances
@@ -110,26 +111,28 @@ class Survey:
     def sizes(self) -> str:
         """Utterances and hours per list."""
         return ", ".join(
-            f"{split} {len(items):,} ({sum(a.duration_s for a in self.audios[split]) / 3600:.2f} h)"
+            f"{split} {len(items):,} ({self.audios[split].durations_s.sum() / 3600:.2f} h)"
             for split, items in self.utterances.items()
         )
 
     @cached_property
     def sample_rates_hz(self) -> frozenset[int]:
         """Of the training data."""
-        return frozenset(audio.sample_rate_hz for audio in self.audios["train"])
+        return frozenset(self.audios["train"].sample_rates_hz.tolist())
 
     @cached_property
     def sampler(self) -> BatchSampler:
         """The batches that training would make."""
         from trainer.batch import BatchSampler
 
+        codec = self.codec
         return BatchSampler(
             self.utterances["train"],
             self.audios["train"],
             self._text_lengths,
             self._config["dataset_conf"],
             self._config["finetune_conf.seed"],
+            0 if codec is None else len(codec.before_audio) + len(codec.after_audio),
         )
 
     @property
@@ -139,32 +142,39 @@ class Survey:
     @property
     def longest_utterance(self) -> int:
         """Frames and tokens of the longest utterance that is not left out."""
-        return max((self._length(index) for batch in self._plan for index in batch), default=0)
+        return max((int(self._lengths_of[batch].max()) for batch in self._plan), default=0)
 
     @cached_property
     def largest_batch(self) -> Largest:
         """The batch with the most frames and tokens, padding included."""
-        batch = max(self._plan, key=lambda b: len(b) * max(map(self._length, b)), default=[])
+        batch = max(
+            self._plan, key=lambda each: len(each) * self._lengths_of[each].max(), default=[]
+        )
         return Largest(
             len(batch),
-            max((self.audios["train"][index].num_frames for index in batch), default=0),
-            sum(self._text_lengths[index] for index in batch),
+            int(self.audios["train"].num_frames[batch].max(initial=0)),
+            int(self._text_lengths[batch].sum()),
         )
 
     @cached_property
     def _plan(self) -> list[list[int]]:
         return self.sampler.epoch(1)
 
-    def _length(self, index: int) -> int:
-        return self.audios["train"][index].num_frames + self._text_lengths[index]
+    @cached_property
+    def _lengths_of(self) -> Ints:
+        """Frames and tokens of each training utterance."""
+        lengths: Ints = self.audios["train"].num_frames + self._text_lengths
+        return lengths
 
     @cached_property
-    def _text_lengths(self) -> list[int]:
+    def _text_lengths(self) -> Ints:
         """In the LLM's tokens; without its tokenizer in characters, which are about as many."""
-        texts = [utterance.target for utterance in self.utterances["train"]]
-        if self.codec is None:
-            return [len(text) for text in texts]
-        return [len(self.codec.target_ids(text)) - 1 for text in texts]
+        from trainer.batch import text_lengths
+
+        train = self.utterances["train"]
+        if self.codec is not None:
+            return text_lengths(train, self.codec)
+        return numpy.fromiter((len(item.target) for item in train), numpy.int64, len(train))
 
     @cached_property
     def codec(self) -> TextCodec | None:
@@ -223,10 +233,10 @@ class Survey:
 
     def _lengths(self) -> Finding:
         left_out, total = self.sampler.left_out, len(self.utterances["train"])
-        reasons = Counter(item.reason for item in left_out)
-        found = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-        durations = sorted(audio.duration_s for audio in self.audios["train"])
-        span = f"{durations[0]:.1f} to {durations[-1]:.1f} s"
+        reasons = left_out.by_reason().most_common()
+        found = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        durations_s = self.audios["train"].durations_s
+        span = f"{durations_s.min():.1f} to {durations_s.max():.1f} s"
         status: Status = "warning" if left_out else "passed"
         return Finding(
             "lengths",
@@ -237,12 +247,17 @@ class Survey:
         )
 
     def _texts(self) -> Finding:
-        items = [item for split in self.utterances.values() for item in split]
-        marked = [item.place for item in items if MARK.search(item.target)]
+        total = sum(map(len, self.utterances.values()))
+        marked = [
+            item.place
+            for split in self.utterances.values()
+            for item in split
+            if MARK.search(item.target)
+        ]
         empty = [item.place for item in self.utterances["train"] if not item.target.strip()]
         found = []
         if marked:
-            found.append(f"with marks: {_some(marked, len(items))}")
+            found.append(f"with marks: {_some(marked, total)}")
         if empty:
             found.append(f"empty: {_some(empty, len(self.utterances['train']))}")
         status: Status = "warning" if empty else "passed"
@@ -251,7 +266,7 @@ class Survey:
             "failed" if marked else status,
             "",
             "transcripts of what is said, without annotators' marks",
-            "; ".join(found) or f"{len(items):,} clean",
+            "; ".join(found) or f"{total:,} clean",
         )
 
     def _spelling(self) -> Finding:

@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from conf.errors import DataError
 from trainer.batch import Example, collate, make_example
-from trainer.decode import decode
+from trainer.decode import decode, encode_examples, parts
 from trainer.losses import Objective
-from trainer.manifest import Utterance
+from trainer.manifest import Utterance, read_headers
 from trainer.model import Nano
-from trainer.score import Cer, cer, total
+from trainer.score import (
+    NORMALISATIONS,
+    Cer,
+    Spotted,
+    alignment,
+    cer,
+    mer,
+    mixed,
+    raw_cer,
+    repeats,
+    spot,
+    total,
+    wer,
+)
+
+_WINDOW_BATCHES = 8
+"""Batches whose features are in memory at once; utterances are sorted by length within them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScoredUtterance:
-    """Reference and hypotheses of one utterance with the LLM text's errors."""
+    """Reference and hypotheses of one utterance, and what is wrong with the LLM's text.
+
+    Attributes:
+        cer_ctc: Errors of the CTC text; all else is about the LLM's.
+        repeats: It says something over and over that the reference does not.
+        capped: The LLM was stopped at the cap, before it ended its turn.
+        changed: It differs from the base's text; None where there is none to compare with.
+        keywords: What became of the keywords that reference or text holds.
+        duration_s: Of the audio, where the reference is empty; else None.
+    """
 
     key: str
     reference: str
@@ -27,6 +56,37 @@ class ScoredUtterance:
     ctc_text: str
     cer: Cer
     cer_ctc: Cer
+    mer: Cer
+    wer: Cer
+    raw_cer: Cer
+    repeats: bool
+    capped: bool
+    changed: bool | None = None
+    keywords: Mapping[str, Spotted] = field(default_factory=dict)
+    duration_s: float | None = None
+
+    def line(self) -> dict[str, Any]:
+        """What a line of ``hypotheses/SPLIT.jsonl`` holds."""
+        return {
+            "key": self.key,
+            "reference": self.reference,
+            "text": self.text,
+            "ctc_text": self.ctc_text,
+            **asdict(self.cer),
+            **{
+                f"{name}_{what}": count
+                for name in ("mer", "wer", "raw_cer", "cer_ctc")
+                for what, count in (
+                    ("errors", getattr(self, name).errors),
+                    ("reference_length", getattr(self, name).reference_length),
+                )
+            },
+            "repeats": self.repeats,
+            "capped": self.capped,
+            **({} if self.changed is None else {"changed": self.changed}),
+            **({"keywords": _by_keyword(self.keywords)} if self.keywords else {}),
+            "alignment": alignment(self.reference, self.text),
+        }
 
 
 @dataclass(frozen=True)
@@ -36,10 +96,12 @@ class Scores:
     Attributes:
         utterances: In the manifest's order.
         loss: Validation loss, weighted by target tokens; None where it was not asked for.
+        keywords: What was looked for; empty where nothing was.
     """
 
     utterances: tuple[ScoredUtterance, ...]
     loss: float | None
+    keywords: tuple[str, ...] = ()
 
     @property
     def cer(self) -> Cer:
@@ -49,39 +111,137 @@ class Scores:
     def cer_ctc(self) -> Cer:
         return total(scored.cer_ctc for scored in self.utterances)
 
-    def metrics(self, split: str) -> dict[str, float]:
-        """``valid/cer`` and so on; the other splits give their ``cer`` and ``cer_ctc``."""
-        values = {f"{split}/cer": self.cer.rate, f"{split}/cer_ctc": self.cer_ctc.rate}
-        if split == "valid":
-            values["valid/substitutions"] = self.cer.substitutions
-            values["valid/deletions"] = self.cer.deletions
-            values["valid/insertions"] = self.cer.insertions
-        if self.loss is not None:
-            values[f"{split}/loss"] = self.loss
-        return values
+    @property
+    def mer(self) -> Cer:
+        return total(scored.mer for scored in self.utterances)
 
-    def summary(self) -> dict[str, float]:
-        """Rates and counts for ``scores.json``."""
-        return {
+    @property
+    def wer(self) -> Cer:
+        return total(scored.wer for scored in self.utterances)
+
+    @property
+    def raw_cer(self) -> Cer:
+        return total(scored.raw_cer for scored in self.utterances)
+
+    @property
+    def repetition_rate(self) -> float:
+        """Share of texts that repeat themselves."""
+        return self._share([scored.repeats for scored in self.utterances])
+
+    @property
+    def changed(self) -> float | None:
+        """Share of texts that are not the base's; None without a base."""
+        changed = [scored.changed for scored in self.utterances if scored.changed is not None]
+        return self._share(changed) if changed else None
+
+    @property
+    def spotted(self) -> dict[str, Spotted]:
+        """Counts of every keyword, also of those that never came up."""
+        counts = dict.fromkeys(self.keywords, Spotted())
+        for scored in self.utterances:
+            for keyword, spotted in scored.keywords.items():
+                counts[keyword] += spotted
+        return counts
+
+    @property
+    def silent(self) -> tuple[ScoredUtterance, ...]:
+        """The utterances in which nothing is said."""
+        return tuple(s for s in self.utterances if s.duration_s is not None)
+
+    @property
+    def insertions_per_minute(self) -> float | None:
+        """Characters written per minute of silence; None without any."""
+        minutes = sum(scored.duration_s or 0.0 for scored in self.silent) / 60
+        insertions = sum(scored.cer.insertions for scored in self.silent)
+        return insertions / minutes if minutes else None
+
+    @property
+    def inserted_share(self) -> float | None:
+        """Share of silent utterances in which anything was written; None without any."""
+        inserted = [scored.cer.insertions > 0 for scored in self.silent]
+        return self._share(inserted) if inserted else None
+
+    def metrics(self, split: str) -> dict[str, float]:
+        """``valid/cer`` and so on; the other splits give their ``cer`` and ``cer_ctc``.
+
+        A silent set gives its insertions, since no error rate is defined there.
+        """
+        values: dict[str, float | None] = {}
+        if self._says_something:
+            values |= {"cer": self.cer.rate, "cer_ctc": self.cer_ctc.rate}
+        else:
+            values |= {
+                "insertions_per_minute": self.insertions_per_minute,
+                "inserted_share": self.inserted_share,
+            }
+        if split == "valid":
+            values |= {
+                "substitutions": self.cer.substitutions,
+                "deletions": self.cer.deletions,
+                "insertions": self.cer.insertions,
+                **self._further_rates(),
+            }
+        metrics = {
+            f"{split}/{name}": value
+            for name, value in values.items()
+            if value is not None and math.isfinite(value)
+        }
+        return metrics if self.loss is None else {**metrics, f"{split}/loss": self.loss}
+
+    def summary(self) -> dict[str, Any]:
+        """Rates and counts for ``scores.json``; null where a rate is not defined."""
+        rates: dict[str, Any] = {
             "cer": self.cer.rate,
             "cer_ctc": self.cer_ctc.rate,
             **asdict(self.cer),
             "utterances": len(self.utterances),
+            **self._further_rates(),
+            "capped": sum(scored.capped for scored in self.utterances),
+            "silent_utterances": len(self.silent),
+            "insertions_per_minute": self.insertions_per_minute,
+            "inserted_share": self.inserted_share,
         }
+        if not self._says_something:
+            rates |= dict.fromkeys(("cer", "cer_ctc", "mer", "wer", "raw_cer"))
+        finite = {
+            name: None if value is None or not math.isfinite(value) else value
+            for name, value in rates.items()
+        }
+        by_keyword = {"by_keyword": _by_keyword(self.spotted)} if self.keywords else {}
+        return {**finite, **by_keyword, "normalisation": NORMALISATIONS}
 
     def write_hypotheses(self, path: Path) -> None:
-        """One JSON line per utterance."""
+        """One JSON line per utterance; the file is whole or not there."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("w", encoding="utf-8") as file:
             for scored in self.utterances:
-                line = {
-                    "key": scored.key,
-                    "reference": scored.reference,
-                    "text": scored.text,
-                    "ctc_text": scored.ctc_text,
-                    **asdict(scored.cer),
-                }
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(json.dumps(scored.line(), ensure_ascii=False) + "\n")
+        os.replace(partial, path)
+
+    @property
+    def _says_something(self) -> bool:
+        return any(scored.reference_length for scored in (u.cer for u in self.utterances))
+
+    def _further_rates(self) -> dict[str, float]:
+        rates: dict[str, float] = {
+            "mer": self.mer.rate,
+            "wer": self.wer.rate,
+            "raw_cer": self.raw_cer.rate,
+            "repetition_rate": self.repetition_rate,
+        }
+        if self.changed is not None:
+            rates["changed"] = self.changed
+        if self.keywords:
+            spotted = sum(self.spotted.values(), start=Spotted())
+            rates["kwer"] = spotted.rate
+            rates["keyword_misses"] = spotted.misses
+            rates["keyword_false_alarms"] = spotted.false_alarms
+        return rates
+
+    @staticmethod
+    def _share(marks: Sequence[bool]) -> float:
+        return sum(marks) / len(marks) if marks else 0.0
 
 
 @torch.inference_mode()
@@ -92,42 +252,167 @@ def evaluate(
     max_new_tokens: int,
     batch_size: int,
     objective: Objective | None = None,
+    base: Mapping[str, str] | None = None,
+    keywords: Sequence[str] = (),
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Scores:
     """Decodes and scores every utterance; with an ``objective`` also computes its loss.
 
+    Args:
+        nano: Model with frontend and tokenizers.
+        utterances: An evaluation set, keys distinct.
+        max_new_tokens: Most tokens of a text.
+        batch_size: Utterances decoded at once.
+        objective: What computes the loss of utterances in which something is said.
+        base: Another model's text of every utterance by key, to count what changed.
+        keywords: To look for, as `read_keywords` gives them.
+        on_progress: Told how many utterances are done, after each batch.
+
     Raises:
-        DataError: An utterance cannot be read.
+        DataError: An utterance cannot be read, or the base has no text for it.
     """
+    if base is not None:
+        check_base(utterances, base)
     nano.model.eval()
     scored: dict[str, ScoredUtterance] = {}
-    loss_sum, num_tokens = 0.0, 0
-    targets = {utterance.key: utterance.target for utterance in utterances}
-    for examples in _batches(nano, utterances, batch_size):
-        for hypothesis in decode(nano, examples, max_new_tokens):
-            reference = targets[hypothesis.key]
-            scored[hypothesis.key] = ScoredUtterance(
-                key=hypothesis.key,
+    losses = _Loss(nano, objective) if objective is not None else None
+    for batch in _batches(nano, utterances, batch_size):
+        # What text and loss have in common is computed once.
+        examples = encode_examples(nano, [example for _, example in batch])
+        hypotheses = decode(nano, examples, max_new_tokens)
+        for (utterance, _), hypothesis in zip(batch, hypotheses, strict=True):
+            reference, text = utterance.target, hypothesis.text
+            errors = cer(reference, text)
+            silent = not errors.reference_length
+            scored[utterance.key] = ScoredUtterance(
+                key=utterance.key,
                 reference=reference,
-                text=hypothesis.text,
+                text=text,
                 ctc_text=hypothesis.ctc_text,
-                cer=cer(reference, hypothesis.text),
+                cer=errors,
                 cer_ctc=cer(reference, hypothesis.ctc_text),
+                mer=mer(reference, text),
+                wer=wer(reference, text),
+                raw_cer=raw_cer(reference, text),
+                repeats=repeats(reference, text),
+                capped=hypothesis.capped,
+                changed=None if base is None else text != base[utterance.key],
+                keywords=spot(reference, text, keywords) if keywords else {},
+                duration_s=read_headers([utterance])[0].duration_s if silent else None,
             )
-        if objective is not None:
-            losses = objective(collate(examples).to(nano.device), training=False)
-            loss_sum += losses.total.item() * losses.num_tokens
-            num_tokens += losses.num_tokens
+        if losses is not None:
+            losses.add(examples)
+        on_progress(len(scored))
+    if nano.extractor.store is not None:
+        nano.extractor.store.flush()  # for whoever evaluates next, in whatever process
     return Scores(
         utterances=tuple(scored[utterance.key] for utterance in utterances),
-        loss=None if objective is None else loss_sum / max(1, num_tokens),
+        loss=None if losses is None else losses.mean,
+        keywords=tuple(keywords),
     )
+
+
+def read_keywords(path: Path) -> tuple[str, ...]:
+    """Reads a file with one keyword a line; empty lines do not count.
+
+    Raises:
+        DataError: There is no such file, it holds no keyword, or a line is no keyword or one that
+            came before; all mistakes at once.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise DataError(f"{path}: got {reason}, expected a file with a keyword a line") from error
+    problems = []
+    found: dict[tuple[str, ...], str] = {}
+    for number, line in enumerate(lines, start=1):
+        keyword = line.strip()
+        tokens = tuple(mixed(keyword))
+        if not keyword:
+            continue
+        if not tokens:
+            problems.append(f"{path}:{number}: got {keyword!r}, expected letters or digits")
+        elif tokens in found:
+            problems.append(f"{path}:{number}: got {keyword!r} a second time ({found[tokens]!r})")
+        else:
+            found[tokens] = keyword
+    if not found and not problems:
+        problems.append(f"{path}: got no keywords, expected one a line")
+    if problems:
+        raise DataError(problems)
+    return tuple(found.values())
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """The texts by key of a file that `Scores.write_hypotheses` wrote.
+
+    Raises:
+        DataError: There is no such file, or it holds something else.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return {line["key"]: line["text"] for line in map(json.loads, lines)}
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: got no such file, expected hypotheses of the base") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: got {type(error).__name__}: {error}, expected JSON lines with key and text"
+        ) from error
+
+
+def check_base(utterances: Sequence[Utterance], base: Mapping[str, str]) -> None:
+    """Checks that the base has a text for every utterance.
+
+    Raises:
+        DataError: Naming the first that it lacks.
+    """
+    missing = [utterance for utterance in utterances if utterance.key not in base]
+    if missing:
+        raise DataError(
+            f"{missing[0].place}: got no text of the base for {missing[0].key!r} "
+            f"({len(missing)} of {len(utterances)} lack one), expected one for every utterance"
+        )
+
+
+class _Loss:
+    """Validation loss: cross entropy by token and CTC by utterance, whatever the batches."""
+
+    def __init__(self, nano: Nano, objective: Objective) -> None:
+        self._nano = nano
+        self._objective = objective
+        self._ce = self._ctc = 0.0
+        self._num_tokens = self._num_utterances = 0
+
+    def add(self, examples: Sequence[Example]) -> None:
+        for part in parts(self._nano, examples):
+            losses = self._objective(collate(part).to(self._nano.device), training=False)
+            self._num_tokens += losses.num_tokens
+            self._num_utterances += len(part)
+            self._ce += losses.ce.item() * losses.num_tokens
+            if losses.ctc is not None:
+                self._ctc += losses.ctc.item() * losses.ctc_weight * len(part)
+
+    @property
+    def mean(self) -> float:
+        return self._ce / max(1, self._num_tokens) + self._ctc / max(1, self._num_utterances)
 
 
 def _batches(
     nano: Nano, utterances: Sequence[Utterance], batch_size: int
-) -> Iterator[list[Example]]:
-    """Examples of similar length together, longest first, so that too long a one fails early."""
-    examples = [make_example(utterance, nano.extractor, nano.codec) for utterance in utterances]
-    examples.sort(key=lambda example: example.features_TF.shape[0], reverse=True)
-    for start in range(0, len(examples), batch_size):
-        yield examples[start : start + batch_size]
+) -> Iterator[list[tuple[Utterance, Example]]]:
+    """Utterances of similar length together, the longest of a window first."""
+    window = _WINDOW_BATCHES * batch_size
+    for first in range(0, len(utterances), window):
+        items = [
+            (utterance, make_example(utterance, nano.extractor, nano.codec))
+            for utterance in utterances[first : first + window]
+        ]
+        items.sort(key=lambda item: item[1].features_TF.shape[0], reverse=True)
+        while items:
+            batch, items = items[:batch_size], items[batch_size:]  # what is decoded is let go
+            yield batch
+
+
+def _by_keyword(spotted: Mapping[str, Spotted]) -> dict[str, dict[str, int]]:
+    return {keyword: asdict(counts) for keyword, counts in spotted.items()}

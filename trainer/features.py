@@ -2,112 +2,156 @@
 
 Audio is read by soundfile as float32, averaged to mono, resampled by torchaudio to the frontend's
 rate and turned into fbank with stacked frames by FunASR's own ``WavFrontend``. With ``dither`` 0
-the result depends on the file and the frontend alone, so a process keeps it in memory and shares
-it among all the trials that it runs.
+the result depends on the file's content and the frontend alone, so it is computed once and kept
+in a store that all trials and processes share (:mod:`trainer.store`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
+import importlib.metadata
 import json
-from collections import OrderedDict
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import soundfile
 import torch
 import torchaudio
 
 from conf.errors import DataError
+from trainer import funasr_parts
 from trainer.funasr_parts import registered
-from trainer.manifest import Utterance
+from trainer.manifest import Utterance, one_line
+from trainer.store import ArrayStore, key_of
 
-
-class FeatureCache:
-    """Least recently used features of this process, bounded by size.
-
-    Args:
-        max_bytes: What may be kept; 0 keeps nothing.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._features: OrderedDict[tuple[Any, ...], torch.Tensor] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: tuple[Any, ...]) -> torch.Tensor | None:
-        if (features := self._features.get(key)) is not None:
-            self._features.move_to_end(key)
-        return features
-
-    def put(self, key: tuple[Any, ...], features: torch.Tensor) -> None:
-        if (old := self._features.pop(key, None)) is not None:
-            self._bytes -= old.nbytes
-        self._features[key] = features
-        self._bytes += features.nbytes
-        while self._bytes > self.max_bytes:
-            self._bytes -= self._features.popitem(last=False)[1].nbytes
-
-
-_SHARED_CACHE = FeatureCache(max_bytes=0)
+_MAX_FILTERS = 50_000_000
 
 
 class FeatureExtractor:
-    """FunASR's frontend behind a cache.
+    """FunASR's frontend behind a store.
 
     Args:
         frontend: The registered name, ``WavFrontend``.
         conf: ``frontend_conf`` with absolute paths.
-        cache_mb: Memory for features that cannot change (``dither`` 0), shared in the process.
+        store: Where features that cannot change (``dither`` 0) are kept; None computes each time.
     """
 
-    def __init__(self, frontend: str, conf: Mapping[str, Any], cache_mb: int = 512) -> None:
+    def __init__(
+        self, frontend: str, conf: Mapping[str, Any], store: ArrayStore | None = None
+    ) -> None:
         self._frontend = registered("frontend_classes", frontend)(**conf)
         self.sample_rate_hz: int = self._frontend.fs
         self.num_features: int = self._frontend.output_size()
-        self._identity = json.dumps({"frontend": frontend, **conf}, sort_keys=True)
-        self._cacheable = self._frontend.dither == 0.0
-        _SHARED_CACHE.max_bytes = max(_SHARED_CACHE.max_bytes, cache_mb * 2**20)
+        self.store = store if self._frontend.dither == 0.0 else None
+        self._identity = _identity(frontend, conf)
 
     @property
     def frontend(self) -> Any:
         return self._frontend
 
     def __call__(self, utterance: Utterance) -> torch.Tensor:
-        """Features of one utterance, ``features_TF``; callers must not write into them.
+        """Features of one utterance, ``features_TF``; the caller's own.
 
         Raises:
-            DataError: The file cannot be read or holds no samples; names manifest and line.
+            DataError: The file cannot be read or is too short; names manifest and line.
         """
-        if not self._cacheable:
-            return self._extract(utterance)
+        if self.store is None:
+            return self._extract(utterance, None)
+        digest, content = self._content(utterance)
+        key = key_of(digest, self._identity)
+        features_TF = self.store.get(key)
+        if features_TF is None:
+            features_TF = self._extract(utterance, content)
+            self.store.put(key, features_TF)
+        return features_TF
+
+    def cache_key(self, utterance: Utterance) -> bytes | None:
+        """What the features are kept under: a digest of all that decides them.
+
+        None if they are not kept: no store, or ``dither`` draws them anew each time. It also
+        identifies what is computed from them, with :func:`trainer.store.key_of`.
+
+        Raises:
+            DataError: The file cannot be read; names manifest and line.
+        """
+        if self.store is None:
+            return None
+        return key_of(self._content(utterance)[0], self._identity)
+
+    def _content(self, utterance: Utterance) -> tuple[bytes, BinaryIO | None]:
+        assert self.store is not None
         try:
-            stat = utterance.source.stat()
+            return self.store.content(utterance.source)
         except OSError as error:
             raise _unreadable(utterance, error) from error
-        key = (str(utterance.source), stat.st_mtime_ns, stat.st_size, self._identity)
-        features = _SHARED_CACHE.get(key)
-        if features is None:
-            features = self._extract(utterance)
-            _SHARED_CACHE.put(key, features)
-        return features
 
-    def _extract(self, utterance: Utterance) -> torch.Tensor:
+    def _extract(self, utterance: Utterance, content: BinaryIO | None) -> torch.Tensor:
+        with _one_thread():
+            return self._compute(utterance, content)
+
+    def _compute(self, utterance: Utterance, content: BinaryIO | None) -> torch.Tensor:
         try:
-            waveform = load_waveform(utterance.source, self.sample_rate_hz)
-        except (OSError, RuntimeError) as error:
+            waveform = load_waveform(utterance.source, self.sample_rate_hz, content)
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
             raise _unreadable(utterance, error) from error
-        if waveform.numel() == 0:
-            raise _unreadable(utterance, ValueError("0 samples"))
+        # FunASR's frontend shortens its window to the recording, down to two samples.
+        if waveform.numel() < 2:
+            raise _unreadable(utterance, ValueError(f"{waveform.numel()} samples"))
+        if not torch.isfinite(waveform).all():
+            raise _unreadable(utterance, ValueError("samples that are no numbers"))
         features_BTF, _ = self._frontend(waveform[None, :], [waveform.numel()])
         features_TF: torch.Tensor = features_BTF[0].to(torch.float32)
         return features_TF
 
 
-def load_waveform(path: Path, sample_rate_hz: int) -> torch.Tensor:
-    """Mono samples in [-1, 1] at the asked rate."""
-    samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums are rounded in another way with another number of threads; workers have one."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _identity(frontend: str, conf: Mapping[str, Any]) -> str:
+    """All that decides features beside the audio: contents of files count, not their paths."""
+    values = dict(conf)
+    if cmvn := values.get("cmvn_file"):
+        values["cmvn_file"] = hashlib.sha256(Path(cmvn).read_bytes()).hexdigest()
+    versions = {
+        "funasr": funasr_parts.version(),
+        "torchaudio": importlib.metadata.version("torchaudio"),
+        "torch": torch.__version__,
+        "libsndfile": soundfile.__libsndfile_version__,
+        # Other instructions may round in another way.
+        "cpu": f"{os.uname().machine} {torch.backends.cpu.get_cpu_capability()}",
+    }
+    return json.dumps({"frontend": frontend, "conf": values, **versions}, sort_keys=True)
+
+
+def load_waveform(path: Path, sample_rate_hz: int, content: BinaryIO | None = None) -> torch.Tensor:
+    """Mono samples in [-1, 1] at the asked rate.
+
+    Args:
+        path: The file.
+        sample_rate_hz: Of the result.
+        content: The file's bytes where they were read before.
+
+    Raises:
+        OSError, RuntimeError, TypeError, ValueError: It cannot be read, in soundfile's words, or
+            has a rate that is not for resampling.
+    """
+    samples, rate_hz = soundfile.read(content or str(path), dtype="float32", always_2d=True)
     waveform = torch.from_numpy(samples)
     waveform = waveform[:, 0] if waveform.shape[1] == 1 else waveform.mean(-1)
     if rate_hz != sample_rate_hz and waveform.numel():
@@ -117,6 +161,10 @@ def load_waveform(path: Path, sample_rate_hz: int) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _resampler(source_hz: int, target_hz: int) -> torch.nn.Module:
+    common = math.gcd(source_hz, target_hz)
+    if source_hz // common * (target_hz // common) > _MAX_FILTERS:
+        # torchaudio would make a filter for each pair of phases: gigabytes.
+        raise ValueError(f"{source_hz} Hz, no simple ratio to {target_hz} Hz")
     resampler: torch.nn.Module = torchaudio.transforms.Resample(source_hz, target_hz)
     return resampler
 
@@ -124,5 +172,5 @@ def _resampler(source_hz: int, target_hz: int) -> torch.nn.Module:
 def _unreadable(utterance: Utterance, error: BaseException) -> DataError:
     return DataError(
         f"{utterance.place}: source: got {str(utterance.source)!r} of utterance "
-        f"{utterance.key!r} ({' '.join(str(error).split())}), expected readable audio"
+        f"{utterance.key!r} ({one_line(error)}), expected readable audio"
     )

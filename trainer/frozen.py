@@ -9,7 +9,6 @@ and training repeats bit by bit whoever filled the store.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import logging
 import time
@@ -25,7 +24,7 @@ from trainer.batch import Example, Level, collate, make_example
 from trainer.losses import Objective, adapt, encode
 from trainer.manifest import Utterance
 from trainer.model import Nano
-from trainer.store import ArrayStore
+from trainer.store import ArrayStore, key_of
 
 _LOG = logging.getLogger(__name__)
 _PROGRESS_S = 10.0
@@ -53,10 +52,9 @@ def kept_level(nano: Nano, config: Config, objective: Objective) -> Level:
     """How far an utterance goes unchanged by training; ``features`` where nothing may be kept."""
     conf = config["finetune_conf"]
     learns = stages.learning_components(nano.model)
-    store = nano.extractor.store
     if "audio_encoder" in learns or not conf["cache_frozen_outputs"] or conf["frozen_dropout"]:
         return "features"
-    if store is None or not nano.extractor.cacheable:
+    if nano.extractor.store is None or not conf["zero_padding"]:  # else neighbours would matter
         return "features"
     if config.get("specaug"):
         _LOG.info(
@@ -94,7 +92,7 @@ class FrozenOutputs:
             "bf16": self._use_bf16,
             "torch": torch.__version__,
         }
-        self._identity = json.dumps(identity, sort_keys=True, default=str).encode()
+        self._identity = json.dumps(identity, sort_keys=True, default=str)
 
     def fill(self, utterances: Sequence[Utterance]) -> bool:
         """Computes what the store lacks; False if it has no room for all of it."""
@@ -102,7 +100,7 @@ class FrozenOutputs:
         for number, utterance in enumerate(utterances):
             try:
                 key = self._key(utterance)
-                if not self._store.has(key):
+                if key not in self._store:
                     self._store.put(key, self._compute(utterance))
             except DataError:
                 continue  # the loader names it when its turn comes
@@ -110,9 +108,9 @@ class FrozenOutputs:
                 shown_s = time.monotonic()
                 _LOG.info("outputs of frozen parts: %d of %d utterances", number, len(utterances))
         self._store.flush()
-        if self._store.full:
+        if not self._store.writable:
             _LOG.warning("no room to keep the outputs of frozen parts: they are computed each time")
-        return not self._store.full
+        return self._store.writable
 
     def __call__(self, utterance: Utterance) -> Example:
         """An example of this level.
@@ -133,7 +131,7 @@ class FrozenOutputs:
     def _key(self, utterance: Utterance) -> bytes:
         features = self._nano.extractor.cache_key(utterance)
         assert features is not None
-        return hashlib.sha256(features + self._identity).digest()
+        return key_of(features, self._identity)
 
     @torch.no_grad()
     def _compute(self, utterance: Utterance) -> torch.Tensor:

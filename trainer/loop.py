@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from conf.errors import WorkError
+from conf.load import Config
 from trainer import stages
 from trainer.batch import Batch, BatchSampler, LeftOut
 from trainer.loader import Loader
@@ -71,7 +72,7 @@ class LoopConf:
     length_normalized_loss: bool
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> LoopConf:
+    def of(cls, config: Config) -> LoopConf:
         train, ours = config["train_conf"], config["finetune_conf"]
         return cls(
             max_epoch=train["max_epoch"],

@@ -17,6 +17,7 @@ from conf.load import Config
 from trainer.features import FeatureExtractor
 from trainer.funasr_parts import registered
 from trainer.recompute import recompute_layers
+from trainer.store import open_store
 from trainer.text import TextCodec
 from trainer.weights import COMPONENTS, Coverage, file_sha256, load_weights
 
@@ -64,7 +65,7 @@ def apply_backends(config: Config) -> None:
     """Sets how GPUs calculate, for the whole process, as stock's ``bin/train_ds.py`` does.
 
     ``enable_tf32`` here holds for cuDNN's convolutions too, which stock leaves at PyTorch's
-    default; the three ``cudnn_*`` keys and their defaults are stock's.
+    default.
     """
     cudnn = torch.backends.cudnn
     cudnn.enabled = config.get("cudnn_enabled", cudnn.enabled)
@@ -88,9 +89,7 @@ def build(config: Config, *, weights: bool = True) -> Nano:
     """
     apply_backends(config)
     values = resolved_values(config)
-    extractor = FeatureExtractor(
-        values["frontend"], values["frontend_conf"], config["finetune_conf.feature_cache_mb"]
-    )
+    extractor = FeatureExtractor(values["frontend"], values["frontend_conf"], open_store(config))
     dataset_conf = values["dataset_conf"]
     codec = TextCodec(
         values["tokenizer"],

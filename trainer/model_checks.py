@@ -1,7 +1,7 @@
 """What the checks before training see of the model: weights, trainable counts, and forecasts.
 
 The model is built and its weights are loaded as for training; one step on this machine gives the
-time. Memory is reckoned: weights, gradients, optimizer, and what the backward pass keeps.
+time. Memory is forecast from shapes, see trainer/forecast.py.
 """
 
 from __future__ import annotations
@@ -10,49 +10,32 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from conf.effects import load_parameters
 from conf.errors import UserError
-from conf.load import Config
+from conf.load import STAGES, Config, load_config, stage_config_path
 from conf.rules import Finding, trained
 from trainer import stages
 from trainer.batch import collate, make_example
 from trainer.data_checks import Largest, Survey
+from trainer.forecast import QWEN3_06B, BatchShape, forecast
 from trainer.losses import Objective
-from trainer.model import COMPONENTS, Nano, build
+from trainer.model import COMPONENTS, Nano, build, resolved_values
 
 GB = 1e9
-FLOAT_BYTES, HALF_BYTES = 4, 2
 MAX_TIMED_ON_CPU = 50_000_000
 """Parameters up to which a step on the CPU is a matter of seconds."""
-SAVED_PER_LAYER = 68
-"""Bytes that a Transformer layer keeps for the backward pass, per position and channel, in float32;
-half of it in 16 bits (Korthikanti et al. 2022, arXiv 2205.05198, section 4.1)."""
-SAVED_PER_SCORE = 10
-"""And per attention score of each head, where scores are stored (the encoder's attention)."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What memory depends on."""
-
-    parameters: Mapping[str, int]
-    trainable: Mapping[str, int]
-    encoder: tuple[int, int, int]
-    """Layers, channels, heads."""
-    llm: tuple[int, int, int]
-    """Layers, channels, vocabulary."""
-    llm_bytes: int
-    ctc_vocabulary: int
-
-
-QWEN3_06B = (28, 1024, 151_936)
-"""Layers, channels and vocabulary of the released model's LLM, Qwen3-0.6B."""
+RELEASED_LAYERS = 70
+"""Encoder layers of the released model; one with fewer is a model for trying out."""
+AT_FULL_SIZE = (
+    "audio_encoder_conf.activation_checkpoint",
+    "llm_conf.activation_checkpoint",
+    "train_conf.use_bf16",
+)
+"""What decides about memory and is no matter of the model's size."""
 
 
 def examine(config: Config) -> Built:
@@ -127,12 +110,14 @@ class Built:
 
     def _memory(self, nano: Nano, survey: Survey | None) -> Finding:
         largest = survey.largest_batch if survey else self._largest_by_limits()
-        shape = self._shape(nano)
-        need = memory_bytes(shape, largest, self._config)
+        llm = Path(resolved_values(self._config)["llm_conf"]["init_param_path"])
+        shape = self._batch_shape(largest)
+        need = forecast(self._config, shape, llm=llm, count_flops=False).peak
         free, place = _free_memory(nano.device)
         found = f"about {need / GB:.2f} GB of {free / GB:.1f} GB ({place})"
-        if full := self._full_shape():
-            found += f"; at full size about {memory_bytes(full, largest, self._config) / GB:.1f} GB"
+        if full := self._full_config():
+            full_need = forecast(full, shape, llm=QWEN3_06B, count_flops=False).peak
+            found += f"; at full size about {full_need / GB:.1f} GB"
         batch = f"{largest.utterances} utterances of up to {largest.num_frames / 100:.1f} s"
         return Finding(
             "memory",
@@ -150,30 +135,23 @@ class Built:
             return Largest(size, conf.get("max_source_length", 8000), 50 * size)
         return Largest(max(1, size // 1000), min(size, 1000), size // 20)
 
-    def _shape(self, nano: Nano) -> Shape:
-        llm = nano.model.llm.config
-        return Shape(
-            parameters={name: _size(nano.model, name) for name in COMPONENTS},
-            trainable=self._trainable,
-            encoder=_encoder_shape(self._config),
-            llm=(llm.num_hidden_layers, llm.hidden_size, llm.vocab_size),
-            llm_bytes=next(nano.model.llm.parameters()).element_size(),
-            ctc_vocabulary=self._config.get("ctc_vocab_size", 60515),
+    def _batch_shape(self, largest: Largest) -> BatchShape:
+        stacked = self._config.get("frontend_conf.lfr_n", 6)
+        return BatchShape(
+            utterances=max(1, largest.utterances),
+            num_frames=max(1, -(-largest.num_frames // stacked)),
+            text_tokens=max(1, -(-largest.text_tokens // max(1, largest.utterances))),
         )
 
-    def _full_shape(self) -> Shape | None:
-        """The released model in the same stage, where its parameters have been counted."""
-        modules = load_parameters().get(self._config.stage)
-        if not modules or _encoder_shape(self._config)[0] >= 70:
+    def _full_config(self) -> Config | None:
+        """The released model in the same stage, where this is a smaller one."""
+        conf = self._config["audio_encoder_conf"]
+        layers = conf.get("num_blocks", 6) + conf.get("tp_blocks", 0)
+        if self._config.stage not in STAGES or layers >= RELEASED_LAYERS:
             return None
-        return Shape(
-            parameters={name: counts.parameters for name, counts in modules.items()},
-            trainable={name: counts.trainable for name, counts in modules.items()},
-            encoder=(70, 512, 4),
-            llm=QWEN3_06B,
-            llm_bytes=HALF_BYTES,
-            ctc_vocabulary=60515,
-        )
+        same = {key: self._config.get(key, False) for key in AT_FULL_SIZE}
+        path = stage_config_path(self._config.stage)
+        return load_config(path, find_model=False, layers=[("full size", same)])
 
     def _disk(self, nano: Nano, _: Survey | None) -> Finding:
         output_dir = self._config.get("output_dir")
@@ -225,32 +203,6 @@ class Built:
         )
 
 
-def memory_bytes(shape: Shape, largest: Largest, config: Config) -> float:
-    """Memory of one training step: weights, gradients, Adam's two moments, kept activations."""
-    width = {name: FLOAT_BYTES for name in shape.parameters} | {"llm": shape.llm_bytes}
-    weights = sum(count * width.get(name, 4) for name, count in shape.parameters.items())
-    # A gradient and two moments for each trainable weight.
-    learning = sum(3 * count * width.get(name, 4) for name, count in shape.trainable.items())
-
-    learns = {name for name, count in shape.trainable.items() if count}
-    stacked = config.get("frontend_conf.lfr_n", 6)
-    frames = max(1, largest.num_frames // stacked)
-    positions = largest.utterances * frames
-    kept = 0.0
-    if "audio_encoder" in learns:
-        layers, channels, heads = shape.encoder
-        scores = largest.utterances * heads * frames**2
-        kept += layers * (SAVED_PER_LAYER * positions * channels + SAVED_PER_SCORE * scores)
-    if learns & {"audio_encoder", "audio_adaptor", "llm"}:
-        layers, channels, vocabulary = shape.llm
-        tokens = positions / 8 + largest.text_tokens + 30 * largest.utterances
-        kept += layers * SAVED_PER_LAYER / 4 * shape.llm_bytes * tokens * channels
-        kept += largest.text_tokens * vocabulary * (shape.llm_bytes + 2 * FLOAT_BYTES)
-    if learns & {"ctc_decoder", "ctc"}:
-        kept += 3 * FLOAT_BYTES * positions * shape.ctc_vocabulary
-    return weights + learning + kept
-
-
 def step_seconds(nano: Nano, config: Config, survey: Survey) -> float:
     """Time of one training step, on a batch of middling size."""
     plan = survey.sampler.epoch(1)
@@ -277,18 +229,21 @@ def _size(model: Any, component: str) -> int:
     return sum(parameter.numel() for parameter in getattr(model, component).parameters())
 
 
-def _encoder_shape(config: Config) -> tuple[int, int, int]:
-    conf = config["audio_encoder_conf"]
-    layers = conf.get("num_blocks", 6) + conf.get("tp_blocks", 0)
-    return layers, conf.get("output_size", 256), conf.get("attention_heads", 4)
-
-
 def _free_memory(device: torch.device) -> tuple[float, str]:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return float(free), torch.cuda.get_device_name(device)
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return float(pages), "free on this machine"
+    return _available_memory(), "free on this machine"
+
+
+def _available_memory() -> float:
+    """Bytes that programs can have: on Linux with what files are cached in, which gives way."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024.0 * int(line.split()[1])
+    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _duration(hours: float) -> str:

@@ -18,9 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
-
 from conf.errors import DataError
+from trainer.manifest import EMPTY, read_header
 
 _ANNOTATION_ERROR = "<ANNOTATION_ERROR>"
 _NOT_SPOKEN = re.compile(r"[\[\]()<>{}*#@$%^&_=+|\\/~]")
@@ -152,13 +151,10 @@ def _rule_against(recording: Recording, seen: set[str]) -> str | None:
         return "symbols without a spoken form"
     if _NUMERAL.search(text):
         return "numeral that can be read in several ways"
-    try:
-        info = soundfile.info(str(recording.source))
-    except (OSError, RuntimeError):
-        return "no readable audio"
-    if info.frames == 0:
-        return "empty audio"
-    return "longer than 30 s" if info.frames / info.samplerate > _MAX_DURATION_S else None
+    audio, problem = read_header(str(recording.source))
+    if problem:
+        return "empty audio" if problem == EMPTY else "no readable audio"
+    return "longer than 30 s" if audio.duration_s > _MAX_DURATION_S else None
 
 
 def _valid_keys(recordings: Iterable[Recording], share: float) -> set[str]:

@@ -13,7 +13,7 @@ import types
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as checkpoint
 
 
 def recompute_layers(model: Any, *, audio_encoder: bool, llm: bool) -> None:

@@ -1,9 +1,9 @@
 """The point that an interrupted fine-tune goes on from: weights, optimizer, schedule, random states
 and the place in the data, in one file.
 
-A point is written beside the one before it, hashed on the way and only then renamed, with the hash
-in its name; whichever moment the process is killed at, the newest whole point is found again. On the
-CPU, training that goes on from it takes bit by bit the same way as training that was never stopped.
+A point is written beside the one before it, hashed on the way and only then renamed, the hash
+in its name; whenever the process is killed, the newest whole point is found again. On the CPU,
+training that goes on from it takes bit by bit the same way as training that was never stopped.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from trainer.model import file_sha256
 
 _LOG = logging.getLogger(__name__)
 _HASH_CHARS = 32
+_FIRST_FILES = frozenset({"events.jsonl", "mlflow_run_id"})
+"""Written before the configuration: a run that was stopped while it loaded has no more."""
 
 
 class ResumeFolder:
@@ -54,7 +56,7 @@ class ResumeFolder:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
-                hashing = _HashingFile(file)
+                hashing: Any = _HashingFile(file)
                 torch.save({"identity": self._identity, **state}, hashing)
                 file.flush()
                 os.fsync(file.fileno())
@@ -72,7 +74,7 @@ class ResumeFolder:
                 other.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest whole point, or None; one that is damaged, or another run's, is passed over."""
+        """The newest whole point, or None; a damaged one, or another run's, is passed over."""
         for path in self._points():
             if file_sha256(path)[:_HASH_CHARS] != path.stem.rpartition("-")[2]:
                 _LOG.warning("%s is damaged: its content does not match its name", path)
@@ -98,7 +100,7 @@ def refuse_another_run(directory: Path, config: Config) -> None:
     Raises:
         ConfigError: It holds something else; names the keys that differ.
     """
-    if not directory.exists() or not any(directory.iterdir()):
+    if not directory.exists() or {path.name for path in directory.iterdir()} <= _FIRST_FILES:
         return
     described = directory / "config.yaml"
     if not described.exists():

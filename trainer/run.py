@@ -26,10 +26,10 @@ from conf.delta import classify, deltas_json, deltas_markdown
 from conf.errors import ConfigError, WorkError
 from conf.load import Config
 from trainer import stages
-from trainer.batch import BatchSampler, LeftOut
+from trainer.batch import BatchSampler, LeftOut, text_lengths
 from trainer.checkpoint import Checkpoint, CheckpointFolder, average, load_state
 from trainer.data import Data, read_data
-from trainer.evaluate import Scores, evaluate, read_texts
+from trainer.evaluate import Scores, evaluate, read_keywords, read_texts
 from trainer.frozen import example_source
 from trainer.loader import Loader
 from trainer.loop import Engine, EpochSummary, Listeners, LoopConf, Trainer
@@ -38,11 +38,13 @@ from trainer.manifest import Utterance
 from trainer.model import Nano, build
 from trainer.optim import build_optimizer, build_scheduler
 from trainer.resume import ResumeFolder, random_state, set_random_state
-from trainer.score import NORMALISATION, read_keywords
+from trainer.score import NORMALISATION
 from trainer.stock import StockEngine
 from trainer.tracking import Tracker
 
 _LOG = logging.getLogger(__name__)
+_MAX_NAMED = 20
+"""Utterances named in the log when they are left out together; the file names all."""
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -132,7 +134,8 @@ class _Run:
         self._coverage = nano.coverage
         self._objective = Objective(nano.model, config)
         self._initial_weights = stages.trainable_state(nano.model)
-        self._keywords = read_keywords(config["finetune_conf.keywords"])
+        keywords = config["finetune_conf.keywords"]
+        self._keywords = read_keywords(Path(keywords)) if keywords else ()
         self._folder = CheckpointFolder(
             self._directory / "checkpoints",
             config["train_conf.keep_nbest_models"],
@@ -160,9 +163,10 @@ class _Run:
         sampler = BatchSampler(
             data.train,
             data.train_audios,
-            [len(nano.codec.target_ids(item.target)) - 1 for item in data.train],
+            text_lengths(data.train, nano.codec),
             config["dataset_conf"],
             config["finetune_conf.seed"],
+            prompt_length=len(nano.codec.before_audio) + len(nano.codec.after_audio),
         )
         self._add_left_out(sampler.left_out)
         if not len(sampler):
@@ -328,7 +332,7 @@ class _Run:
             self.metrics |= split_scores.metrics(split)
             if epoch == 0:
                 split_scores.write_hypotheses(self._base_path(split))
-                self._base_texts[split] = split_scores.texts()
+                self._base_texts[split] = {item.key: item.text for item in split_scores.utterances}
         _LOG.info(
             "epoch %d: %s",
             epoch,
@@ -346,13 +350,14 @@ class _Run:
         return {split: self._score(split, sets[split]) for split in sets if split != "test"}
 
     def _score(self, split: str, utterances: Sequence[Utterance]) -> Scores:
+        base = self._base_texts.get(split, {})
         return evaluate(
             self.engine.nano,
             utterances,
             max_new_tokens=self._config["finetune_conf.max_new_tokens"],
             batch_size=self._config["finetune_conf.eval_batch_size"],
             objective=self._objective_of_engine() if split == "valid" else None,
-            base=self._base_texts.get(split),
+            base=base if all(item.key in base for item in utterances) else None,
             keywords=self._keywords,
         )
 
@@ -447,14 +452,23 @@ class _Run:
         self.evaluations.append(Evaluation(epoch, step, dict(self.metrics), finished=False))
 
     def _add_left_out(self, found: Sequence[LeftOut]) -> None:
+        """Counts, names and writes down what training does not use; nothing is replaced."""
         new = [item for item in found if item.utterance.key not in self._left_out]
+        if not new:
+            return
         self._left_out |= {item.utterance.key: item for item in new}
-        for item in new:
+        for item in new[:_MAX_NAMED]:
             _LOG.warning("left out %s: %s", item.utterance.place, item.reason)
-        for reason, count in Counter(item.reason for item in new).items():
-            _LOG.warning("left out %d utterances: %s", count, reason)
-        if new and self.evaluations:
-            count = float(len(self._left_out))
+        for reason, number in Counter(item.reason for item in new).items():
+            _LOG.warning("left out %d utterances: %s", number, reason)
+        lines = [
+            {"key": item.utterance.key, "place": item.utterance.place, "reason": item.reason}
+            for item in self._left_out.values()
+        ]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        self._write_artifact("left_out.jsonl", text)
+        if self.evaluations:
+            count = len(self._left_out)
             self._tracker.log_metrics({"train/left_out": count}, step=self.engine.step)
 
     def _write_hypotheses(self, split: str, scores: Scores) -> None:
@@ -477,7 +491,9 @@ def _full_disk_said(directory: Path) -> Iterator[None]:
         if error.errno not in _FULL_DISK:
             raise
         reason = f"{error.filename or directory}: the disk is full ({error.strerror})"
-        raise WorkError(f"{reason}; the last checkpoint is whole, the same command goes on") from error
+        raise WorkError(
+            f"{reason}; the last checkpoint is whole, the same command goes on"
+        ) from error
 
 
 def _write_whole(path: Path, text: str) -> None:

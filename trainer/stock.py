@@ -38,7 +38,7 @@ from trainer.manifest import Audio, Utterance, read_headers
 from trainer.model import Nano, resolved_values, weights_path
 
 if TYPE_CHECKING:
-    from trainer.run import Data
+    from trainer.data import Data
 
 _LOG = logging.getLogger(__name__)
 
@@ -243,6 +243,10 @@ class StockEngine:
             num_threads=config["finetune_conf.num_threads"],
             device=str(self.nano.device),
         )
+        coverage = self.nano.coverage
+        if coverage is not None and coverage.filled:  # stock reads one whole checkpoint
+            values["init_param"] = str(self._directory / "init.pt")
+            torch.save({"state_dict": self.nano.model.state_dict()}, values["init_param"])
         return {**values, "seed": config["finetune_conf.seed"]}
 
     def _built(self, model: Any) -> None:

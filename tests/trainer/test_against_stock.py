@@ -24,30 +24,15 @@ import torch
 
 from conf.load import STAGES, Config, load_config, stage_config_path
 from tests.conftest import BASE
+from tests.stocks_way import STOCKS_WAY, PlannedBatches, train_as_planned
 from trainer import stages, stock
 from trainer.batch import IGNORED_LABEL, Batch
-from trainer.loop import Trainer
 from trainer.losses import Losses, Objective
-from trainer.manifest import Utterance, read_data_list, read_headers
+from trainer.manifest import read_data_list, read_headers
 from trainer.model import Nano, build
-from trainer.optim import build_optimizer, build_scheduler
+from trainer.optim import build_optimizer
 
 TOLERANCE = 1e-6
-
-STOCKS_WAY: Mapping[str, Any] = {
-    "ctc_weight": 0.0,
-    "specaug": None,
-    "finetune_conf.zero_padding": False,
-    "finetune_conf.decay_norm_and_bias": True,
-    "finetune_conf.frozen_dropout": True,
-    "frontend_conf.dither": 0.0,
-    "dataset_conf.prompt_classes": None,
-    "model_conf.lsm_weight": 0.0,
-    "model_conf.length_normalized_loss": False,
-    "llm_conf.llm_dtype": "fp32",
-    "train_conf.use_bf16": False,
-}
-"""What our trainer adds, switched off."""
 
 SCENE: Mapping[str, Any] = {
     "dataset_conf.num_workers": 0,
@@ -55,6 +40,7 @@ SCENE: Mapping[str, Any] = {
     "dataset_conf.batch_type": "example",
     "dataset_conf.batch_size": 4,
     "train_conf.accum_grad": 1,
+    "train_conf.max_epoch": 1,
     "optim_conf.lr": 1e-3,
     "optim_conf.weight_decay": 0.01,
     "scheduler_conf.warmup_steps": 4,
@@ -206,48 +192,11 @@ def our_course(config: Config, theirs: Course) -> Course:
     )
     optimizer.register_step_post_hook(lambda *_: course.note_weights(nano.model))
     utterances = read_data_list(config["train_data_set_list"])
-    plan = PlannedBatches(utterances, [keys for keys, _ in theirs.batches])
-    trainer(config, nano, NotingObjective(course, nano, config), optimizer, utterances, plan)
+    index = {utterance.key: number for number, utterance in enumerate(utterances)}
+    plan = PlannedBatches([[[index[key] for key in keys] for keys, _ in theirs.batches]])
+    objective = NotingObjective(course, nano, config)
+    train_as_planned(config, nano, objective, optimizer, utterances, plan)
     return course
-
-
-def trainer(
-    config: Config,
-    nano: Nano,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    utterances: Sequence[Utterance],
-    plan: PlannedBatches,
-) -> None:
-    """One epoch of our loop."""
-    Trainer(
-        nano,
-        objective,
-        optimizer,
-        build_scheduler(optimizer, config),
-        utterances,
-        plan,  # type: ignore[arg-type]
-        accum_grad=config["train_conf.accum_grad"],
-        grad_clip=config["train_conf.grad_clip"],
-        use_bf16=config["train_conf.use_bf16"],
-        log_interval=1,
-        frozen_dropout=config["finetune_conf.frozen_dropout"],
-        on_log=lambda *_: None,
-    ).train_epoch(1)
-
-
-class PlannedBatches:
-    """A sampler that yields what it was told."""
-
-    def __init__(self, utterances: Sequence[Utterance], batches: Sequence[Sequence[str]]) -> None:
-        index = {utterance.key: number for number, utterance in enumerate(utterances)}
-        self._batches = [[index[key] for key in keys] for keys in batches]
-
-    def __len__(self) -> int:
-        return sum(map(len, self._batches))
-
-    def epoch(self, _: int) -> list[list[int]]:
-        return self._batches
 
 
 class NotingObjective(Objective):

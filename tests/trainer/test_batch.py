@@ -1,9 +1,12 @@
 """Batches: what goes together, what is left out, and how it is padded."""
 
+import random
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trainer.batch import BatchSampler, Example, collate, num_audio_tokens
 from trainer.manifest import Audio, Utterance
@@ -22,12 +25,15 @@ CONF = {
 }
 
 
-def _sampler(frames: list[int], text: int = 5, **conf: object) -> BatchSampler:
+def _sampler(
+    frames: list[int], text: int | list[int] = 5, prompt_length: int = 0, **conf: object
+) -> BatchSampler:
     utterances = [
         Utterance(str(i), Path("x.wav"), "好", Path("m.jsonl"), i + 1) for i in range(len(frames))
     ]
     audios = [Audio(8000, count * 80) for count in frames]
-    return BatchSampler(utterances, audios, [text] * len(frames), {**CONF, **conf}, seed=3)
+    texts = [text] * len(frames) if isinstance(text, int) else text
+    return BatchSampler(utterances, audios, texts, {**CONF, **conf}, 3, prompt_length)
 
 
 def test_every_utterance_is_in_exactly_one_batch() -> None:
@@ -46,6 +52,96 @@ def test_token_batches_hold_at_most_batch_size_padded_units() -> None:
 def test_example_batches_count_utterances() -> None:
     sizes = [len(b) for b in _sampler([100] * 50, batch_type="example", batch_size=16).epoch(1)]
     assert sorted(sizes) == [2, 16, 16, 16]
+
+
+@settings(deadline=None)  # the machine may do other work
+@given(
+    frames=st.lists(st.integers(10, 900), min_size=1, max_size=120),
+    batch_size=st.integers(50, 3000),
+    sample_max=st.integers(1, 12),
+    token_max=st.integers(20, 400),
+    sort_size=st.integers(1, 50),
+)
+def test_batches_keep_all_limits_and_drop_nothing(
+    frames: list[int], batch_size: int, sample_max: int, token_max: int, sort_size: int
+) -> None:
+    """Stock drops the last utterances of a batch above ``batch_size_token_max``."""
+    sampler = _sampler(
+        frames,
+        prompt_length=20,
+        batch_size=batch_size,
+        batch_size_sample_max=sample_max,
+        batch_size_token_max=token_max,
+        sort_size=sort_size,
+    )
+    plan = sampler.epoch(1)
+    assert sorted(index for batch in plan for index in batch) == list(range(len(frames)))
+    for batch in plan:
+        longest = max(frames[index] for index in batch)
+        positions = 20 + 5 + num_audio_tokens(-(-longest // 6))
+        if len(batch) > 1:
+            assert len(batch) <= sample_max
+            assert len(batch) * (longest + 5) <= batch_size
+            assert len(batch) * positions <= token_max
+
+
+@settings(deadline=None)  # the machine may do other work
+@given(
+    frames=st.lists(st.integers(10, 900), min_size=1, max_size=80),
+    batch_type=st.sampled_from(["token", "example"]),
+    batch_size=st.integers(1, 3000),
+    sort_size=st.integers(1, 50),
+    epoch=st.integers(0, 3),
+)
+def test_batches_are_those_of_the_plain_algorithm(
+    frames: list[int], batch_type: str, batch_size: int, sort_size: int, epoch: int
+) -> None:
+    order = list(range(len(frames)))
+    generator = random.Random(f"3:{epoch}")
+    generator.shuffle(order)
+    expected: list[list[int]] = []
+    for start in range(0, len(order), sort_size):
+        current: list[int] = []
+        for index in sorted(order[start : start + sort_size], key=lambda each: frames[each]):
+            size = (
+                len(current) + 1
+                if batch_type == "example"
+                else (len(current) + 1) * (max(frames[each] for each in [*current, index]) + 5)
+            )
+            if current and size > batch_size:
+                expected.append(current)
+                current = []
+            current.append(index)
+        expected.append(current)
+    generator.shuffle(expected)
+    sampler = _sampler(frames, batch_type=batch_type, batch_size=batch_size, sort_size=sort_size)
+    assert sampler.epoch(epoch) == expected
+
+
+def test_without_shuffling_batches_follow_the_manifest() -> None:
+    sampler = _sampler([100] * 7, batch_type="example", batch_size=3, shuffle=False)
+    assert sampler.epoch(1) == sampler.epoch(2) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_each_limit_leaves_out_with_its_reason() -> None:
+    sampler = _sampler(
+        [100, 9, 901, 100, 100, 100, 890, 10],
+        [5, 5, 5, 0, 51, 1, 30, 5],
+        min_target_length=2,
+        max_token_length=915,
+    )
+    reasons = [(int(left.utterance.key), left.reason) for left in sampler.left_out]
+    assert reasons == [
+        (1, "audio shorter than dataset_conf.min_source_length 10"),
+        (2, "audio longer than dataset_conf.max_source_length 900"),
+        (3, "empty transcript"),
+        (4, "text longer than dataset_conf.max_target_length 50"),
+        (5, "text shorter than dataset_conf.min_target_length 2"),
+        (6, "longer than dataset_conf.max_token_length 915"),
+    ]
+    assert sampler.left_out.by_reason().total() == len(sampler.left_out) == 6
+    assert [left.utterance.key for left in sampler.left_out[-2:]] == ["5", "6"]
+    assert sorted(index for batch in sampler.epoch(1) for index in batch) == [0, 7]
 
 
 def test_what_is_left_out_has_its_reason() -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,11 @@ def calls(tmp_path: Path) -> Callable[..., str]:
 def look(calls: Callable[..., str]) -> Callable[..., dict[str, CheckResult]]:
     """Runs the data's checks over lists of utterances."""
 
-    def run(stage: str = "8k", **lists: list[dict[str, Any]]) -> dict[str, CheckResult]:
+    def run(
+        stage: str = "8k",
+        settings: Mapping[str, Any] | None = None,
+        **lists: list[dict[str, Any]],
+    ) -> dict[str, CheckResult]:
         keys = {
             "train": "train_data_set_list",
             "valid": "valid_data_set_list",
@@ -222,6 +226,7 @@ def look(calls: Callable[..., str]) -> Callable[..., dict[str, CheckResult]]:
             keys[name]: calls(name, [{"key": f"{name}-{i}", **line} for i, line in enumerate(each)])
             for name, each in lists.items()
         }
+        values |= settings or {}
         config = load_config(stage_config_path(stage), model=BASE, layers=[("test", values)])
         return by_id(run_checks(config, parts=["data"]))
 
@@ -278,9 +283,9 @@ def test_good_data(look: Callable[..., dict[str, CheckResult]]) -> None:
         ),
         (
             {"train": [{"seconds": 70.0}]},
-            "batch-longest",
-            "warning",
-            "batch_size 6,000",
+            "lengths",
+            "failed",
+            "1 left out: 1 longer than dataset_conf.max_token_length 1024",
         ),
     ],
 )
@@ -295,6 +300,12 @@ def test_bad_data(
     result = look(**lists)[id]
     assert result.status == expected, result
     assert found in result.found
+
+
+def test_an_utterance_longer_than_a_batch(look: Callable[..., dict[str, CheckResult]]) -> None:
+    results = look(settings={"dataset_conf.max_token_length": 8000}, train=[{"seconds": 70.0}])
+    assert results["batch-longest"].status == "warning"
+    assert "batch_size 6,000" in results["batch-longest"].found
 
 
 def test_the_same_recording_under_another_name(
@@ -390,26 +401,6 @@ def test_no_room(tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(model_checks, "_free_memory", lambda device: (1e6, "a small one"))
     results = run_checks(tiny_config(), parts=["model"])
     assert status(results, "failed") == {"disk", "memory"}
-
-
-def test_memory_of_the_full_model() -> None:
-    """One full-size encoder step was measured at 7.7 GB on the CPU with a short utterance."""
-    from trainer.data_checks import Largest
-    from trainer.model_checks import QWEN3_06B, Shape, memory_bytes
-
-    parameters = {
-        "audio_encoder": 221_136_992,
-        "audio_adaptor": 12_604_928,
-        "llm": 596_049_920,
-        "ctc_decoder": 8_021_632,
-        "ctc": 31_044_195,
-    }
-    trainable = {**dict.fromkeys(parameters, 0), "audio_encoder": parameters["audio_encoder"]}
-    shape = Shape(parameters, trainable, (70, 512, 4), QWEN3_06B, 4, 60515)
-    config = load_config(stage_config_path("s1"))
-    short = memory_bytes(shape, Largest(1, 300, 20), config)
-    assert short == pytest.approx(7.7e9, rel=0.25)
-    assert memory_bytes(shape, Largest(10, 600, 200), config) > short
 
 
 def test_command(

@@ -22,6 +22,7 @@ from trainer.manifest import read_data_list, read_headers
 SMALL = (
     Part("some", "valid", ("m7", "f1"), 5, "telephone"),
     Part("clean", "wideband", ("m7",), 3, "wideband"),
+    Part("quiet", None, (), 2, "telephone"),
 )
 
 
@@ -97,6 +98,12 @@ def test_small_corpus_is_made_twice_the_same(espeak, tmp_path):
     assert rate_hz == 16000
     assert soundfile.info(first.source).subtype == "PCM_16"
     assert np.abs(samples).max() > 0.1
+    quiet = read_data_list(tmp_path / "one" / "quiet.jsonl")
+    assert [(utterance.target, utterance.speaker) for utterance in quiet] == [("", None)] * 2
+    for utterance in quiet:
+        samples, rate_hz = soundfile.read(utterance.source)
+        assert rate_hz == 8000
+        assert 0 < np.sqrt(np.mean(samples**2)) < 0.02
 
 
 def test_corpus_is_made_once_and_has_the_committed_checksum(espeak, tmp_path, monkeypatch, caplog):

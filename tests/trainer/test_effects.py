@@ -94,8 +94,11 @@ def prover(scene: Scene) -> Callable[[values.Engine, str], Prover]:
         ("frontend_conf.fs", "8k", "both"),
         ("dataset_conf.batch_size", "8k", "both"),
         ("llm_conf.lora_conf.r", "s3", "both"),
-        ("train_conf.save_checkpoint_interval", "8k", "stock"),
-        ("dataset_conf.batch_size_token_max", "8k", "stock"),
+        ("train_conf.save_checkpoint_interval", "8k", "both"),
+        ("finetune_conf.engine", "8k", "here"),
+        ("finetune_conf.max_skipped_steps", "8k", "here"),
+        ("finetune_conf.frozen_dropout", "s3", "here"),
+        ("dataset_conf.batch_size_token_max", "8k", "both"),
         ("dataset_conf.prompt_conf.use_hist", "8k", "stock"),
         ("audio_adaptor_conf.dropout_rate", "8k", "stock"),
         ("ctc_weight", "8k", "here"),
@@ -138,13 +141,13 @@ def test_trace_and_trial_that_disagree_need_an_explanation(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_stage = dataclasses.replace(scene, configs={"8k": scene.configs["8k"]})
-    name = "model_conf.length_normalized_loss"
+    name = "audio_adaptor_conf.encoder_dim"
     row = prove.prove(one_stage, [name])[name]
-    assert (row.stages, "weight" in row.note) == ({"8k": "none"}, True)
-    assert row.read_by == ("funasr/models/fun_asr_nano/model.py:FunASRNano",)
+    assert (row.stages, "neighbour" in row.note) == ({"8k": "none"}, True)
+    assert row.read_by == ("funasr/models/llm_asr/adaptor.py:Transformer",)
 
     monkeypatch.setattr(prove, "EXPLAINED", {})
-    with pytest.raises(WorkError, match=r"length_normalized_loss \(stock, 8k\).*FunASRNano"):
+    with pytest.raises(WorkError, match=r"encoder_dim \(stock, 8k\).*Transformer"):
         prove.prove(one_stage, [name])
 
 

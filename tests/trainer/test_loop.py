@@ -84,15 +84,15 @@ def trainer(tiny_config: Callable[..., Config]) -> Callable[..., Trainer]:
     return make
 
 
-def _gradients(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """Of the first update, before it is made."""
+def _gradients(trainer: Trainer) -> list[torch.Tensor]:
+    """Of the first update."""
     found: list[torch.Tensor] = []
     model = trainer.nano.model
 
-    def note(*_: Any, **__: Any) -> None:
+    def note(*_: Any) -> None:
         found.extend(p.grad.clone() for p in model.parameters() if p.grad is not None)
 
-    monkeypatch.setattr(trainer._optimizer, "step", note)
+    trainer._optimizer.register_step_pre_hook(note)
     trainer.train(lambda epoch, summary: None)
     return found
 
@@ -100,14 +100,11 @@ def _gradients(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[torch.
 def test_accumulated_batches_are_one_large_batch(
     batches: Callable[..., list[Batch]],
     trainer: Callable[..., Trainer],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Batches of 2 and 6 utterances, with unlike numbers of tokens, against one of 8."""
     settings = {"train_conf__grad_clip": 1e9, "model_conf__length_normalized_loss": True}
-    small = _gradients(
-        trainer(batches(2, 6), train_conf__accum_grad=2, **settings), monkeypatch
-    )
-    large = _gradients(trainer(batches(8), **settings), monkeypatch)
+    small = _gradients(trainer(batches(2, 6), train_conf__accum_grad=2, **settings))
+    large = _gradients(trainer(batches(8), **settings))
     assert len(small) == len(large) > 0
     for one, other in zip(small, large, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -117,8 +114,7 @@ def test_accumulated_batches_are_one_large_batch(
             train_conf__accum_grad=2,
             train_conf__grad_clip=1e9,
             model_conf__length_normalized_loss=False,
-        ),
-        monkeypatch,
+        )
     )
     assert any(
         not torch.allclose(one, other, rtol=1e-4, atol=1e-6)

@@ -1,13 +1,17 @@
 """Losses: CTC as torch has it, gradients where they should go, no leak between utterances."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from conf.load import Config
+from conf.load import Config, load_config, stage_config_path
+from tests.conftest import BASE
 from trainer import stages
 from trainer.batch import Example, collate, make_example
 from trainer.losses import Objective, ctc_log_probs, encode
@@ -81,6 +85,54 @@ def test_a_batchs_loss_is_that_of_its_utterances(prepared: Callable[..., Any]) -
     assert together.num_tokens == tokens
     assert together.ce.item() == pytest.approx(ce, rel=1e-5)
     assert together.ctc.item() == pytest.approx(ctc, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def whole_sets(corpus: Path) -> tuple[Nano, Objective, list[Example], list[tuple[Any, Any]]]:
+    """Examples of many lengths from two sets, and each one's losses alone."""
+    config = load_config(stage_config_path("8k"), init_param=BASE / "model.pt")
+    nano = build(config)
+    stages.apply(nano.model, config)
+    objective = Objective(nano.model, config)
+    utterances = [
+        utterance
+        for split in ("valid", "wideband")
+        for utterance in read_data_list(corpus / f"{split}.jsonl")[:20]
+    ]
+    examples = [make_example(u, nano.extractor, nano.codec) for u in utterances]
+    with torch.no_grad():
+        alone = [objective(collate([example]), training=False) for example in examples]
+    return nano, objective, examples, [(losses.ce, losses.ctc) for losses in alone]
+
+
+@settings(max_examples=25, deadline=None)
+@given(indices=st.lists(st.integers(0, 39), min_size=1, max_size=12, unique=True))
+def test_neighbours_and_padding_change_no_loss(
+    whole_sets: tuple[Nano, Objective, list[Example], list[tuple[Any, Any]]], indices: list[int]
+) -> None:
+    _, objective, examples, alone = whole_sets
+    with torch.no_grad():
+        together = objective(collate([examples[index] for index in indices]), training=False)
+    tokens = [len(examples[index].target) for index in indices]
+    ce = sum(alone[index][0] * count for index, count in zip(indices, tokens, strict=True))
+    ctc = sum(alone[index][1] for index in indices)
+    # Rounding alone: sums over other shapes run in another order.
+    torch.testing.assert_close(together.ce, ce / sum(tokens), rtol=1e-5, atol=0)
+    torch.testing.assert_close(together.ctc, ctc / len(indices), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("lsm_weight", [0.0, 0.1, 0.5])
+def test_label_smoothing_does_nothing_as_in_stock(
+    prepared: Callable[..., Any], lsm_weight: float
+) -> None:
+    """The released model sets it, and stock's loss never sees it: nor does ours."""
+    nano, config, examples = prepared(model_conf__lsm_weight=lsm_weight)
+    losses = Objective(nano.model, config)(collate(examples), training=False)
+    nano, config, examples = prepared()
+    assert (
+        losses.total.item()
+        == Objective(nano.model, config)(collate(examples), training=False).total.item()
+    )
 
 
 def test_ctc_is_left_out_where_it_teaches_nothing(tiny_config: Callable[..., Config]) -> None:

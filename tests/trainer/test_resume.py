@@ -72,15 +72,19 @@ def config(tiny_config: Callable[..., Config]) -> Callable[..., Config]:
 def test_killed_at_random_moments_it_ends_bit_by_bit_the_same(
     config: Callable[..., Config], tmp_path: Path
 ) -> None:
-    finetune(config(tmp_path / "unbroken"), EventLog(tmp_path / "unbroken"))
+    whole = FORK.Process(target=_finetune, args=(config(tmp_path / "unbroken"),))
+    started_s = time.monotonic()
+    whole.start()
+    whole.join()
+    whole_s = time.monotonic() - started_s
     draw = random.Random(7)
     kills = 0
     deadline_s = time.monotonic() + 240
     while True:
         process = FORK.Process(target=_finetune, args=(config(tmp_path / "killed"),))
         process.start()
-        # Up to about half of a whole run, so that every part of it is hit sooner or later.
-        process.join(draw.uniform(0.4, 2.0) if kills < 8 else None)
+        # Loading takes most of a short run: a third of it is just behind that.
+        process.join(draw.uniform(0.3, 0.8) * whole_s if kills < 8 else None)
         if process.exitcode is not None:
             break
         os.kill(process.pid or 0, signal.SIGKILL)

@@ -1,9 +1,10 @@
 """The demonstration's corpus, made on first use by `ensure` or by `python -m trainer demo`.
 
-Telephone speech for fine-tuning (train, valid, test) and clean 16 kHz speech of the valid and test
-voices (wideband, which shows what fine-tuning makes the model forget). Sentences are drawn in this
-process; two fresh child processes speak them (trainer/demo/speech.py), always the same ones each,
-so that the same files come out bit for bit on the same kind of processor.
+Telephone speech for fine-tuning (train, valid, test), clean 16 kHz speech of the valid and test
+voices (wideband, which shows what fine-tuning makes the model forget) and lines on which nobody
+speaks (silence, where every character is one too many). Sentences are drawn in this process; two
+fresh child processes speak them (trainer/demo/speech.py), always the same ones each, so that the
+same files come out bit for bit on the same kind of processor.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 # Of the made files on x86-64; another processor may round a last bit differently. A corpus that was
 # made when another value stood here is made anew.
-CHECKSUM = "8274f98d2475eda418aafebd6c7fce344018ac7965a022d5340cf42f18dd6803"
+CHECKSUM = "e48f2c1c1e156cd7da4352555681c40edfdaeddacb3361252ea883c22c619d02"
 NUM_SHARDS = 2
 RATES_WPM = (160, 210)
 PITCHES = (35, 65)  # of 0 to 99; 50 is the voice's own
@@ -56,10 +57,13 @@ TEST_VOICES = ("Mr serious", "adam", "ed", "aunty", "grandpa", "klatt6", "linda"
 
 @dataclass(frozen=True)
 class Part:
-    """One manifest of a corpus: whose voices say how many sentences of which split, over what."""
+    """One manifest of a corpus: whose voices say how many sentences of which split, over what.
+
+    Without voices nothing is said: what is recorded is the line's noise.
+    """
 
     name: str
-    split: str  # of trainer.demo.sentences
+    split: str | None  # of trainer.demo.sentences
     voices: Sequence[str]
     num_utterances: int
     channel: str  # a key of trainer.demo.speech.CHANNELS
@@ -72,14 +76,18 @@ PARTS = (
     Part("valid", "valid", VALID_VOICES, 120, "telephone"),
     Part("test", "test", TEST_VOICES, 120, "telephone"),
     Part("wideband", "wideband", VALID_VOICES + TEST_VOICES, 100, "wideband"),
+    Part("silence", None, (), 12, "telephone"),
 )
+SILENCE_S = (1.0, 4.0)
+SILENCE_DBFS = (-55.0, -40.0)
 
 README = """# Made speech, not real calls
 
 Everything in this directory was made by `python -m trainer demo`: random sentences of a telephone
 service, read by the speech synthesiser eSpeak NG and, for train, valid and test, put through a
-simulated telephone line. Nobody said these sentences, and no name, number or address in them is
-anyone's. The speech is robotic: a demonstration, not evidence about real calls.
+simulated telephone line; silence is the noise of such lines. Nobody said these sentences, and no
+name, number or address in them is anyone's. The speech is robotic: a demonstration, not evidence
+about real calls.
 
 | manifest | audio | for |
 |---|---|---|
@@ -87,19 +95,20 @@ anyone's. The speech is robotic: a demonstration, not evidence about real calls.
 | valid.jsonl | 8 kHz telephone, other voices | the objective of a sweep |
 | test.jsonl | 8 kHz telephone, other voices again | the final figure |
 | wideband.jsonl | 16 kHz clean, voices of valid and test | what fine-tuning makes it forget |
+| silence.jsonl | 8 kHz telephone, line noise alone | what it writes where nobody speaks |
 """
 
 
 def _jobs(part: Part) -> Iterator[dict[str, Any]]:
     rng = random.Random(f"{part.name}:{part.seed}:voices")
-    texts = islice(sentences(part.split, part.seed), part.num_utterances)
-    for number, text in enumerate(texts):
+    texts = repeat("") if part.split is None else sentences(part.split, part.seed)
+    for number, text in enumerate(islice(texts, part.num_utterances)):
         key = f"{part.name}-{number:04d}"
         yield {
             "key": key,
             "wav": f"wav/{part.name}/{key}.wav",
             "text": text,
-            "variant": part.voices[number % len(part.voices)],
+            "variant": part.voices[number % len(part.voices)] if part.voices else None,
             "rate_wpm": rng.randint(*RATES_WPM),
             "pitch": rng.randint(*PITCHES),
             "warp": rng.uniform(*part.warps),
@@ -130,17 +139,41 @@ def _speak(shard: Path) -> None:
         raise WorkError(f"making the demonstration's speech failed: {reason}")
 
 
+def _record_silence(path: Path, job: dict[str, Any]) -> None:
+    """Write what a telephone line sounds like while nobody speaks: noise, hum and lost packets."""
+    import numpy as np
+
+    from trainer.channel import TELEPHONE_RATE_HZ, generator, noise_for, simulate
+    from trainer.demo.speech import LINES
+
+    rng = generator(job["seed"], f"{job['key']}:silence")
+    length = round(rng.uniform(*SILENCE_S) * TELEPHONE_RATE_HZ)
+    room = noise_for(np.ones(length), rng, snr_db=0.0, tilt=rng.uniform(0.0, 1.0))
+    line = simulate(
+        room.astype(np.float32),
+        TELEPHONE_RATE_HZ,
+        seed=job["seed"],
+        key=job["key"],
+        ranges=dataclasses.replace(LINES, level_dbfs=SILENCE_DBFS),
+    )
+    soundfile.write(path, np.clip(line, -1.0, 1.0), TELEPHONE_RATE_HZ, subtype="PCM_16")
+
+
 def make(directory: Path, parts: Sequence[Part]) -> None:
     """Speak `parts` into `directory`: a manifest for each, and the audio under wav/."""
     jobs = [job for part in parts for job in _jobs(part)]
     for part in parts:
         (directory / "wav" / part.name).mkdir(parents=True, exist_ok=True)
+    spoken = [job for job in jobs if job["text"]]
     shards = [directory / f"shard-{index}.jsonl" for index in range(NUM_SHARDS)]
     for index, shard in enumerate(shards):
-        lines = (json.dumps(job, ensure_ascii=False) for job in jobs[index::NUM_SHARDS])
+        lines = (json.dumps(job, ensure_ascii=False) for job in spoken[index::NUM_SHARDS])
         shard.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with ThreadPoolExecutor(NUM_SHARDS) as pool:
         list(pool.map(_speak, shards))
+    for job in jobs:
+        if not job["text"]:
+            _record_silence(directory / job["wav"], job)
     for shard in shards:
         shard.unlink()
     for part in parts:
@@ -153,13 +186,14 @@ def make(directory: Path, parts: Sequence[Part]) -> None:
 
 def _manifest_line(directory: Path, job: dict[str, Any]) -> dict[str, Any]:
     info = soundfile.info(str(directory / job["wav"]))
+    speaker = {} if job["variant"] is None else {"speaker_id": job["variant"].replace(" ", "_")}
     return {
         "key": job["key"],
         "source": job["wav"],
         "target": job["text"],
         "source_len": int(info.duration * 100),  # 10 ms frames
         "target_len": len(job["text"]),
-        "speaker_id": job["variant"].replace(" ", "_"),
+        **speaker,
         "domain": job["channel"],
     }
 

@@ -329,9 +329,14 @@ def _conditional(
     idle = [s for s in stages if not any(findings[engine, s].acts for engine in ENGINES)]
     if not condition or not idle:
         return {}, ""
-    acts = {
-        engine: provers[engine, idle[0]].try_key(name, condition) is not None for engine in ENGINES
-    }
+    acts: dict[Engine, bool] = {}
+    for stage in idle:  # it may need what the first one does not have, such as a frozen encoder
+        acts = {
+            engine: provers[engine, stage].try_key(name, condition) is not None
+            for engine in ENGINES
+        }
+        if any(acts.values()):
+            break
     needs = {
         key: "a file" if str(value).startswith("@") else value for key, value in condition.items()
     }

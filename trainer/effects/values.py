@@ -57,6 +57,8 @@ def other_value(name: str, current: Any, files: Mapping[str, str]) -> Any:
     return "another"
 
 
+_STORE: Mapping[str, Any] = {"finetune_conf.feature_cache_mb": 16}
+
 CASES: Mapping[str, Case] = {
     # Architecture
     "audio_encoder_conf.input_layer": Case(("linear",)),
@@ -144,6 +146,15 @@ CASES: Mapping[str, Case] = {
     "llm_kwargs": Case(({"do_sample": True, "temperature": 10.0},)),
     "finetune_conf.stage": Case(("custom",)),
     "finetune_conf.num_threads": Case((2,)),
+    "finetune_conf.engine": Case(("stock",)),
+    # A rate at which the second loss is no number any more.
+    "finetune_conf.max_skipped_steps": Case((1000,), scene={"optim_conf.lr": 1e30}),
+    "finetune_conf.eval_max_s": Case((0.01,)),
+    "finetune_conf.valid_subset": Case((1,)),
+    "finetune_conf.feature_cache_dir": Case(("@directory",), scene=_STORE),
+    "finetune_conf.cache_frozen_outputs": Case(scene=_STORE),
+    "finetune_conf.silence_data_set_list": Case(("@valid",)),
+    "finetune_conf.keywords": Case(("@hot words",)),
     "finetune_conf.max_new_tokens": Case((3,)),
     "finetune_conf.eval_batch_size": Case((1,)),
     "finetune_conf.feature_cache_mb": Case((1,)),
@@ -163,6 +174,9 @@ _DRAWN: Mapping[str, Any] = {
 }
 
 CONDITIONS: Mapping[str, Mapping[str, Any]] = {
+    "model_conf.length_normalized_loss": {"train_conf.accum_grad": 2},
+    "finetune_conf.cache_frozen_outputs": {"specaug": None},
+    "finetune_conf.frozen_dropout": {"audio_adaptor_conf.dropout_rate": 0.1},
     "llm_conf.lora_conf.r": _TRAINED_LORA,
     "llm_conf.lora_conf.lora_alpha": _TRAINED_LORA,
     "llm_conf.lora_conf.lora_dropout": _TRAINED_LORA,
@@ -235,9 +249,8 @@ EXPLAINED: Mapping[tuple[str, Engine], str] = {
     ("ctc_decoder_conf.attention_dropout_rate", "stock"): _NO_CTC,
     ("ctc_decoder_conf.freeze", "stock"): f"{_NO_CTC}, so nothing of it learns",
     ("model_conf.length_normalized_loss", "stock"): _WEIGHT,
-    ("model_conf.length_normalized_loss", "here"): _WEIGHT,
     ("audio_adaptor_conf.use_low_frame_rate", "here"): "one audio token per 8 frames, always",
-    ("audio_encoder_conf.activation_checkpoint", "here"): "acts in the model's own forward only",
+    ("audio_encoder_conf.activation_checkpoint", "here"): _NOTHING_KEPT,
     ("audio_encoder_conf.activation_checkpoint", "stock"): _NOTHING_KEPT,
     ("detach_ctc_decoder", "here"): _ENCODER_FROZEN,
     ("llm_conf.freeze", "here"): _LORA,
@@ -259,6 +272,7 @@ REMARKS: Mapping[str, str] = {
     "llm_conf.init_param_path": _BESIDE,
     "tokenizer_conf.init_param_path": _BESIDE,
     "dataset_conf.ctc_tokenizer_conf.vocab_path": _BESIDE,
+    "finetune_conf.cache_frozen_outputs": "acts where the encoder is frozen",
     "input_size": "the frontend's output is taken",
     "specaug_conf.time_mask_width_ratio_range": "stands in the place of time_mask_width_range",
     "hub": "asked where `model` is a hub's name, which none of the stages gives to training",

@@ -10,9 +10,11 @@ import contextlib
 import functools
 import hashlib
 import logging
+import os
 import pdb
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +29,10 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from trainer import features
+from trainer import recompute
 from trainer.funasr_parts import registered
+from trainer.resume import ResumeFolder
+from trainer.store import ArrayStore, default_directory
 
 WEAK = ("settings", "logs")
 """Kinds that leave what is trained as it was; a change in another kind says more."""
@@ -39,7 +43,11 @@ COURSE = "course"
 BATCHES = "batches"
 
 _LOGGED = re.compile(r"^(train|val), (.*?), \[\(")
-_IGNORED_FILES = ("config.yaml", "deltas.json", "deltas.md", "tensorboard", "1best_recog")
+_IGNORED_FILES = (
+    *("config.yaml", "deltas.json", "deltas.md", "tensorboard", "1best_recog"),
+    # They name the configuration and hold times; what else is in them is logged, too.
+    *("result.json", "resume"),
+)
 
 
 class Changed(BaseException):
@@ -119,21 +127,26 @@ class Watcher:
 @contextlib.contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
     """Puts the hooks in place while the block runs, and everything back after it."""
-    threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
+    threads, backends = torch.get_num_threads(), _backends()
     model_class = registered("model_classes", "FunASRNano")
     frontend_class = registered("frontend_classes", "WavFrontend")
-    cache = features.FeatureCache(max_bytes=0)
     with contextlib.ExitStack() as stack:
+        # Each run starts with an empty cache, as on a new machine.
+        home = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(mock.patch.dict(os.environ, XDG_CACHE_HOME=home))
         stack.callback(torch.set_num_threads, threads)
-        stack.callback(setattr, torch.backends.cuda.matmul, "allow_tf32", tf32)
+        for (owner, attribute), before in backends.items():
+            stack.callback(setattr, owner, attribute, before)
         for target, name, value in (
             (model_class, "__init__", _watched_init(model_class.__init__, watcher)),
             (frontend_class, "forward", _watched_frontend(frontend_class.forward, watcher)),
             (torch.Tensor, "backward", _watched_backward(torch.Tensor.backward, watcher)),
             (torch.utils.data, "DataLoader", _watched_loader(watcher)),
             (pdb, "set_trace", lambda: watcher.note("settings", "debugger")),
-            # Each run starts with an empty cache, as a new process does.
-            (features, "_SHARED_CACHE", cache),
+            (ResumeFolder, "save", _watched_point(ResumeFolder.save, watcher)),
+            (ArrayStore, "__init__", _watched_store(ArrayStore.__init__, watcher)),
+            # It changes no number: what is computed again has to be seen itself.
+            (recompute, "checkpoint", _watched_checkpoint(recompute.checkpoint, watcher)),
         ):
             stack.enter_context(mock.patch.object(target, name, value))
         # Each run of stock's would leave a thread behind that writes its curves.
@@ -146,8 +159,14 @@ def watching(watcher: Watcher) -> Iterator[None]:
         stack.enter_context(_stock_log(watcher))
         yield
         watcher.note("settings", {"threads": torch.get_num_threads()})
-        watcher.note("settings", {"tf32": torch.backends.cuda.matmul.allow_tf32})
-        watcher.note("settings", {"cache": cache.max_bytes})
+        watcher.note("settings", {name: value for (_, name), value in _backends().items()})
+
+
+def _backends() -> dict[tuple[Any, str], bool]:
+    """How GPUs would calculate, by where it is set."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    places = [(cudnn, name) for name in ("enabled", "benchmark", "deterministic")]
+    return {place: getattr(*place) for place in [*places, (matmul, "allow_tf32")]}
 
 
 def note_files(watcher: Watcher, directory: Path) -> None:
@@ -230,6 +249,32 @@ def _watched_backward(original: Callable[..., Any], watcher: Watcher) -> Callabl
         return original(self, *args, **kwargs)
 
     return backward
+
+
+def _watched_store(original: Callable[..., None], watcher: Watcher) -> Callable[..., None]:
+    @functools.wraps(original)
+    def init(self: ArrayStore, directory: Path, max_bytes: int) -> None:
+        original(self, directory, max_bytes)
+        where = "user's" if directory == default_directory() else directory
+        watcher.note("settings", {"cache": max_bytes, "in": str(where)})
+
+    return init
+
+
+def _watched_checkpoint(original: Callable[..., Any], watcher: Watcher) -> Callable[..., Any]:
+    def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        watcher.note("settings", "computed again")
+        return original(function, *args, **kwargs)
+
+    return checkpoint
+
+
+def _watched_point(original: Callable[..., None], watcher: Watcher) -> Callable[..., None]:
+    def save(self: ResumeFolder, step: int, state: dict[str, Any]) -> None:
+        watcher.note("checkpoints", ["resume", step])
+        original(self, step, state)
+
+    return save
 
 
 def _watched_loader(watcher: Watcher) -> type:

@@ -1,0 +1,260 @@
+"""Evaluation: every utterance scored or named, several sets in one call, mistakes before work."""
+
+import errno
+import json
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from conf.errors import DataError, run_command
+from conf.load import load_config
+from tests.conftest import BASE
+from trainer import evaluate as module
+from trainer.__main__ import main
+from trainer.batch import Example, collate, make_example
+from trainer.evaluate import Scores, evaluate, read_keywords
+from trainer.losses import Objective
+from trainer.manifest import Utterance, read_data_list
+from trainer.model import Nano, build
+from trainer.score import Spotted, cer, mer
+
+RATES = ("cer", "cer_ctc", "mer", "wer", "raw_cer", "repetition_rate")
+
+
+@pytest.fixture(scope="module")
+def nano() -> Nano:
+    return build(load_config(BASE / "config.yaml", model=BASE))
+
+
+def _evaluate(nano: Nano, utterances: Sequence[Utterance], **kwargs: object) -> Scores:
+    settings = {"max_new_tokens": 64, "batch_size": 8, **kwargs}
+    return evaluate(nano, utterances, **settings)  # type: ignore[arg-type]
+
+
+def test_scores_do_not_depend_on_batches_and_few_features_are_held(
+    nano: Nano, cut: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    utterances = read_data_list(cut("valid", 30))
+    whole = _evaluate(nano, utterances, batch_size=30)
+    assert [scored.key for scored in whole.utterances] == [u.key for u in utterances]
+    alive: weakref.WeakSet[Example] = weakref.WeakSet()
+    most, done = 0, []
+
+    def counted(*args: object) -> Example:
+        nonlocal most
+        example = _Hashed(**vars(make_example(*args)))  # type: ignore[arg-type]
+        alive.add(example)
+        most = max(most, len(alive))
+        return example
+
+    monkeypatch.setattr(module, "make_example", counted)
+    monkeypatch.setattr(module, "_WINDOW_BATCHES", 2)
+    assert _evaluate(nano, utterances, batch_size=4, on_progress=done.append) == whole
+    assert most <= 2 * 4 + 4  # a window, and the last batch of the one before
+    assert done == [4, 8, 12, 16, 20, 24, 28, 30]
+
+
+class _Hashed(Example):
+    """An example that a set can hold."""
+
+    __hash__ = object.__hash__
+
+
+def test_the_loss_is_of_tokens_and_utterances_whatever_the_batches(
+    nano: Nano, cut: Callable[..., Path]
+) -> None:
+    utterances = read_data_list(cut("valid", 20))
+    objective = Objective(nano.model, load_config(BASE / "config.yaml", model=BASE))
+    losses = [_evaluate(nano, utterances, batch_size=n, objective=objective).loss for n in (20, 3)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    examples = [make_example(item, nano.extractor, nano.codec) for item in utterances]
+    with torch.inference_mode():
+        single = [objective(collate([example]), training=False) for example in examples]
+    num_tokens = sum(one.num_tokens for one in single)
+    ce = sum(one.ce.item() * one.num_tokens for one in single) / num_tokens
+    ctc = sum(one.ctc.item() for one in single if one.ctc is not None) / len(single)
+    assert losses[0] == pytest.approx(ce + single[0].ctc_weight * ctc, rel=1e-5)
+
+
+def test_an_utterance_that_cannot_be_read_is_named(nano: Nano, cut: Callable[..., Path]) -> None:
+    path = cut("valid", 3)
+    utterances = list(read_data_list(path))
+    utterances[1] = replace(utterances[1], source=path.parent / "gone.wav")
+    with pytest.raises(DataError, match=r"valid-3.jsonl:2: .*gone.wav.*valid-0001"):
+        _evaluate(nano, utterances)
+
+
+def test_the_valid_set_gives_all_metrics(nano: Nano, cut: Callable[..., Path]) -> None:
+    utterances = read_data_list(cut("valid", 12))
+    first = _evaluate(nano, utterances)
+    base = {scored.key: scored.text for scored in first.utterances}
+    base[utterances[0].key] += "。"
+    scores = _evaluate(nano, utterances, base=base, keywords=["一", "二", "没人说"])
+    metrics = scores.metrics("valid")
+    counts = {"substitutions", "deletions", "insertions"}
+    keywords = {"kwer", "keyword_misses", "keyword_false_alarms"}
+    assert set(metrics) == {f"valid/{name}" for name in {*RATES, *counts, *keywords, "changed"}}
+    assert metrics["valid/changed"] == pytest.approx(1 / 12)
+    assert metrics["valid/mer"] == metrics["valid/cer"]  # Chinese without punctuation
+    assert set(scores.metrics("wideband")) == {"wideband/cer", "wideband/cer_ctc"}
+    assert scores.spotted["没人说"] == Spotted()
+    said = sum(u.target.count("一") + u.target.count("二") for u in utterances)
+    assert sum(counts.reference_count for counts in scores.spotted.values()) == said
+    with pytest.raises(DataError, match=r"valid-12.jsonl:2: got no text of the base.*1 of 12"):
+        _evaluate(nano, utterances, base={k: v for k, v in base.items() if k != utterances[1].key})
+
+
+def test_silence_is_scored_by_what_is_written_into_it(nano: Nano, corpus: Path) -> None:
+    utterances = read_data_list(corpus / "silence.jsonl")
+    scores = _evaluate(nano, utterances)
+    minutes = sum(scored.duration_s or 0.0 for scored in scores.silent) / 60
+    assert 12 / 60 <= minutes <= 48 / 60
+    written = sum(len(scored.text) for scored in scores.utterances)
+    assert scores.metrics("silence") == {
+        "silence/insertions_per_minute": pytest.approx(written / minutes),
+        "silence/inserted_share": sum(bool(s.text) for s in scores.utterances) / 12,
+    }
+    summary = scores.summary()
+    assert (summary["cer"], summary["insertions"]) == (None, written)
+
+
+def test_one_call_scores_several_sets(
+    cut: Callable[..., Path], corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keywords = tmp_path / "keywords.txt"
+    keywords.write_text("\ufeff一\n\n 银行卡 \n", encoding="utf-8")
+    sets = [
+        f"telephone={cut('test', 10)}",
+        str(cut("wideband", 6)),
+        f"silence={corpus / 'silence.jsonl'}",
+    ]
+    arguments = ["evaluate", "--model", str(BASE), "--data", *sets]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main([*arguments, "--keywords", str(keywords), "--output_dir", str(first)]) == 0
+    scores = json.loads((first / "scores.json").read_text(encoding="utf-8"))
+    assert list(scores) == ["telephone", "wideband-6", "silence"]
+    assert all(math.isfinite(scores["telephone"][rate]) for rate in RATES)
+    assert set(scores["telephone"]["by_keyword"]) == {"一", "银行卡"}
+    assert scores["silence"]["inserted_share"] >= 0
+    lines = _lines(first / "hypotheses" / "telephone.jsonl")
+    errors = sum(line["substitutions"] + line["deletions"] + line["insertions"] for line in lines)
+    reference_length = sum(line["reference_length"] for line in lines)
+    assert scores["telephone"]["cer"] == errors / reference_length
+    for line in lines:
+        assert line["mer_errors"] == mer(line["reference"], line["text"]).errors
+        assert line["cer_ctc_errors"] == cer(line["reference"], line["ctc_text"]).errors
+        assert "".join(step[1] for step in line["alignment"]) == line["reference"]
+    shown = capsys.readouterr()
+    assert not shown.err
+    assert f"{100 * scores['telephone']['cer']:.2f}" in shown.out
+    assert "characters per minute of silence" in shown.out
+
+    # Against those hypotheses, and against the model that wrote them, nothing changed.
+    for base in (first, BASE):
+        assert main([*arguments, "--base", str(base), "--output_dir", str(second)]) == 0
+        changed = json.loads((second / "scores.json").read_text(encoding="utf-8"))
+        assert [values["changed"] for values in changed.values()] == [0.0, 0.0, 0.0]
+    assert sorted(path.name for path in second.rglob("*") if path.is_file()) == [
+        "scores.json",
+        "silence.jsonl",
+        "telephone.jsonl",
+        "wideband-6.jsonl",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--data": ["a={valid}", "a={valid}"]}, "--data: got the set 'a' twice"),
+        ({"--data": ["../a={valid}"]}, "--data: got the name '../a'"),
+        ({"--data": ["a=gone.jsonl"]}, "gone.jsonl: got no such file"),
+        ({"--data": ["a={unreadable}"]}, "unreadable.jsonl:1: source: got"),
+        ({"--model": ["{directory}"]}, "without config.yaml"),
+        ({"--keywords": ["{directory}/gone.txt"]}, "gone.txt: got no such file"),
+        ({"--keywords": ["{empty}"]}, "empty.txt: got no keywords, expected one a line"),
+        ({"--base": ["{directory}"]}, "--base: got"),
+        ({"--base": ["{directory}/gone.jsonl"]}, "gone.jsonl: got no such file"),
+        ({"--base": ["{valid}"]}, "KeyError: 'text', expected JSON lines with key and text"),
+        ({"--base": ["{other}"]}, "got no text of the base for 'valid-0000'"),
+        ({"--output_dir": ["{empty}"]}, "which is no directory"),
+        ({"--output_dir": ["{empty}/deep/er"]}, "which is no directory"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line_and_writes_nothing(
+    changes: dict[str, list[str]],
+    message: str,
+    cut: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "other.jsonl").write_text('{"key": "x", "text": "y"}\n')
+    (tmp_path / "unreadable.jsonl").write_text(
+        '{"key": "k", "source": "empty.txt", "target": "好"}\n'
+    )
+    places = {
+        "valid": cut("valid", 2),
+        "directory": tmp_path / "directory",
+        "empty": tmp_path / "empty.txt",
+        "other": tmp_path / "other.jsonl",
+        "unreadable": tmp_path / "unreadable.jsonl",
+    }
+    before = sorted(tmp_path.rglob("*"))
+    flags = {
+        "--model": [str(BASE)],
+        "--data": ["valid={valid}"],
+        "--output_dir": [str(tmp_path / "out")],
+        **changes,
+    }
+    argv = [value for flag, values in flags.items() for value in (flag, *values)]
+    code = run_command(main, ["evaluate", *(value.format(**places) for value in argv)])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_leaves_the_scores_that_were_there(
+    cut: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output_dir = tmp_path / "out"
+    argv = ["evaluate", "--model", str(BASE), "--output_dir", str(output_dir), "--data"]
+    argv += [f"one={cut('valid', 2)}", f"two={cut('test', 2)}"]
+    assert run_command(main, argv) == 0
+    before = {path: path.read_bytes() for path in output_dir.rglob("*") if path.is_file()}
+    write = Scores.write_hypotheses
+
+    def full(self: Scores, path: Path) -> None:
+        write(self, path)
+        if path.stem == "two":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Scores, "write_hypotheses", full)
+    assert run_command(main, argv) == 1
+    assert "could not write the scores ([Errno 28] No space left" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in output_dir.rglob("*") if path.is_file()} == before
+
+
+def test_keywords_are_read_with_all_mistakes_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "keywords.txt"
+    path.write_text("OK\n...\n ok\n余额\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_keywords(path)
+    assert [problem.split(": ", 1)[1] for problem in caught.value.problems] == [
+        "got '...', expected letters or digits",
+        "got 'ok' a second time ('OK')",
+    ]
+
+
+def _lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,131 @@
+"""Outputs of frozen parts, kept instead of computed again."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conf.errors import WorkError
+from conf.load import Config
+from trainer import stages
+from trainer.batch import collate, make_example
+from trainer.frozen import FrozenOutputs, example_source, kept_level
+from trainer.losses import Objective
+from trainer.manifest import Utterance, read_data_list
+from trainer.model import Nano, build
+from trainer.run import finetune
+from trainer.tracking import NullTracker
+
+Prepared = tuple[Nano, Config, Objective, list[Utterance]]
+
+
+@pytest.fixture
+def prepared(tiny_config: Callable[..., Config], tmp_path: Path) -> Callable[..., Prepared]:
+    def make(stage: str, **overrides: Any) -> Prepared:
+        settings = {
+            "specaug": None,
+            "finetune_conf__feature_cache_dir": str(tmp_path / "cache"),
+            **overrides,
+        }
+        config = tiny_config(stage, **settings)
+        nano = build(config)
+        stages.apply(nano.model, config)
+        utterances = list(read_data_list(config["train_data_set_list"])[:8])
+        return nano, config, Objective(nano.model, config), utterances
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides", "level"),
+    [
+        ("8k", {}, "features"),
+        ("s1", {}, "features"),
+        ("s2", {}, "encoded"),
+        ("s3", {}, "adapted"),
+        ("s3", {"ctc_decoder_conf__freeze": False}, "encoded"),
+        ("s2", {"specaug": "SpecAugLFR"}, "features"),
+        ("s2", {"frontend_conf__dither": 1.0}, "features"),
+        ("s2", {"finetune_conf__frozen_dropout": True}, "features"),
+        ("s2", {"finetune_conf__feature_cache_mb": 0}, "features"),
+        ("s2", {"finetune_conf__zero_padding": False}, "features"),
+        ("s2", {"finetune_conf__cache_frozen_outputs": False}, "features"),
+    ],
+)
+def test_what_never_changes_is_kept(
+    prepared: Callable[..., Prepared],
+    stage: str,
+    overrides: dict[str, Any],
+    level: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    nano, config, objective, _ = prepared(stage, **overrides)
+    with caplog.at_level(logging.INFO, "trainer"):
+        assert kept_level(nano, config, objective) == level
+    assert ("specaug: null would let it be kept" in caplog.text) == ("specaug" in overrides)
+
+
+@pytest.mark.parametrize("stage", ["s2", "s3"])
+def test_losses_and_gradients_are_those_from_features(
+    prepared: Callable[..., Prepared], stage: str
+) -> None:
+    """Kept outputs are of one utterance alone, those of a batch are rounded in another order."""
+    nano, config, objective, utterances = prepared(stage)
+    source = example_source(nano, config, objective, utterances)
+    assert isinstance(source, FrozenOutputs)
+    plain = functools.partial(make_example, extractor=nano.extractor, codec=nano.codec)
+    stages.set_training_mode(nano.model)
+    found = []
+    for load in (plain, source):
+        torch.manual_seed(0)  # dropout
+        nano.model.zero_grad()
+        losses = objective(collate([load(utterance) for utterance in utterances]), training=True)
+        losses.total.backward()
+        gradients = {n: p.grad for n, p in nano.model.named_parameters() if p.grad is not None}
+        found.append((losses.total.detach(), gradients))
+    (loss, gradients), (kept_loss, kept_gradients) = found
+    torch.testing.assert_close(kept_loss, loss, rtol=1e-5, atol=0)
+    assert kept_gradients.keys() == gradients.keys()
+    norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients.values()]))
+    for name, gradient in gradients.items():
+        assert (kept_gradients[name] - gradient).abs().max() <= 1e-5 * norm
+
+
+def test_a_second_run_repeats_bit_by_bit(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """The first fills the store, the second reads it."""
+    results = []
+    for name in ("first", "second"):
+        config = tiny_config(
+            "s2",
+            specaug=None,
+            output_dir=str(tmp_path / name),
+            finetune_conf__feature_cache_dir=str(tmp_path / "cache"),
+            finetune_conf__max_new_tokens=8,
+        )
+        metrics = finetune(config, NullTracker()).metrics
+        results.append({n: v for n, v in metrics.items() if n != "train/utterances_per_s"})
+    assert results[0] == results[1]
+
+
+def test_without_room_nothing_is_kept(prepared: Callable[..., Prepared]) -> None:
+    nano, config, objective, _ = prepared("s2", finetune_conf__feature_cache_mb=1)
+    utterances = read_data_list(config["train_data_set_list"])
+    source = example_source(nano, config, objective, utterances)
+    assert not isinstance(source, FrozenOutputs)
+    assert source(utterances[0]).level == "features"
+
+
+def test_what_was_emptied_in_use_is_said(prepared: Callable[..., Prepared]) -> None:
+    nano, config, _, utterances = prepared("s2")
+    assert nano.extractor.store is not None
+    outputs = FrozenOutputs(nano, config, nano.extractor.store, "encoded")
+    with pytest.raises(WorkError, match="the kept outputs were emptied while in use"):
+        outputs(utterances[0])
