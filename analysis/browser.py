@@ -20,9 +20,6 @@ from analysis.sections import cuts
 from conf.errors import DataError
 from trainer.score import normalise
 
-MOST_UTTERANCES = 3000
-"""Of a set: more are not looked through by hand, and the file must stay small."""
-
 
 @dataclass(frozen=True)
 class System:
@@ -55,7 +52,7 @@ def texts(facts: Comparison, store: EvidenceSource) -> dict[str, Any]:
             for index in chosen.tolist():
                 labels.setdefault(index, {})[kind] = label
         utterances = []
-        for index, key in enumerate(evaluated.keys[:MOST_UTTERANCES]):
+        for index, key in enumerate(evaluated.keys):
             references = [found[key][0] for found in heard.values() if key in found]
             if not references:
                 continue
@@ -75,7 +72,7 @@ def texts(facts: Comparison, store: EvidenceSource) -> dict[str, Any]:
             sets[split] = {
                 "systems": [system.name for system in heard],
                 "utterances": utterances,
-                "left_out": max(0, len(evaluated.keys) - MOST_UTTERANCES),
+                "whole": len(utterances),
             }
     return sets
 

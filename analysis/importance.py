@@ -20,7 +20,7 @@ from conf.delta import RUN_KEYS
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-FEWEST_TRIALS = 8
+FEWEST_TRIALS = 6
 """Of a stage: with fewer a forest of trees says nothing."""
 _MOST_CATEGORIES = 12
 
@@ -41,7 +41,7 @@ class Rung:
     Attributes:
         epoch: After which trials were compared.
         trials: Completed ones that went on from there.
-        correlation: Spearman's, 1 where the order stayed; None with fewer than three trials.
+        correlation: Spearman's, 1 where the order stayed; None where all are equal.
     """
 
     epoch: int
@@ -85,7 +85,7 @@ def pruning(facts: Comparison) -> Pruning:
     run = sum(row.epochs_run or 0 for row in facts.rows)
     last = max((row.epochs or 0 for row in facts.rows), default=0)
     rungs = [_rung(facts, 2**n) for n in range(last.bit_length()) if 2**n < last]
-    return Pruning(len(pruned), run, saved, tuple(rung for rung in rungs if rung.trials))
+    return Pruning(len(pruned), run, saved, tuple(rung for rung in rungs if rung.trials > 2))
 
 
 def _rung(facts: Comparison, epoch: int) -> Rung:
@@ -100,7 +100,7 @@ def _rung(facts: Comparison, epoch: int) -> Rung:
         and epoch in (curve := facts.evidence.curves.get(row.trial, {}))
     ]
     correlation = None
-    if len(pairs) > 2:
+    if len(pairs) > 2:  # two agree or they do not
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that are all the same; it gives NaN
             value = float(spearmanr(*zip(*pairs, strict=True)).statistic)

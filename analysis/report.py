@@ -24,7 +24,7 @@ from analysis.answer import answer, span
 from analysis.browser import systems, texts
 from analysis.compare import Comparison, comparison
 from analysis.evidence import EvidenceSource
-from analysis.importance import Importance, Pruning, importances, pruning
+from analysis.importance import FEWEST_TRIALS, Importance, Pruning, importances, pruning
 from analysis.plot import (
     Figure,
     front,
@@ -44,6 +44,8 @@ from conf.language import CHINESE, ENGLISH
 from conf.writing import format_value
 
 REPORT = "report.html"
+MOST_PACKED = 2_500_000
+"""Characters of packed data: with Plotly the page stays under 8 MB."""
 _SORTED_BY = {
     "errors": "valid/errors",
     "against base": "objective_over_base",
@@ -172,7 +174,10 @@ def render(
         "sections": "\n".join(html_ for _, _, html_ in parts),
         "footer": _footer(facts, words),
         "noscript": _escaped(words(Said("Figures and texts need JavaScript."))),
-        "data": _packed(data),
+        "old": _escaped(
+            words("This browser cannot unpack the figures (DecompressionStream): a newer one can.")
+        ),
+        "data": packed(data),
         "plotly": get_plotlyjs(),
         "js": (PAGE / "report.js").read_text(encoding="utf-8"),
     }
@@ -190,10 +195,10 @@ SCRIPT_WORDS = {
     "all": "all",
     "reference": "reference",
     "summary": "{0} utterances, {1} characters; A {2} %, B {3} %, A minus B {4} points",
+    "part": "Here are the first {0} of {1} utterances; the tables count all.",
     "empty": "No utterance fits.",
     "errors": "errors: A {0}, B {1}",
     "missing": "This system has no text of it.",
-    "old": "This browser cannot unpack the figures (DecompressionStream): a newer one can.",
     "webgl": "This figure needs WebGL, which this browser does not offer.",
     "S": "substituted",
     "D": "deleted",
@@ -291,6 +296,12 @@ def _figures(
             f'<figure><h3>{title}</h3><div class="plot" id="figure-{name}" data-figure="{name}" '
             f'role="img" aria-label="{title}"></div>{said}</figure>'
         )
+    if "importance" not in figures:
+        few = Said(
+            "No stage has {least} completed trials that differ, so there is no importance.",
+            least=FEWEST_TRIALS,
+        )
+        made.append(f"<p>{_escaped(words(few))}</p>")
     if "pruning" not in figures and cut.pruned:
         made.append(f"<p>{_escaped(words(_saved(cut)))}</p>")
     return f'<div class="figures">{"".join(made)}</div>'
@@ -480,7 +491,19 @@ def _escaped(text: str) -> str:
     return html.escape(text, quote=True)
 
 
-def _packed(data: object) -> str:
-    """JSON, compressed as browsers can unpack it, in letters that HTML leaves alone."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+def packed(data: dict[str, Any], most: int = MOST_PACKED) -> str:
+    """What the script shows, as JSON, compressed as browsers unpack it, in letters HTML allows.
+
+    Of sets that would be too large the first utterances are taken; the page says how many.
+    """
+    while True:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        letters = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+        longest = max((len(one["utterances"]) for one in data["sets"].values()), default=0)
+        if len(letters) <= most or longest < 2:
+            return letters
+        sets = {
+            name: {**one, "utterances": one["utterances"][: longest // 2]}
+            for name, one in data["sets"].items()
+        }
+        data = {**data, "sets": sets}

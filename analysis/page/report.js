@@ -38,7 +38,7 @@
   // What is packed: figures, texts, words.
 
   if (typeof DecompressionStream === "undefined") {
-    document.querySelectorAll(".plot").forEach((plot) => plot.append("DecompressionStream?"));
+    document.querySelectorAll(".plot").forEach((plot) => plot.append(document.body.dataset.old));
     return;
   }
   const bytes = Uint8Array.from(atob($("data").textContent.trim()), (c) => c.charCodeAt(0));
@@ -234,8 +234,10 @@
     };
     chosen.sort(orders[$("browse-sort").value]);
     const percent = (count) => characters ? (100 * count / characters).toFixed(2) : "-";
+    const { whole, utterances } = current();
+    const part = utterances.length < whole ? ` ${say("part", utterances.length, whole)}` : "";
     $("browse-summary").textContent = say("summary", chosen.length, characters, percent(errorsA),
-      percent(errorsB), percent(errorsA - errorsB));
+      percent(errorsB), percent(errorsA - errorsB)) + part;
     shownCount = PAGE_SIZE;
     list();
     frequent(a, b);

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
 import json
 import os
 import re
@@ -13,7 +16,7 @@ import pytest
 from analysis.browser import operations
 from analysis.compare import comparison
 from analysis.importance import importances, pruning
-from analysis.report import description, render, report
+from analysis.report import description, packed, render, report
 from analysis.words import Said, catalogue, chinese, english
 from conf.errors import ConfigError, UserError
 from tests.analysis.fakes import stored_trial
@@ -265,6 +268,24 @@ def test_text_from_elsewhere_is_escaped(make_store):
     page = render(comparison("demo", given), given, english, "en")
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
+
+
+@pytest.mark.quick
+def test_large_sets_are_shortened_and_it_is_said():
+    utterances = [
+        {"key": str(n), "texts": [hashlib.sha256(str(n).encode()).hexdigest()]} for n in range(800)
+    ]
+    data = {
+        "sets": {
+            "valid": {"utterances": utterances, "whole": 800},
+            "test": {"utterances": utterances[:60], "whole": 60},
+        }
+    }
+    text = packed(data, most=20_000)
+    assert len(text) <= 20_000
+    sets = json.loads(gzip.decompress(base64.b64decode(text)))["sets"]
+    assert 100 <= len(sets["valid"]["utterances"]) < sets["valid"]["whole"] == 800
+    assert len(sets["test"]["utterances"]) == 60
 
 
 @pytest.mark.quick
