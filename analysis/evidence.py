@@ -163,21 +163,30 @@ class Reader:
     def score_base(self, split: str) -> None:
         """Take up the errors of the untrained base, where its hypotheses are within reach."""
         path = self.base_hypotheses(split)
-        if path is not None:
-            with contextlib.suppress(DataError):
-                columns = _columns(read_lines(path), self._measure(split))
-                if columns:
-                    self._take(BASE, split, columns)
+        columns = None if path is None else _columns(read_lines(path), self._measure(split))
+        if columns:
+            self._take(BASE, split, columns)
 
     def base_hypotheses(self, split: str) -> Path | None:
-        """The base's texts: of the sweep's own evaluation, or of a trial's step 0."""
+        """The base's texts: of the sweep's own evaluation, or of a trial's step 0.
+
+        A stage may hear the base otherwise (native 8 kHz features), so texts that do not give the
+        base's score are none of it.
+        """
         places = [trial.directory / "hypotheses" for trial in self._sweep.trials if trial.directory]
         if self._sweep.directory is not None:
-            places.insert(0, self._sweep.directory)
+            places.insert(0, self._sweep.directory / "base")
+        metric = self._sweep.objective if split == "valid" else f"{split}/cer"
+        expected = self._sweep.base.get(metric)
         for place in places:
-            for name in ("base/hypotheses", "base"):
-                if (path := place / name / f"{split}.jsonl").is_file():
-                    return path
+            for path in (place / f"hypotheses/{split}.jsonl", place / f"base/{split}.jsonl"):
+                if not path.is_file():
+                    continue
+                with contextlib.suppress(DataError):
+                    columns = _columns(read_lines(path), self._measure(split))
+                    rate = sum(columns[1]) / sum(columns[2]) if columns else None
+                    if rate is not None and (expected is None or abs(rate - expected) < 1e-6):
+                        return path
         return None
 
     def evidence(self, curves: Mapping[int, Mapping[int, float]]) -> Evidence:

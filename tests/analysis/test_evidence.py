@@ -82,8 +82,8 @@ def scored_store(make_store, manifest, tmp_path):
         artifacts[f"run{number:02}", "hypotheses/test.jsonl"] = hypotheses(
             errors[number], split="test"
         )
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base/valid.jsonl").write_text(hypotheses([6] * 12), encoding="utf-8")
+    (tmp_path / "base/hypotheses").mkdir(parents=True)
+    (tmp_path / "base/hypotheses/valid.jsonl").write_text(hypotheses([6] * 12), encoding="utf-8")
     tags = {"sweep.dir": str(tmp_path)}
     store = make_store(trials, {"base/valid/cer": 0.6, "base/test/cer": 0.6}, tags, artifacts)
     steps = [(0, 0.9), (10, 0.5), (15, 0.45), (20, 0.4), (21, 0.5)]
@@ -286,6 +286,15 @@ def test_base_is_scored_where_its_texts_are(scored_store):
     facts = comparison("demo", scored_store)
     assert facts.interval(BASE, "valid").value == 0.6
     assert facts.interval(BASE, "test") is None
+
+
+def test_texts_that_do_not_give_the_base_score_are_not_the_base(scored_store, tmp_path):
+    (tmp_path / "base/hypotheses/valid.jsonl").write_text(hypotheses([5] * 12), encoding="utf-8")
+    (tmp_path / "trial/hypotheses/base").mkdir(parents=True)
+    (tmp_path / "trial/hypotheses/base/valid.jsonl").write_text(hypotheses([6] * 12))
+    assert comparison("demo", scored_store).interval(BASE, "valid") is None
+    scored_store.trials[0].tags["trial.dir"] = str(tmp_path / "trial")
+    assert comparison("demo", scored_store).interval(BASE, "valid").value == 0.6
 
 
 @pytest.mark.parametrize(
