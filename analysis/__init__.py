@@ -1,4 +1,4 @@
-"""What a sweep showed: typed records from MLflow, comparison tables, export of the best trial.
+"""What a sweep showed: typed records from MLflow, tables, report, export of the best trial.
 
 `python -m analysis --help` lists the commands.
 """

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m analysis compare --sweep demo
   python -m analysis compare --sweep demo --format csv > comparison.csv
+  python -m analysis report --sweep demo --output_dir reports/demo
+  python -m analysis report --sweep demo --output_dir reports/demo --lang zh --beside demo-random
   python -m analysis export --sweep demo --output_dir exports/demo
   python -m analysis align
   python -m analysis align --config my.yaml --base conf/stage1_encoder_adapt.yaml
@@ -47,6 +49,38 @@ def parser() -> argparse.ArgumentParser:
         choices=("table", "md", "csv", "json", "svg"),
         default="table",
         help="table: for the console; csv and json: rates as fractions (default: %(default)s)",
+    )
+
+    compare.add_argument(
+        "--table",
+        default="trials",
+        metavar="NAME",
+        help="of csv: trials, finalists, slices, forgetting, effects, configs, curves, apart "
+        "(default: %(default)s)",
+    )
+    compare.add_argument(
+        "--no_cache", action="store_true", help="ask MLflow for what is known of ended runs, too"
+    )
+
+    report = commands.add_parser(
+        "report", parents=[common], help="write one HTML file: answer, tables, figures, texts"
+    )
+    report.add_argument(
+        "--output_dir", required=True, type=Path, metavar="DIR", help="gets report.html"
+    )
+    report.add_argument(
+        "--lang", choices=("en", "zh"), default="en", help="its language (default: %(default)s)"
+    )
+    report.add_argument(
+        "--beside",
+        metavar="NAME",
+        help="another sweep, such as a random search of equal cost, for the figure of the search",
+    )
+    report.add_argument(
+        "--no_log", action="store_true", help="do not put it to the sweep's MLflow run"
+    )
+    report.add_argument(
+        "--no_cache", action="store_true", help="ask MLflow for what is known of ended runs, too"
     )
 
     export = commands.add_parser(
@@ -109,7 +143,9 @@ def main(argv: Sequence[str]) -> int:
     """Run one command."""
     arguments = parser().parse_args(argv)
     if arguments.command == "compare":
-        return _compare(arguments.sweep, arguments.format)
+        return _compare(arguments)
+    if arguments.command == "report":
+        return _report(arguments)
     if arguments.command == "align":
         return _align(arguments)
     if arguments.command == "annotate":
@@ -117,10 +153,15 @@ def main(argv: Sequence[str]) -> int:
     return _export(arguments.sweep, arguments.output_dir, verify=not arguments.no_verify)
 
 
-def _compare(name: str, form: str) -> int:
+def _compare(arguments: argparse.Namespace) -> int:
     from analysis.compare import comparison
+    from analysis.evidence import cache_directory
 
-    facts = comparison(name, _store())
+    form = arguments.format
+    if arguments.table != "trials" and form != "csv":
+        raise UserError(f"--table: got it with --format {form}, expected --format csv")
+    cache = None if arguments.no_cache else cache_directory()
+    facts = comparison(arguments.sweep, _store(), cache)
     if form == "table":
         from rich.console import Console
 
@@ -130,11 +171,28 @@ def _compare(name: str, form: str) -> int:
     else:
         texts = {
             "md": facts.to_markdown,
-            "csv": facts.to_csv,
+            "csv": lambda: facts.to_csv(arguments.table),
             "json": facts.to_json,
             "svg": facts.to_svg,
         }
         sys.stdout.write(texts[form]())
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from analysis.evidence import cache_directory
+    from analysis.report import report
+
+    path = report(
+        arguments.sweep,
+        _store(),
+        arguments.output_dir,
+        language=arguments.lang,
+        beside=arguments.beside,
+        cache=None if arguments.no_cache else cache_directory(),
+        log=not arguments.no_log,
+    )
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 

@@ -2,7 +2,9 @@
 
     python -m analysis compare --sweep demo --format md
 
-`compare(record)` is pure: records in, a frozen `Comparison` out. All rates are fractions.
+`compare(record, evidence)` is pure: records in, a frozen `Comparison` out. All rates are fractions.
+Only trials that saw the same data, text rules and initial weights are compared; a difference from
+the stage's default config is paired, utterance by utterance.
 """
 
 from __future__ import annotations
@@ -11,17 +13,20 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from analysis.evidence import Evidence, EvidenceSource, Reader, Scored
 from analysis.runs import (
+    COMPARABLE,
     DEFAULT_OBJECTIVE,
     OUTCOMES,
-    RunSource,
     SweepRecord,
     TrialRecord,
     load_sweep,
 )
+from analysis.significance import Estimate, difference, noise_band, rate
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,6 +63,34 @@ class Row:
     test_cer: float | None
     critical: tuple[str, ...]
     duration_s: float | None
+    replicate_of: int | None = None
+    interval: Estimate | None = None
+    """The objective's, from the errors of each utterance."""
+    paired: Estimate | None = None
+    """The objective minus that of the stage's default config, on the same utterances."""
+    front: bool = False
+    """Completed, and no other completed trial is better on telephone and wideband speech alike."""
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A trial that is not compared, and why."""
+
+    trial: int
+    stage: str
+    outcome: str
+    reason: str
+    objective: float | None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What another seed changes."""
+
+    band: float
+    """Differences of two single runs below this are what chance alone gives, in 95 % of cases."""
+    configs: int
+    runs: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +131,37 @@ class Comparison:
     rows: tuple[Row, ...]
     stages: tuple[StageSummary, ...]
     bands: tuple[LrBand, ...]
+    sweep_record: SweepRecord
+    evidence: Evidence
+    apart: tuple[Apart, ...] = ()
+    noise: Noise | None = None
+
+    def row(self, trial: int) -> Row | None:
+        """The row of a trial, by its number."""
+        return next((row for row in self.rows if row.trial == trial), None)
+
+    @property
+    def finalists(self) -> tuple[Row, ...]:
+        """The best trial, the default configs and the best of each other stage, in this order."""
+        chosen = [self.best] if self.best else []
+        done = [row for row in self.rows if row.outcome == "completed"]
+        chosen += [row for row in done if row.baseline]
+        for stage in dict.fromkeys(row.stage for row in done):
+            chosen.append(next(row for row in done if row.stage == stage))
+        return tuple({row.trial: row for row in chosen}.values())
+
+    def baseline_of(self, row: Row) -> Row | None:
+        """The default config of a trial's stage, where it completed."""
+        found = (r for r in self.rows if r.baseline and r.outcome == "completed")
+        return next((r for r in found if r.stage == row.stage), None)
+
+    def interval(self, trial: int, split: str) -> Estimate | None:
+        """A trial's CER on a set (or the base's, `BASE`) with its interval."""
+        return _interval(self.evidence, trial, split)
+
+    def paired(self, trial: int, other: int, split: str) -> Estimate | None:
+        """A trial's CER minus another's on the same utterances of a set."""
+        return _paired(self.evidence, trial, other, split)
 
     @property
     def best(self) -> Row | None:
@@ -115,9 +179,9 @@ class Comparison:
     @property
     def answer(self) -> str:
         """The comparison in one paragraph."""
-        from analysis import tables
+        from analysis.answer import answer
 
-        return tables.answer(self)
+        return answer(self)
 
     def render_rich(self) -> RenderableType:
         """For the console; a narrow one gets fewer columns and is told which."""
@@ -137,11 +201,11 @@ class Comparison:
 
         return tables.svg(self)
 
-    def to_csv(self) -> str:
-        """One line a trial, rates as fractions, empty where not measured."""
+    def to_csv(self, table: str = "trials") -> str:
+        """One table, rates as fractions, empty where not measured; by default a line a trial."""
         from analysis import tables
 
-        return tables.csv_text(self)
+        return tables.csv_text(self, table)
 
     def to_json(self) -> str:
         """All the facts, rates as fractions."""
@@ -150,14 +214,42 @@ class Comparison:
         return tables.json_text(self)
 
 
-def comparison(name: str, store: RunSource) -> Comparison:
-    """Read sweep `name` from the store and compare its trials."""
-    return compare(load_sweep(name, store))
+def comparison(name: str, store: EvidenceSource, cache: Path | None = None) -> Comparison:
+    """Read sweep `name` from the store and compare its trials.
+
+    Args:
+        name: The sweep.
+        store: Where it is.
+        cache: Directory in which ended runs are remembered; None asks the store for everything.
+    """
+    sweep = load_sweep(name, store)
+    return compare(sweep, gather(sweep, Reader(sweep, store, cache)))
 
 
-def compare(sweep: SweepRecord) -> Comparison:
+def gather(sweep: SweepRecord, reader: Reader) -> Evidence:
+    """Read what the comparison needs of each trial: see `analysis.evidence`."""
+    trials, _ = comparable(sweep)
+    curves = {trial.trial: reader.curve(trial) for trial in trials if trial.metrics}
+    done = [trial for trial in trials if trial.outcome == "completed"]
+    for trial in done:
+        reader.score(trial, "valid")
+    draft = compare(sweep, Evidence())
+    finalists = {row.trial for row in draft.finalists}
+    for split in ("test", "wideband"):
+        if any(f"{split}/cer" in trial.metrics for trial in done):
+            for trial in done:
+                if trial.trial in finalists:
+                    reader.score(trial, split)
+    for split in ("valid", "test", "wideband"):
+        reader.score_base(split)
+    return reader.evidence(curves)
+
+
+def compare(sweep: SweepRecord, evidence: Evidence | None = None) -> Comparison:
     """Rank a sweep's trials and set them against the base and their stages' default configs."""
-    rows = sorted(_rows(sweep), key=_rank)
+    evidence = evidence or Evidence()
+    trials, apart = comparable(sweep)
+    rows = sorted(_rows(sweep, trials, evidence), key=_rank)
     return Comparison(
         sweep=sweep.name,
         run_id=sweep.run_id,
@@ -166,7 +258,35 @@ def compare(sweep: SweepRecord) -> Comparison:
         rows=tuple(rows),
         stages=_stages(rows),
         bands=_bands(rows),
+        sweep_record=sweep,
+        evidence=evidence,
+        apart=apart,
+        noise=_noise(rows),
     )
+
+
+def comparable(sweep: SweepRecord) -> tuple[tuple[TrialRecord, ...], tuple[Apart, ...]]:
+    """Part the trials that may be compared from those that saw something else.
+
+    The yardstick is what most trials share, of equals the first: a tag that a trial lacks (it
+    failed before it knew) tells nothing against it.
+    """
+    kinds = Counter(tuple(sorted(t.comparable.items())) for t in sweep.trials if t.comparable)
+    usual = dict(kinds.most_common(1)[0][0]) if kinds else {}
+    alike, apart = [], []
+    for trial in sweep.trials:
+        reasons = [
+            f"{why} ({tag} {trial.comparable[tag][:12]}, not {usual.get(tag, 'none')[:12]})"
+            for tag, why in COMPARABLE.items()
+            if tag in trial.comparable and trial.comparable[tag] != usual.get(tag)
+        ]
+        if reasons:
+            value = objective_of(trial, sweep.objective)
+            said = "; ".join(reasons)
+            apart.append(Apart(trial.trial, trial.stage, trial.outcome, said, value))
+        else:
+            alike.append(trial)
+    return tuple(alike), tuple(apart)
 
 
 def objective_of(trial: TrialRecord, name: str) -> float | None:
@@ -185,15 +305,21 @@ def _rank(row: Row) -> tuple[int, float, int]:
     return OUTCOMES.index(row.outcome), value, row.trial
 
 
-def _rows(sweep: SweepRecord) -> Iterable[Row]:
-    baselines: dict[str, float] = {}
-    for trial in sweep.trials:
+def _rows(sweep: SweepRecord, trials: Sequence[TrialRecord], evidence: Evidence) -> Iterable[Row]:
+    baselines: dict[str, tuple[int, float]] = {}
+    for trial in trials:
         value = objective_of(trial, sweep.objective)
         if trial.baseline and trial.outcome == "completed" and value is not None:
-            baselines.setdefault(trial.stage, value)
+            baselines.setdefault(trial.stage, (trial.trial, value))
     base = sweep.base.get(sweep.objective)
-    for trial in sweep.trials:
+    front = _front(trials, sweep.objective)
+    for trial in trials:
         value = objective_of(trial, sweep.objective)
+        baseline, baseline_value = baselines.get(trial.stage, (None, None))
+        interval = _interval(evidence, trial.trial, "valid")
+        agrees = (
+            interval and value is not None and math.isclose(interval.value, value, abs_tol=1e-6)
+        )
         counts = [_whole(trial.metric(f"valid/{what}")) for what in EDITS]
         known = [count for count in counts if count is not None]
         yield Row(
@@ -209,7 +335,7 @@ def _rows(sweep: SweepRecord) -> Iterable[Row]:
             epochs_run=_whole(trial.metric("epoch")),
             objective=value,
             over_base=_ratio(value, base),
-            over_baseline=_ratio(value, baselines.get(trial.stage)),
+            over_baseline=_ratio(value, baseline_value),
             errors=sum(known) if len(known) == len(counts) else None,
             substitutions=counts[0],
             deletions=counts[1],
@@ -219,7 +345,59 @@ def _rows(sweep: SweepRecord) -> Iterable[Row]:
             test_cer=trial.metric("test/cer"),
             critical=trial.critical,
             duration_s=trial.duration_s,
+            replicate_of=trial.replicate_of,
+            interval=interval if agrees else None,
+            paired=None
+            if baseline is None or baseline == trial.trial or not agrees
+            else _paired(evidence, trial.trial, baseline, "valid"),
+            front=trial.trial in front,
         )
+
+
+def _interval(evidence: Evidence, trial: int, split: str) -> Estimate | None:
+    scored = evidence.scored.get((trial, split))
+    if scored is None or not scored.lengths.sum():
+        return None
+    return rate(scored.errors, scored.lengths, evidence.sets[split].clusters)
+
+
+def _paired(evidence: Evidence, trial: int, other: int, split: str) -> Estimate | None:
+    scored: list[Scored | None] = [evidence.scored.get((one, split)) for one in (trial, other)]
+    ours, theirs = scored
+    if ours is None or theirs is None or not ours.lengths.sum():
+        return None
+    clusters = evidence.sets[split].clusters
+    return difference(ours.errors, theirs.errors, ours.lengths, clusters)
+
+
+def _front(trials: Sequence[TrialRecord], objective: str) -> frozenset[int]:
+    """The completed trials that no other beats or equals in one of the two and beats in another."""
+    points = [
+        (value, wideband, trial.trial)
+        for trial in trials
+        if trial.outcome == "completed"
+        and (value := objective_of(trial, objective)) is not None
+        and (wideband := trial.metric("wideband/cer")) is not None
+    ]
+    front, least = set(), math.inf
+    for _, wideband, number in sorted(points):
+        if wideband < least:
+            front.add(number)
+            least = wideband
+    return frozenset(front)
+
+
+def _noise(rows: Sequence[Row]) -> Noise | None:
+    """The band from the configs that were run with several seeds."""
+    groups: dict[int, list[float]] = {}
+    repeated = {row.replicate_of for row in rows if row.replicate_of is not None}
+    for row in rows:
+        config = row.trial if row.replicate_of is None else row.replicate_of
+        if config in repeated and row.objective is not None and row.outcome == "completed":
+            groups.setdefault(config, []).append(row.objective)
+    several = [group for group in groups.values() if len(group) > 1]
+    band = noise_band(several)
+    return None if band is None else Noise(band, len(several), sum(map(len, several)))
 
 
 def _whole(value: float | None) -> int | None:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from analysis.compare import objective_of
+from analysis.compare import comparable, objective_of
 from analysis.runs import RunSource, SweepRecord, TrialRecord, load_sweep
 from conf.errors import ConfigError, DataError, UserError, WorkError
 
@@ -60,7 +60,7 @@ def best_trial(sweep: SweepRecord) -> tuple[TrialRecord, float]:
     """The completed trial with the lowest objective, the first of equals, and that objective."""
     scored = [
         (value, trial.trial, trial)
-        for trial in sweep.trials
+        for trial in comparable(sweep)[0]
         if trial.outcome == "completed"
         and (value := objective_of(trial, sweep.objective)) is not None
     ]

@@ -20,6 +20,13 @@ OUTCOMES = ("completed", "pruned", "failed", "killed", "running")
 
 DEFAULT_OBJECTIVE = "valid/cer"
 
+COMPARABLE: Mapping[str, str] = {
+    "data.sha256": "other data",
+    "scoring": "other text rules",
+    "init.sha256": "other initial weights",
+}
+"""Tags that compared trials must share, and what is said of a trial that differs."""
+
 
 class RunSource(Protocol):
     """What is read of a `trainer.tracking.Store`; tests give a fake."""
@@ -56,6 +63,10 @@ class TrialRecord:
     """The last logged value of each metric: for a completed trial that of the chosen checkpoint."""
     started_ms: int | None = None
     ended_ms: int | None = None
+    comparable: Mapping[str, str] = field(default_factory=dict)
+    """What trials must share to be compared, by tag: data, scoring and initial weights."""
+    replicate_of: int | None = None
+    """The trial that this one repeats with another seed."""
 
     def metric(self, name: str) -> float | None:
         """The last value of a metric, or None where it was never logged or is not finite."""
@@ -89,6 +100,8 @@ class SweepRecord:
     base: Mapping[str, float]
     """The base's own scores by metric name, such as valid/cer, before any training."""
     trials: tuple[TrialRecord, ...]
+    directory: Path | None = None
+    """The sweep's own files, such as the base's hypotheses."""
 
 
 def load_sweep(name: str, store: RunSource) -> SweepRecord:
@@ -112,6 +125,7 @@ def load_sweep(name: str, store: RunSource) -> SweepRecord:
             if name.startswith("base/") and math.isfinite(value)
         },
         trials=tuple(sorted(map(trial_record, store.trial_runs(name)), key=lambda t: t.trial)),
+        directory=Path(parent.tags["sweep.dir"]) if "sweep.dir" in parent.tags else None,
     )
 
 
@@ -132,7 +146,13 @@ def trial_record(run: StoredRun) -> TrialRecord:
         metrics=dict(run.metrics),
         started_ms=run.started_ms,
         ended_ms=run.ended_ms,
+        comparable={tag: tags[tag] for tag in COMPARABLE if tag in tags},
+        replicate_of=_trial_number(tags.get("replicate.of", "")),
     )
+
+
+def _trial_number(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
 
 
 def _outcome(run: StoredRun) -> str:

@@ -10,110 +10,39 @@ import csv
 import io
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis.compare import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
-from analysis.runs import OUTCOMES
+from analysis.sections import PAIRS, Kind, Section, clustering, sections
+from analysis.shown import NOTHING, change, duration, ends, number, p_value, points, rate
+from analysis.words import Said
+from conf.errors import UserError
+from conf.writing import format_value
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
 
-NOTHING = "-"
 
-
-def answer(facts: Comparison) -> str:
-    """The comparison in one paragraph: the best trial, against what, and what moved it."""
-    states = Counter(row.outcome for row in facts.rows)
-    ended = ", ".join(f"{states[o]} {o}" for o in OUTCOMES if states[o])
-    best = facts.best
-    if best is None or best.objective is None:
-        return f"No trial of sweep {facts.sweep} has completed yet ({ended or 'no trials'})."
-    settings = (
-        f"lr {number(best.lr)}, weight decay {number(best.weight_decay)}, {_epochs(best)} epochs"
-    )
-    says = [
-        f"Best of {len(facts.rows)} trial{'s' if len(facts.rows) > 1 else ''} ({ended}): "
-        f"trial {best.trial}, {best.stage}, {settings}."
-    ]
-
-    figure = f"{facts.objective} {rate(best.objective)}"
-    if best.errors is not None and facts.objective == "valid/cer":
-        figure += f" ({best.errors} errors)"
-    base = facts.base.get(facts.objective)
-    if base is None or best.over_base is None:
-        says.append(f"It reaches {figure}; the base was not measured.")
-    elif best.objective == 0:
-        says.append(f"It reaches {figure}; the base has {rate(base)}.")
-    else:
-        says.append(
-            f"It reaches {figure}; the base has {rate(base)}, "
-            f"{1 / best.over_base:.1f} times as much."
-        )
-
-    stage = next((s for s in facts.stages if s.stage == best.stage), None)
-    if best.baseline:
-        says.append(f"It is itself the default config of {best.stage}.")
-    elif stage is None or stage.baseline is None or best.over_baseline is None:
-        says.append(
-            f"The default config of {best.stage} did not complete, so there is no baseline."
-        )
-    else:
-        says.append(
-            f"The default config of {best.stage} has {rate(stage.baseline)}: "
-            f"{change(best.over_baseline)}."
-        )
-    if len(facts.stages) > 1:
-        reach = ", ".join(f"{s.stage} {rate(s.best)}" for s in facts.stages)
-        says.append(f"The best of each stage: {reach}.")
-    if stage is not None and stage.worst > stage.best and stage.worst_lr != stage.best_lr:
-        says.append(
-            f"Within {stage.stage} the trials range from {rate(stage.best)} "
-            f"(lr {number(stage.best_lr)}) to {rate(stage.worst)} (lr {number(stage.worst_lr)})."
-        )
-    if best.test_cer is not None:
-        test_base = facts.base.get("test/cer")
-        against = f" (base {rate(test_base)})" if test_base is not None else ""
-        says.append(
-            f"On the test set, by which no trial was chosen: {rate(best.test_cer)}{against}."
-        )
-    says.append("One run per trial: differences carry no interval.")
-    return " ".join(says)
-
-
-def rate(value: float | None) -> str:
-    """A fraction as a person reads it."""
-    return NOTHING if value is None else f"{100 * value:.2f} %"
-
-
-def change(ratio: float | None) -> str:
-    """A ratio as a relative change: 0.82 is -18.0 %."""
-    return NOTHING if ratio is None else f"{100 * (ratio - 1):+.1f} %"
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, in the spelling of the configs: 5e-5, 0.01."""
+def show(kind: Kind, value: Any) -> str:
+    """A value of a section as a person reads it."""
+    if kind == "mark":
+        return "yes" if value else ""
     if value is None:
         return NOTHING
-    if value == 0 or 0.01 <= abs(value) < 1e5:
-        return f"{value:.3g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as a person reads them: 42 s, 3m05s, 2h10m."""
-    if seconds is None:
-        return NOTHING
-    total = round(seconds)
-    if total < 60:
-        return f"{total} s"
-    if total < 3600:
-        return f"{total // 60}m{total % 60:02}s"
-    return f"{total // 3600}h{total % 3600 // 60:02}m"
+    if kind in PAIRS:
+        return ends(value, signed=kind == "span")
+    shown: Mapping[str, Callable[[Any], str]] = {
+        "rate": rate,
+        "points": points,
+        "p": p_value,
+        "number": number,
+    }
+    if kind in shown:
+        return shown[kind](value)
+    return value if isinstance(value, str) else format_value(value)
 
 
 def short_key(key: str) -> str:
@@ -145,7 +74,7 @@ class Column:
     left: bool = False
 
 
-def _columns(facts: Comparison) -> list[Column]:
+def trial_columns(facts: Comparison) -> list[Column]:
     common = set(facts.common_critical)
     columns = [
         Column("trial", lambda r: str(r.trial)),
@@ -157,6 +86,10 @@ def _columns(facts: Comparison) -> list[Column]:
         Column("objective", lambda r: rate(r.objective)),
         Column("against base", lambda r: change(r.over_base), 1),
         Column("against baseline", lambda r: "baseline" if r.baseline else change(r.over_baseline)),
+        Column("95 % interval", lambda r: ends(r.interval) or NOTHING, 9),
+        Column("paired points", lambda r: points(r.paired.value if r.paired else None), 10),
+        Column("paired interval", lambda r: ends(r.paired, signed=True) or NOTHING, 11),
+        Column("p", lambda r: p_value(r.paired.p if r.paired else None), 12),
         Column("valid/cer_ctc", lambda r: rate(r.cer_ctc), 7),
         Column("wideband/cer", lambda r: rate(r.wideband_cer), 6),
         Column("test/cer", lambda r: rate(r.test_cer), 5),
@@ -192,20 +125,48 @@ def _epochs(row: Row) -> str:
     return f"{row.epochs_run}/{row.epochs}" if stopped else str(row.epochs)
 
 
-def _notes(facts: Comparison) -> list[str]:
-    notes = [
-        f"objective: {facts.objective} of the checkpoint that would be exported (of a trial cut "
-        "short: the best it had); errors: substitutions + deletions + insertions on the validation "
-        "set; against: relative change; base: untrained; baseline: the stage's default config."
+def notes(facts: Comparison) -> list[Said]:
+    """What a reader must know to read the table of trials."""
+    found = [
+        Said(
+            "objective: {objective} of the checkpoint that would be exported (of a trial cut "
+            "short: the best it had); errors: substitutions + deletions + insertions on the "
+            "validation set; against: relative change; base: untrained; baseline: the stage's "
+            "default config.",
+            objective=facts.objective,
+        )
     ]
     if facts.common_critical:
-        notes.append(f"Critical deltas of every trial: {', '.join(facts.common_critical)}.")
-    notes += [
-        f"Trial {row.trial} {row.outcome}: {row.reason}"
-        for row in facts.rows
-        if row.reason and row.outcome in ("failed", "killed")
-    ]
-    return notes
+        keys = ", ".join(facts.common_critical)
+        found.append(Said("Critical deltas of every trial: {keys}.", keys=keys))
+    if any(row.interval for row in facts.rows):
+        found.append(
+            Said(
+                "95 % interval and paired points: of the objective, and of its difference from the "
+                "baseline on the same utterances, leaving out one speaker (or call, or utterance) "
+                "at a time. With many trials one in twenty differs by chance: the test set "
+                "confirms."
+            )
+        )
+        found += clustering(facts)[:1]
+    if facts.noise is not None:
+        band = f"{100 * facts.noise.band:.2g}"
+        found.append(Said("Differences under {band} points are noise here.", band=band))
+    for row in facts.rows:
+        if row.replicate_of is not None:
+            values = {"trial": row.trial, "of": row.replicate_of}
+            found.append(Said("Trial {trial} repeats trial {of} with another seed.", **values))
+    for row in facts.rows:
+        if row.reason and row.outcome in ("failed", "killed"):
+            found.append(
+                Said(
+                    "Trial {trial} {outcome}: {reason}",
+                    trial=row.trial,
+                    outcome=Said(row.outcome),
+                    reason=row.reason,
+                )
+            )
+    return found
 
 
 def _stage_grid(facts: Comparison) -> Grid:
@@ -267,7 +228,7 @@ class Rendering:
         yield Text(facts.answer)
         if not facts.rows:
             return
-        columns = _columns(facts)
+        columns = trial_columns(facts)
         dropped: list[str] = []
         table = _trial_table(facts, columns)
         unbounded = options.update(width=1000)
@@ -280,8 +241,8 @@ class Rendering:
             table = _trial_table(facts, columns)
         yield Text()
         yield table
-        for note in _notes(facts):
-            yield Text(note, style="dim")
+        for note in notes(facts):
+            yield Text(str(note), style="dim")
         if dropped:
             yield Text(
                 f"Left out for want of room: {', '.join(dropped)} (all of them: --format md).",
@@ -292,6 +253,57 @@ class Rendering:
                 yield Text()
                 yield Text(title, style="bold")
                 yield _rich_grid(grid)
+        further = sections(facts)
+        for section in further:
+            if section.name in ON_CONSOLE:
+                yield Text()
+                yield Text(str(section.title), style="bold")
+                yield _fitting(section, console, options)
+        rest = [section.name for section in further if section.name not in ON_CONSOLE]
+        if rest:
+            yield Text(f"More tables in --format md: {', '.join(rest)}.", style="dim")
+
+
+def _fitting(section: Section, console: Console, options: ConsoleOptions) -> Table:
+    """A section's table with as many of its first columns as there is room for."""
+    grid = section_grid(section)
+    for width in range(len(grid[0]), 1, -1):
+        table = _rich_grid((grid[0][:width], [row[:width] for row in grid[1]]))
+        if console.measure(table, options=options.update(width=1000)).maximum <= options.max_width:
+            break
+    return table
+
+
+ON_CONSOLE = ("finalists", "apart")
+"""The sections that are worth a screen."""
+
+
+def section_grid(section: Section) -> Grid:
+    """A section's headings and its values as a person reads them; empty columns are left out."""
+    columns = [
+        (index, column)
+        for index, column in enumerate(section.columns)
+        if any(row[index] not in (None, "") for row in section.rows)
+    ]
+    headings = [HEADINGS.get(column.name, column.name.replace("_", " ")) for _, column in columns]
+    rows = [[show(column.kind, row[index]) for index, column in columns] for row in section.rows]
+    return headings, rows
+
+
+HEADINGS = {
+    "interval": "95 % interval",
+    "over_baseline": "points against baseline",
+    "over_baseline_interval": "its interval",
+    "over_baseline_p": "its p",
+    "over_base": "points against base",
+    "over_base_interval": "interval of that",
+    "over_base_p": "p of that",
+    "best_interval": "95 % interval",
+    "wideband": "wideband/cer",
+    "wideband_over_base": "points against base",
+    "front": "on the front",
+}
+"""Headings that differ from the name in JSON and CSV."""
 
 
 def _trial_table(facts: Comparison, columns: Sequence[Column]) -> Table:
@@ -328,14 +340,27 @@ def markdown(facts: Comparison) -> str:
     """The answer, the trials, the stages and the learning rates."""
     parts = [f"# Sweep {facts.sweep}", facts.answer]
     if facts.rows:
-        columns = _columns(facts)
+        columns = trial_columns(facts)
         left = {i for i, column in enumerate(columns) if column.left}
         parts += ["## Trials", _markdown_grid(_trial_grid(facts, columns), left)]
-        parts.append("\n".join(f"- {note}" for note in _notes(facts)))
+        parts.append("\n".join(f"- {note}" for note in notes(facts)))
     for title, grid in ((STAGE_TITLE, _stage_grid(facts)), (BAND_TITLE, _band_grid(facts))):
         if grid[1]:
             parts += [f"## {title}", _markdown_grid(grid, {0})]
+    for section in sections(facts) if facts.rows else ():
+        parts += [f"## {section.title}", _markdown_grid(section_grid(section), _left(section))]
+        if section.notes:
+            parts.append("\n".join(f"- {note}" for note in section.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def _left(section: Section) -> set[int]:
+    shown = [
+        column
+        for index, column in enumerate(section.columns)
+        if any(row[index] not in (None, "") for row in section.rows)
+    ]
+    return {index for index, column in enumerate(shown) if column.kind in ("text", "mark")}
 
 
 def _markdown_grid(grid: Grid, left: set[int]) -> str:
@@ -368,18 +393,56 @@ FIELDS: Mapping[str, Callable[[Row], object]] = {
     "test/cer": lambda r: r.test_cer,
     "delta.critical": lambda r: list(r.critical),
     "duration_s": lambda r: r.duration_s,
+    "objective_low": lambda r: r.interval and r.interval.low,
+    "objective_high": lambda r: r.interval and r.interval.high,
+    "paired": lambda r: r.paired and r.paired.value,
+    "paired_low": lambda r: r.paired and r.paired.low,
+    "paired_high": lambda r: r.paired and r.paired.high,
+    "paired_p": lambda r: r.paired and r.paired.p,
+    "front": lambda r: r.front,
+    "replicate.of": lambda r: r.replicate_of,
 }
 """A trial in CSV and JSON, in this order."""
 
 
-def csv_text(facts: Comparison) -> str:
-    """One line a trial; lists are joined by blanks, what was not measured is empty."""
+def csv_text(facts: Comparison, table: str = "trials") -> str:
+    """One table; lists are joined by blanks, what was not measured is empty.
+
+    Raises:
+        UserError: The comparison has no table of this name.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(FIELDS)
-    for row in facts.rows:
-        writer.writerow(_csv_cell(value(row)) for value in FIELDS.values())
+    if table == "trials":
+        writer.writerow(FIELDS)
+        for row in facts.rows:
+            writer.writerow(_csv_cell(value(row)) for value in FIELDS.values())
+        return out.getvalue()
+    by_name = {section.name: section for section in sections(facts)}
+    if table not in by_name:
+        known = ", ".join(["trials", *by_name])
+        raise UserError(f"--table: got {table!r}, expected one of this sweep's tables ({known})")
+    section = by_name[table]
+    writer.writerow(fields(section))
+    for values in section.rows:
+        writer.writerow(_csv_cell(value) for value in _flat(section, values).values())
     return out.getvalue()
+
+
+def fields(section: Section) -> list[str]:
+    """The names of a section's columns in CSV and JSON; an interval is two."""
+    names: list[str] = []
+    for column in section.columns:
+        stem = column.name.removesuffix("interval")
+        names += [f"{stem}low", f"{stem}high"] if column.kind in PAIRS else [column.name]
+    return names
+
+
+def _flat(section: Section, row: Sequence[Any]) -> dict[str, Any]:
+    values: list[Any] = []
+    for column, value in zip(section.columns, row, strict=True):
+        values += (value or (None, None)) if column.kind in PAIRS else [value]
+    return dict(zip(fields(section), values, strict=True))
 
 
 def _csv_cell(value: object) -> object:
@@ -411,6 +474,20 @@ def json_text(facts: Comparison) -> str:
         "trials": [{k: value(row) for k, value in FIELDS.items()} for row in facts.rows],
         "stages": [asdict(stage) for stage in facts.stages],
         "learning_rates": [asdict(band) for band in facts.bands],
+        "noise": None if facts.noise is None else asdict(facts.noise),
+        "sets": {
+            split: {
+                "utterances": len(evaluated.keys),
+                "clusters": evaluated.cluster_count,
+                "by": evaluated.unit,
+                "note": evaluated.note,
+            }
+            for split, evaluated in facts.evidence.sets.items()
+        },
+        "tables": {
+            section.name: [_flat(section, row) for row in section.rows]
+            for section in sections(facts)
+        },
     }
     # NaN is not JSON: records turn it into None, and this makes sure.
     return json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"

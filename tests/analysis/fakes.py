@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf.errors import DataError
-from trainer.tracking import StoredRun
+from trainer.tracking import MetricPoint, StoredRun
 
 START_MS = 1_760_000_000_000
 CRITICAL = {
@@ -77,6 +77,10 @@ class FakeStore:
     parent: StoredRun
     trials: Sequence[StoredRun]
     artifacts: Mapping[tuple[str, str], str]
+    histories: Mapping[tuple[str, str], Sequence[tuple[int, float]]] = field(default_factory=dict)
+    """Steps and values by run and metric."""
+    asked: list[str] = field(default_factory=list)
+    """The runs that were asked for more than themselves, as often as they were."""
 
     def sweep_names(self) -> Sequence[str]:
         return [self.parent.tags["sweep"]]
@@ -87,9 +91,16 @@ class FakeStore:
     def trial_runs(self, name: str) -> Sequence[StoredRun]:
         return self.trials if self.sweep_run(name) else []
 
+    def history(self, run_id: str, metric: str) -> Sequence[MetricPoint]:
+        self.asked.append(run_id)
+        points = self.histories.get((run_id, metric), ())
+        return [MetricPoint(step, value, START_MS + step) for step, value in points]
+
     def download(self, run_id: str, name: str, directory: Path) -> Path:
+        self.asked.append(run_id)
         if (run_id, name) not in self.artifacts:
             raise DataError(f"MLflow run {run_id}: has no artifact {name}")
         path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.artifacts[run_id, name], encoding="utf-8")
         return path

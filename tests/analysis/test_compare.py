@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from analysis.compare import comparison, lr_edges
-from analysis.tables import duration, number, short_key
+from analysis.shown import duration, number
+from analysis.tables import short_key
 from tests.analysis.fakes import stored_trial
 
 pytestmark = pytest.mark.quick
@@ -176,7 +177,7 @@ def test_short_key(key, short):
 def test_table_path_loads_nothing_heavy():
     code = (
         "import sys, analysis.compare, analysis.tables, analysis.__main__\n"
-        "heavy = {'torch', 'ray', 'mlflow', 'funasr', 'optuna', 'transformers', 'numpy'}\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'funasr', 'optuna', 'transformers', 'scipy.stats'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

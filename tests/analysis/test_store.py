@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 def run_analysis(directory, *arguments):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     environment["PYTHONPATH"] = str(ROOT)
+    environment["XDG_CACHE_HOME"] = str(directory / "cache")
     return subprocess.run(
         [sys.executable, "-m", "analysis", *arguments],
         cwd=directory,

@@ -1,0 +1,229 @@
+"""The comparison in one paragraph: the best trial, against what, how sure, and what moved it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from analysis.compare import EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
+from analysis.evidence import BASE, json_numbers
+from analysis.runs import OUTCOMES
+from analysis.shown import NOTHING, change, duration, ends, number, p_value, points, rate
+from analysis.significance import Estimate
+from analysis.words import Listed, Said, Words, english, joined
+from conf.delta import RUN_KEYS
+from conf.writing import format_value
+
+COMMA = Said(", ")
+
+
+def answer(facts: Comparison, words: Words = english, *, full: bool = False) -> str:
+    """The paragraph.
+
+    Args:
+        facts: The comparison.
+        words: Its language.
+        full: For a report: with what it cost, and what the best config changes.
+    """
+    says = _sentences(facts)
+    if full and facts.best is not None:
+        says[-1:-1] = [_against_base(facts, facts.best), _cost(facts), _changed(facts, facts.best)]
+    return joined(words, [said for said in says if said is not None])
+
+
+def _sentences(facts: Comparison) -> list[Said | None]:
+    best = facts.best
+    ended = _ended(facts)
+    if best is None or best.objective is None:
+        return [
+            Said(
+                "No trial of sweep {sweep} has completed yet ({ended}).",
+                sweep=facts.sweep,
+                ended=ended,
+            )
+        ]
+    stage = next((s for s in facts.stages if s.stage == best.stage), None)
+    says = [_which(facts, best, ended), _reaches(facts, best, best.objective)]
+    if best.baseline:
+        says.append(Said("It is itself the default config of {stage}.", stage=best.stage))
+    elif stage is None or stage.baseline is None or best.over_baseline is None:
+        says.append(
+            Said(
+                "The default config of {stage} did not complete, so there is no baseline.",
+                stage=best.stage,
+            )
+        )
+    else:
+        says.append(
+            Said(
+                "The default config of {stage} has {baseline}: {change}{paired}.",
+                stage=best.stage,
+                baseline=rate(stage.baseline),
+                change=change(best.over_baseline),
+                paired=_paired(best.paired),
+            )
+        )
+    if len(facts.stages) > 1:
+        reach = ", ".join(f"{s.stage} {rate(s.best)}" for s in facts.stages)
+        says.append(Said("The best of each stage: {reach}.", reach=reach))
+    if stage is not None and stage.worst > stage.best and stage.worst_lr != stage.best_lr:
+        says.append(
+            Said(
+                "Within {stage} the trials range from {best} (lr {best_lr}) to {worst} "
+                "(lr {worst_lr}).",
+                stage=stage.stage,
+                best=rate(stage.best),
+                best_lr=number(stage.best_lr),
+                worst=rate(stage.worst),
+                worst_lr=number(stage.worst_lr),
+            )
+        )
+    return [*says, *_on_the_test_set(facts, best), _certainty(facts)]
+
+
+def _ended(facts: Comparison) -> Said:
+    states = Counter(row.outcome for row in facts.rows)
+    found = [o for o in OUTCOMES if states[o]]
+    if not found:
+        return Said("no trials")
+    template = ", ".join(f"{{{o}_count}} {{{o}}}" for o in found)
+    values: dict[str, object] = {f"{o}_count": states[o] for o in found}
+    return Listed(template, **values, **{o: Said(o) for o in found})
+
+
+def _which(facts: Comparison, best: Row, ended: Said) -> Said:
+    values = {
+        "count": len(facts.rows),
+        "ended": ended,
+        "trial": best.trial,
+        "stage": best.stage,
+        "lr": number(best.lr),
+        "weight_decay": number(best.weight_decay),
+        "epochs": NOTHING if best.epochs is None else best.epochs,
+    }
+    trials = "trials" if len(facts.rows) > 1 else "trial"
+    template = (
+        f"Best of {{count}} {trials} ({{ended}}): trial {{trial}}, {{stage}}, lr {{lr}}, "
+        "weight decay {weight_decay}, {epochs} epochs"
+    )
+    if best.replicate_of is None:
+        return Said(template + ".", **values)
+    again = " (trial {of} with another seed)."
+    return Said(template + again, **values, of=best.replicate_of)
+
+
+def _reaches(facts: Comparison, best: Row, objective: float) -> Said:
+    figure = f"{facts.objective} {rate(objective)}"
+    errors: Said | str = ""
+    if best.errors is not None and facts.objective == "valid/cer":
+        errors = Said(" ({errors} errors)", errors=best.errors)
+    interval: Said | str = ""
+    if found := ends(best.interval):
+        interval = Said(", 95 % interval {interval}", interval=span(found))
+    base = facts.base.get(facts.objective)
+    values = {"figure": figure, "errors": errors, "interval": interval, "base": rate(base)}
+    reaches = "It reaches {figure}{errors}{interval}; "
+    if base is None or best.over_base is None:
+        return Said(reaches + "the base was not measured.", **values)
+    if objective == 0:
+        return Said(reaches + "the base has {base}.", **values)
+    times = f"{1 / best.over_base:.1f}"
+    return Said(reaches + "the base has {base}, {times} times as much.", **values, times=times)
+
+
+def _on_the_test_set(facts: Comparison, best: Row) -> list[Said]:
+    if best.test_cer is None:
+        return []
+    base = facts.base.get("test/cer")
+    lead = "On the test set, by which no trial was chosen: {cer}"
+    says = [
+        Said(lead + ".", cer=rate(best.test_cer))
+        if base is None
+        else Said(lead + " (base {base}).", cer=rate(best.test_cer), base=rate(base))
+    ]
+    baseline = facts.baseline_of(best)
+    if baseline is not None and baseline.trial != best.trial:
+        confirmed = facts.paired(best.trial, baseline.trial, "test")
+        if confirmed is not None:
+            paired = _paired(confirmed, "")
+            says.append(Said("There it is {paired} against the default config.", paired=paired))
+    return says
+
+
+def _against_base(facts: Comparison, best: Row) -> Said | None:
+    paired = facts.paired(best.trial, BASE, "test") or facts.paired(best.trial, BASE, "valid")
+    if paired is None:
+        return None
+    return Said("Against the untrained base it is {paired}.", paired=_paired(paired, ""))
+
+
+def _cost(facts: Comparison) -> Said:
+    """Trials that are not compared have cost something too."""
+    trials = facts.sweep_record.trials
+    seconds = sum(trial.duration_s or 0.0 for trial in trials)
+    epochs = sum(trial.metric("epoch") or 0.0 for trial in trials)
+    return Said(
+        "All {trials} trials took {epochs} epochs, {time} of training.",
+        trials=len(trials),
+        epochs=f"{epochs:.0f}",
+        time=duration(seconds),
+    )
+
+
+def _changed(facts: Comparison, best: Row) -> Said | None:
+    """What the best config changes against its stage's default."""
+    baseline = facts.baseline_of(best)
+    if baseline is None or baseline.trial == best.trial:
+        return None
+    trials = {trial.trial: trial.params for trial in facts.sweep_record.trials}
+    ours, theirs = trials[best.trial], trials[baseline.trial]
+    keys = [k for k in ours if k not in RUN_KEYS and ours[k] != theirs.get(k)]
+    first = (LR, WEIGHT_DECAY, EPOCHS)
+    keys.sort(key=lambda key: first.index(key) if key in first else len(first))
+    if not keys:
+        return None
+    changes = ", ".join(f"{k} {_value(theirs.get(k))} → {_value(ours[k])}" for k in keys)
+    return Said("Against that default it changes {changes}.", changes=changes)
+
+
+def _value(text: str | None) -> str:
+    if text is None:
+        return NOTHING
+    value = json_numbers(text)
+    return number(value) if isinstance(value, float) else format_value(value)
+
+
+def _paired(estimate: Estimate | None, lead: str | Said = COMMA) -> Said | str:
+    """A paired difference in words."""
+    if estimate is None:
+        return ""
+    values: dict[str, object] = {"lead": lead, "points": points(estimate.value)}
+    interval = ends(estimate, signed=True)
+    if not interval or estimate.p is None:
+        return Said("{lead}{points} points", **values)
+    return Said(
+        "{lead}{points} points (paired, 95 % interval {interval}, p {p})",
+        **values,
+        interval=span(interval),
+        p=p_value(estimate.p),
+    )
+
+
+def span(text: str) -> Said:
+    """The ends of an interval, with a word between them."""
+    low, _, high = text.partition(" to ")
+    return Said("{low} to {high}", low=low, high=high)
+
+
+def _certainty(facts: Comparison) -> Said:
+    """What the differences in the table are worth."""
+    if facts.noise is not None:
+        return Said(
+            "Differences under {band} points are noise here ({runs} runs of {configs} config(s) "
+            "that differ in the seed alone).",
+            band=f"{100 * facts.noise.band:.2g}",
+            runs=facts.noise.runs,
+            configs=facts.noise.configs,
+        )
+    if any(row.interval for row in facts.rows):
+        return Said("One run per config: intervals are of the utterances, not of the seed.")
+    return Said("One run per trial: differences carry no interval.")

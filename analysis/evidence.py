@@ -1,0 +1,360 @@
+"""What tables need beside the runs themselves: learning curves, and the errors of each utterance.
+
+Each costs a call to MLflow, so they are fetched where they say something: curves of all trials, the
+validation set of the completed ones, other sets of the finalists alone. What is known of a run that
+has ended is kept on disk under its id, since it does not change: a second look at a sweep asks only
+for what is under way.
+
+Who speaks in an utterance stands in the manifest that the trials name, or in the hypotheses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy
+import orjson
+
+from analysis.runs import RunSource, SweepRecord, TrialRecord
+from analysis.significance import Ints, cluster_indices
+from conf.errors import DataError, UserError
+from trainer.tracking import MetricPoint
+
+SPLITS: Mapping[str, str] = {
+    "valid": "valid_data_set_list",
+    "test": "finetune_conf.test_data_set_list",
+    "wideband": "finetune_conf.wideband_data_set_list",
+}
+"""The evaluation sets, and the key that names each one's manifest."""
+BASE = -1
+"""Stands for the untrained base where a trial's number stands otherwise."""
+FRAMES_PER_SECOND = 100
+_FORMAT = 1
+_CHANGES_NO_MORE = ("completed", "pruned", "failed")
+
+
+class EvidenceSource(RunSource, Protocol):
+    """What is read of a `trainer.tracking.Store`."""
+
+    def history(self, run_id: str, metric: str) -> Sequence[MetricPoint]:
+        """A metric's values in the order of their steps."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Errors of every utterance of a set, in the set's order."""
+
+    errors: Ints
+    lengths: Ints
+
+    @property
+    def rate(self) -> float | None:
+        """Of the whole set; None where nothing is said in it."""
+        length = int(self.lengths.sum())
+        return float(self.errors.sum() / length) if length else None
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What is known of an utterance, whoever transcribes it."""
+
+    reference: str = ""
+    speaker: str | None = None
+    call: str | None = None
+    duration_s: float | None = None
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """An evaluation set as the trials scored it.
+
+    Attributes:
+        keys: Of its utterances.
+        spoken: What is known of each.
+        clusters: Which utterances belong together.
+        unit: What a cluster is: speaker, call or utterance.
+        note: Why no better one is known; empty if it is.
+        problem: What was wrong with the manifest, if that is why.
+    """
+
+    keys: tuple[str, ...]
+    spoken: tuple[Spoken, ...]
+    clusters: Ints
+    unit: str
+    note: str = ""
+    problem: str = ""
+
+    @property
+    def cluster_count(self) -> int:
+        """How many independent parts the set has."""
+        return int(self.clusters.max()) + 1 if len(self.clusters) else 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Learning curves by trial and epoch; errors by trial (or `BASE`) and set."""
+
+    curves: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    scored: Mapping[tuple[int, str], Scored] = field(default_factory=dict)
+    sets: Mapping[str, EvaluationSet] = field(default_factory=dict)
+
+
+def cache_directory() -> Path:
+    """Where ended runs are remembered: under the user's cache directory."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "telesweep" / "runs"
+
+
+class Reader:
+    """Reads the evidence of one sweep's runs, each thing once.
+
+    Args:
+        sweep: Its runs.
+        store: Where they are.
+        cache: Directory to remember ended runs in; None asks anew each time.
+    """
+
+    def __init__(self, sweep: SweepRecord, store: EvidenceSource, cache: Path | None) -> None:
+        self._sweep = sweep
+        self._store = store
+        self._cache = cache
+        self._known: dict[str, dict[str, Any]] = {}
+        self._changed: set[str] = set()
+        self._sets: dict[str, EvaluationSet] = {}
+        self._scored: dict[tuple[int, str], Scored] = {}
+
+    def curve(self, trial: TrialRecord) -> dict[int, float]:
+        """The sweep's objective after each epoch, epoch 0 being before training."""
+
+        def fetch() -> list[tuple[int, float]]:
+            values = self._store.history(trial.run_id, self._sweep.objective)
+            if not values:
+                return []
+            epochs = self._store.history(trial.run_id, "epoch")
+            return _by_epoch(epochs, values)
+
+        return dict(self._remember(trial, f"curve {self._sweep.objective}", fetch))
+
+    def score(self, trial: TrialRecord, split: str) -> None:
+        """Take up a trial's errors on a set; those of another set's utterances do not count."""
+        measure = self._measure(split)
+
+        def fetch() -> list[list[Any]] | None:
+            with tempfile.TemporaryDirectory() as scratch:
+                try:
+                    name = f"hypotheses/{split}.jsonl"
+                    path = self._store.download(trial.run_id, name, Path(scratch))
+                    return _columns(read_lines(path), measure)
+                except DataError:
+                    return None
+
+        columns = self._remember(trial, f"scored {split} {measure}", fetch)
+        if columns:
+            self._take(trial.trial, split, columns)
+
+    def score_base(self, split: str) -> None:
+        """Take up the errors of the untrained base, where its hypotheses are within reach."""
+        path = self.base_hypotheses(split)
+        columns = None if path is None else _columns(read_lines(path), self._measure(split))
+        if columns:
+            self._take(BASE, split, columns)
+
+    def base_hypotheses(self, split: str) -> Path | None:
+        """The base's texts: of the sweep's own evaluation, or of a trial's step 0.
+
+        A stage may hear the base otherwise (native 8 kHz features), so texts that do not give the
+        base's score are none of it.
+        """
+        places = [trial.directory / "hypotheses" for trial in self._sweep.trials if trial.directory]
+        if self._sweep.directory is not None:
+            places.insert(0, self._sweep.directory / "base")
+        metric = self._sweep.objective if split == "valid" else f"{split}/cer"
+        expected = self._sweep.base.get(metric)
+        for place in places:
+            for path in (place / f"hypotheses/{split}.jsonl", place / f"base/{split}.jsonl"):
+                if not path.is_file():
+                    continue
+                with contextlib.suppress(DataError):
+                    columns = _columns(read_lines(path), self._measure(split))
+                    rate = sum(columns[1]) / sum(columns[2]) if columns else None
+                    if rate is not None and (expected is None or abs(rate - expected) < 1e-6):
+                        return path
+        return None
+
+    def evidence(self, curves: Mapping[int, Mapping[int, float]]) -> Evidence:
+        """All that was taken up, and write down what is new of ended runs."""
+        self._save()
+        return Evidence(curves, dict(self._scored), dict(self._sets))
+
+    def _measure(self, split: str) -> str:
+        """The error count that the objective is made of; other sets are scored by CER."""
+        return self._sweep.objective.removeprefix("valid/") if split == "valid" else "cer"
+
+    def _take(self, number: int, split: str, columns: Sequence[Sequence[Any]]) -> None:
+        keys, errors, lengths, speakers, calls = columns
+        known = self._sets.get(split)
+        if known is None:
+            known = self._sets[split] = self._set_of(split, keys, speakers, calls)
+        if tuple(keys) != known.keys:
+            return
+        self._scored[number, split] = Scored(
+            numpy.array(errors, dtype=numpy.int64), numpy.array(lengths, dtype=numpy.int64)
+        )
+
+    def _set_of(
+        self,
+        split: str,
+        keys: Sequence[str],
+        speakers: Sequence[str | None],
+        calls: Sequence[str | None],
+    ) -> EvaluationSet:
+        spoken, note, problem = self._manifest(split)
+        each = [
+            replace(
+                known := spoken.get(key, Spoken()),
+                speaker=speaker or known.speaker,
+                call=call or known.call,
+            )
+            for key, speaker, call in zip(keys, speakers, calls, strict=True)
+        ]
+        names = {
+            "speaker": [one.speaker for one in each],
+            "call": [one.call for one in each],
+        }
+        units = [unit for unit, named in names.items() if any(named)]
+        if not units:
+            note = note or "the manifest names neither speaker nor call"
+            alone = numpy.arange(len(keys), dtype=numpy.int64)
+            return EvaluationSet(tuple(keys), tuple(each), alone, "utterance", note, problem)
+        # Fewer clusters hold more of what is alike: a speaker's calls, or a call's two speakers.
+        unit = min(units, key=lambda unit: int(cluster_indices(names[unit]).max()))
+        return EvaluationSet(tuple(keys), tuple(each), cluster_indices(names[unit]), unit)
+
+    def _manifest(self, split: str) -> tuple[dict[str, Spoken], str, str]:
+        from trainer.manifest import read_data_list
+
+        paths = [path for trial in self._sweep.trials if (path := trial.params.get(SPLITS[split]))]
+        if not paths or paths[0] == "null":
+            return {}, "the trials name no manifest", ""
+        try:
+            return {item.key: _spoken(item) for item in read_data_list(paths[0])}, "", ""
+        except (UserError, OSError) as error:
+            return {}, "the manifest cannot be read", str(error).splitlines()[0]
+
+    # Remembering
+
+    def _remember(self, trial: TrialRecord, what: str, fetch: Callable[[], Any]) -> Any:
+        known = self._known.get(trial.run_id)
+        if known is None:
+            known = self._known[trial.run_id] = self._load(trial)
+        if what not in known:
+            known[what] = fetch()
+            if trial.outcome in _CHANGES_NO_MORE:
+                self._changed.add(trial.run_id)
+        return known[what]
+
+    def _load(self, trial: TrialRecord) -> dict[str, Any]:
+        identity = {"format": _FORMAT, "outcome": trial.outcome, "ended_ms": trial.ended_ms}
+        if self._cache is not None and trial.outcome in _CHANGES_NO_MORE:
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                known: dict[str, Any] = orjson.loads(self._path(trial.run_id).read_bytes())
+                if identity.items() <= known.items():
+                    return known
+        return dict(identity)
+
+    def _save(self) -> None:
+        """A cache that cannot be written costs time, nothing else."""
+        if self._cache is None:
+            return
+        with contextlib.suppress(OSError):
+            for run_id in sorted(self._changed):
+                path = self._path(run_id)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = path.with_name(f".{path.name}.{os.getpid()}")
+                partial.write_bytes(orjson.dumps(self._known[run_id]))
+                os.replace(partial, path)
+        self._changed.clear()
+
+    def _path(self, run_id: str) -> Path:
+        assert self._cache is not None
+        return self._cache / run_id[:2] / f"{run_id}.json"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of hypotheses.
+
+    Raises:
+        DataError: It is not what an evaluation writes.
+    """
+    try:
+        lines = [orjson.loads(line) for line in path.read_bytes().splitlines() if line]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: got {error}, expected JSON lines") from error
+    if not all(isinstance(line, dict) and "key" in line for line in lines):
+        raise DataError(f"{path}: got lines without a key, expected hypotheses")
+    return lines
+
+
+def _columns(lines: Iterable[Mapping[str, Any]], measure: str) -> list[list[Any]] | None:
+    """Keys, errors, reference lengths, speakers and calls; None if the errors are not there."""
+    columns: list[list[Any]] = [[], [], [], [], []]
+    try:
+        for line in lines:
+            if measure == "cer":
+                errors = line["substitutions"] + line["deletions"] + line["insertions"]
+                length = line["reference_length"]
+            else:
+                errors, length = line[f"{measure}_errors"], line[f"{measure}_reference_length"]
+            fields = (line["key"], errors, length, line.get("speaker"), line.get("call"))
+            for column, value in zip(columns, fields, strict=True):
+                column.append(value)
+    except KeyError:
+        return None
+    return columns if sum(columns[2]) else None
+
+
+def _by_epoch(
+    epochs: Sequence[MetricPoint], values: Sequence[MetricPoint]
+) -> list[tuple[int, float]]:
+    """A metric by epoch: the first value of each, since the chosen checkpoint's comes last again.
+
+    Values between epochs (`validate_interval`) have no epoch at their step.
+    """
+    at_step = {point.step: point.value for point in values}
+    curve: dict[int, float] = {}
+    for point in epochs:
+        if point.step in at_step:
+            curve.setdefault(round(point.value), at_step[point.step])
+    return sorted(curve.items())
+
+
+def _spoken(item: Any) -> Spoken:
+    tags = dict(item.tags)
+    call = tags.pop("call", None) or tags.pop("call_id", None)
+    frames, seconds = tags.pop("source_len", None), tags.pop("duration_s", None)
+    tags.pop("target_len", None)
+    if seconds is None and isinstance(frames, int | float):
+        seconds = frames / FRAMES_PER_SECOND
+    return Spoken(
+        reference=item.target,
+        speaker=item.speaker,
+        call=None if call is None else str(call),
+        duration_s=None if seconds is None else float(seconds),
+        tags=tags,
+    )
+
+
+def json_numbers(text: str) -> Any:
+    """A param as MLflow keeps it (text) as the value that it says."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,382 @@
+"""The report's figures: plain dictionaries in Plotly's own form, made from facts alone.
+
+They are drawn by the Plotly that the page carries with it; nothing of it is needed here. Stages
+differ in colour (Okabe & Ito's, which colour-blind people tell apart) and in dash or marker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from analysis.compare import Comparison, Row
+from analysis.importance import Importance, Pruning
+from analysis.shown import number, rate
+from analysis.words import Said, Words
+
+Figure = dict[str, Any]
+"""`data`, `layout` and a `title` that stands above it."""
+
+COLOURS = {"8k": "#0072B2", "s1": "#D55E00", "s2": "#009E73", "s3": "#CC79A7"}
+OTHER, BASE_COLOUR = "#56B4E9", "#555555"
+DASHES = {"8k": "solid", "s1": "dash", "s2": "dot", "s3": "dashdot"}
+MARKERS = {"8k": "circle", "s1": "square", "s2": "diamond", "s3": "cross"}
+
+
+def learning_curves(facts: Comparison, words: Words) -> Figure | None:
+    """The objective by epoch: a line a trial, default configs thick, the best thickest."""
+    traces: list[Any] = []
+    by_stage: dict[str, list[Row]] = {}
+    special: list[Row] = []
+    for row in facts.rows:
+        if len(facts.evidence.curves.get(row.trial, {})) < 2:
+            continue
+        if row is facts.best or row.baseline:
+            special.append(row)
+        else:
+            by_stage.setdefault(row.stage, []).append(row)
+    for stage, rows in sorted(by_stage.items()):
+        x: list[int | None] = []
+        y: list[float | None] = []
+        said: list[str] = []
+        for row in rows:
+            curve = facts.evidence.curves[row.trial]
+            x += [*curve, None]
+            y += [*(_percent(value) for value in curve.values()), None]
+            said += [_label(row, words)] * (len(curve) + 1)
+        traces.append(_line(stage, stage, x, y, said, width=1, opacity=0.45))
+    for row in reversed(special):
+        curve = facts.evidence.curves[row.trial]
+        best = row is facts.best
+        role = words(Said("best")) if best else words(Said("baseline"))
+        traces.append(
+            _line(
+                f"{row.stage} #{row.trial} {role}",
+                row.stage,
+                list(curve),
+                [_percent(value) for value in curve.values()],
+                [_label(row, words)] * len(curve),
+                width=5 if best else 2.5,
+                opacity=1.0,
+            )
+        )
+    if not traces:
+        return None
+    title = Said("Learning curves: {objective} after so many epochs", objective=facts.objective)
+    return _figure(words, title, traces, Said("epoch"), f"{facts.objective} (%)")
+
+
+def parallel_coordinates(facts: Comparison, words: Words) -> Figure | None:
+    """Every scored trial as a line through its settings; drag along an axis to choose."""
+    rows = [row for row in facts.rows if row.objective is not None and row.lr]
+    if len(rows) < 2:
+        return None
+    stages = sorted({row.stage for row in rows})
+    dimensions: list[Any] = [
+        {
+            "label": words(Said("stage")),
+            "values": [stages.index(row.stage) for row in rows],
+            "tickvals": list(range(len(stages))),
+            "ticktext": stages,
+        },
+        _log_axis("lr", [row.lr or math.nan for row in rows]),
+    ]
+    decays = [row.weight_decay for row in rows]
+    if all(decays) and len(set(decays)) > 1:
+        dimensions.append(_log_axis("weight_decay", [decay or math.nan for decay in decays]))
+    epochs = [row.epochs or 0 for row in rows]
+    if len(set(epochs)) > 1:
+        dimensions.append(
+            {"label": "max_epoch", "values": epochs, "tickvals": sorted(set(epochs))[:12]}
+        )
+    objectives = [_percent(row.objective) for row in rows]
+    dimensions.append({"label": f"{facts.objective} (%)", "values": objectives})
+    trace = {
+        "type": "parcoords",
+        "dimensions": dimensions,
+        "line": {
+            "color": objectives,
+            "colorscale": "Viridis",
+            "showscale": True,
+            "colorbar": {"title": {"text": "%"}, "thickness": 12},
+        },
+        "labelfont": {"size": 13},
+    }
+    figure = _figure(words, Said("Settings and what they reached"), [trace], "", "")
+    figure["layout"]["margin"] = {"l": 60, "r": 40, "t": 60, "b": 30}
+    return figure
+
+
+def importance_bars(found: Sequence[Importance], words: Words) -> Figure | None:
+    """fANOVA's shares, a group of bars per stage."""
+    if not found:
+        return None
+    largest = {
+        key: max(one.shares.get(key, 0.0) for one in found) for one in found for key in one.shares
+    }
+    keys = sorted(largest, key=lambda key: (largest[key], key))[-12:]
+    traces = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": words(Said("{stage} ({trials} trials)", stage=one.stage, trials=one.trials)),
+            "y": keys,
+            "x": [one.shares.get(key) for key in keys],
+            "marker": {"color": COLOURS.get(one.stage, OTHER)},
+        }
+        for one in found
+    ]
+    title = Said("Which key mattered, stage by stage (fANOVA)")
+    figure = _figure(words, title, traces, Said("share of the variance explained"), "")
+    figure["layout"]["margin"]["l"] = 220
+    figure["layout"]["xaxis"]["range"] = [0, 1]
+    return figure
+
+
+def history(facts: Comparison, beside: Comparison | None, words: Words) -> Figure | None:
+    """What had been reached after so many epochs of training in all, trial after trial."""
+    points = _history(facts)
+    if not points:
+        return None
+    traces: list[Any] = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": words(Said("trial")),
+            "x": [epochs for epochs, _ in points],
+            "y": [_percent(row.objective) for _, row in points],
+            "text": [_label(row, words) for _, row in points],
+            "hoverinfo": "text",
+            "marker": {
+                "color": [COLOURS.get(row.stage, OTHER) for _, row in points],
+                "symbol": [
+                    MARKERS.get(row.stage, "star") + ("" if row.outcome == "completed" else "-open")
+                    for _, row in points
+                ],
+                "size": 8,
+            },
+        },
+        _best_so_far(facts, points, words, "#000000", "solid"),
+    ]
+    if beside is not None and (others := _history(beside)):
+        traces.append(_best_so_far(beside, others, words, "#E69F00", "dash"))
+    base = facts.base.get(facts.objective)
+    if base is not None:
+        end = points[-1][0]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": words(Said("base")),
+                "x": [0, end],
+                "y": [_percent(base)] * 2,
+                "line": {"color": BASE_COLOUR, "dash": "longdash", "width": 1},
+            }
+        )
+    title = Said("The search: what was reached at what cost")
+    return _figure(words, title, traces, Said("epochs trained so far"), f"{facts.objective} (%)")
+
+
+def rungs(facts: Comparison, found: Pruning, words: Words) -> Figure | None:
+    """The objective after an early epoch against the end: were the right trials cut?"""
+    traces = []
+    shapes = ["circle", "square", "diamond", "cross", "x", "triangle-up", "star"]
+    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+    for index, rung in enumerate(found.rungs):
+        rows = [
+            row
+            for row in facts.rows
+            if row.outcome == "completed"
+            and (row.epochs or 0) > rung.epoch
+            and rung.epoch in facts.evidence.curves.get(row.trial, {})
+        ]
+        correlation = "-" if rung.correlation is None else f"{rung.correlation:.2f}"
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": words(
+                    Said(
+                        "epoch {epoch} (rank correlation {rho}, {trials} trials)",
+                        epoch=rung.epoch,
+                        rho=correlation,
+                        trials=rung.trials,
+                    )
+                ),
+                "x": [_percent(facts.evidence.curves[row.trial][rung.epoch]) for row in rows],
+                "y": [_percent(row.objective) for row in rows],
+                "text": [_label(row, words) for row in rows],
+                "hoverinfo": "text",
+                "marker": {
+                    "symbol": shapes[index % len(shapes)],
+                    "color": colours[index % len(colours)],
+                    "size": 8,
+                },
+            }
+        )
+    if not traces:
+        return None
+    title = Said("Was pruning fair? Order after an early epoch and at the end")
+    early = Said("{objective} after that epoch (%)", objective=facts.objective)
+    return _figure(words, title, traces, early, words(Said("objective at the end (%)")))
+
+
+def front(facts: Comparison, words: Words) -> Figure | None:
+    """Telephone against wideband speech, with the front of what cannot be had better."""
+    rows = [
+        row
+        for row in facts.rows
+        if row.outcome == "completed" and row.wideband_cer is not None and row.objective is not None
+    ]
+    if not rows:
+        return None
+    traces: list[Any] = []
+    for stage in sorted({row.stage for row in rows}):
+        own = [row for row in rows if row.stage == stage]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": stage,
+                "x": [_percent(row.objective) for row in own],
+                "y": [_percent(row.wideband_cer) for row in own],
+                "text": [_label(row, words) for row in own],
+                "hoverinfo": "text",
+                "marker": {
+                    "color": COLOURS.get(stage, OTHER),
+                    "symbol": MARKERS.get(stage, "star"),
+                    "size": [12 if row.front else 7 for row in own],
+                },
+            }
+        )
+    ahead = sorted((row.objective or 0.0, row.wideband_cer or 0.0) for row in rows if row.front)
+    traces.append(
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": words(Said("front")),
+            "x": [_percent(x) for x, _ in ahead],
+            "y": [_percent(y) for _, y in ahead],
+            "line": {"color": "#000000", "width": 1, "shape": "hv"},
+            "hoverinfo": "skip",
+        }
+    )
+    base = facts.base.get(facts.objective), facts.base.get("wideband/cer")
+    if None not in base:
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers+text",
+                "name": words(Said("base")),
+                "text": [words(Said("base"))],
+                "textposition": "top center",
+                "x": [_percent(base[0])],
+                "y": [_percent(base[1])],
+                "marker": {"color": BASE_COLOUR, "symbol": "star", "size": 13},
+            }
+        )
+    title = Said("Telephone against wideband speech")
+    return _figure(words, title, traces, f"{facts.objective} (%)", "wideband/cer (%)")
+
+
+def _figure(
+    words: Words, title: Said, traces: Sequence[Any], x: Said | str, y: Said | str
+) -> Figure:
+    def axis(name: Said | str) -> dict[str, Any]:
+        text = words(name) if isinstance(name, Said) else name
+        return {"title": {"text": text}, "automargin": True, "gridcolor": "#dddddd"}
+
+    layout = {
+        "xaxis": axis(x),
+        "yaxis": axis(y),
+        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        "hovermode": "closest",
+        "font": {"size": 13},
+        "plot_bgcolor": "#ffffff",
+        "paper_bgcolor": "#ffffff",
+    }
+    return {"title": words(title), "data": list(traces), "layout": layout}
+
+
+def _line(
+    name: str,
+    stage: str,
+    x: Sequence[Any],
+    y: Sequence[Any],
+    said: Sequence[str],
+    *,
+    width: float,
+    opacity: float,
+) -> dict[str, Any]:
+    colour, dash = COLOURS.get(stage, OTHER), DASHES.get(stage, "solid")
+    return {
+        "type": "scatter",
+        # Thousands of markers make a page slow.
+        "mode": "lines+markers" if len(x) < 3000 else "lines",
+        "name": name,
+        "x": list(x),
+        "y": list(y),
+        "text": list(said),
+        "hoverinfo": "text+y",
+        "opacity": opacity,
+        "line": {"color": colour, "width": width, "dash": dash},
+        "marker": {"size": 3 + width, "symbol": MARKERS.get(stage, "star")},
+    }
+
+
+def _log_axis(label: str, values: Sequence[float]) -> dict[str, Any]:
+    logs = [math.log10(value) for value in values]
+    ends = sorted({min(values), max(values)})
+    whole = [
+        10.0**n for n in range(math.ceil(min(logs)), math.floor(max(logs)) + 1) if n != min(logs)
+    ]
+    ticks = sorted({*ends, *whole})
+    return {
+        "label": label,
+        "values": logs,
+        "tickvals": [math.log10(tick) for tick in ticks],
+        "ticktext": [number(tick) for tick in ticks],
+    }
+
+
+def _history(facts: Comparison) -> list[tuple[int, Row]]:
+    """Trials by number with the epochs that all had cost by then."""
+    spent, points = 0, []
+    for row in sorted(facts.rows, key=lambda row: row.trial):
+        spent += row.epochs_run or 0
+        if row.objective is not None and row.replicate_of is None:
+            points.append((spent, row))
+    return points
+
+
+def _best_so_far(
+    facts: Comparison, points: Sequence[tuple[int, Row]], words: Words, colour: str, dash: str
+) -> dict[str, Any]:
+    x, y, best = [], [], math.inf
+    for epochs, row in points:
+        if row.outcome == "completed" and row.objective is not None:
+            best = min(best, row.objective)
+        if math.isfinite(best):
+            x.append(epochs)
+            y.append(_percent(best))
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": words(Said("best so far, {sweep}", sweep=facts.sweep)),
+        "x": x,
+        "y": y,
+        "line": {"color": colour, "dash": dash, "width": 2, "shape": "hv"},
+    }
+
+
+def _label(row: Row, words: Words) -> str:
+    return (
+        f"#{row.trial} {row.stage}, lr {number(row.lr)}, wd {number(row.weight_decay)}<br>"
+        f"{rate(row.objective)}, {words(Said(row.outcome))}"
+    )
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(100 * value, 4)

@@ -1,0 +1,509 @@
+"""One HTML file that says what a sweep showed: it opens from disk and asks no network for anything.
+
+    python -m analysis report --sweep demo --output_dir reports/demo [--lang zh]
+
+The answer comes first, then the ranked trials, figures, the texts of the finalists utterance by
+utterance, and every further table. Tables are plain HTML, so they are there without scripts; Plotly
+is carried along whole, and what figures and browser show is packed beside it. The file is logged to
+the sweep's run, and the answer becomes that run's description.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from analysis.answer import answer, span
+from analysis.browser import systems, texts
+from analysis.compare import Comparison, comparison
+from analysis.evidence import EvidenceSource
+from analysis.importance import FEWEST_TRIALS, Importance, Pruning, importances, pruning
+from analysis.plot import (
+    Figure,
+    front,
+    history,
+    importance_bars,
+    learning_curves,
+    parallel_coordinates,
+    rungs,
+)
+from analysis.sections import PAIRS, Section, sections
+from analysis.shown import NOTHING
+from analysis.tables import FIELDS, HEADINGS, notes, show, trial_columns
+from analysis.words import LANGUAGES, PAGE, Said, Words, english
+from conf.delta import CHANGES, SEVERITIES
+from conf.errors import DataError, UserError, WorkError
+from conf.language import CHINESE, ENGLISH
+from conf.writing import format_value
+
+REPORT = "report.html"
+MOST_PACKED = 2_500_000
+"""Characters of packed data: with Plotly the page stays under 8 MB."""
+_SORTED_BY = {
+    "errors": "valid/errors",
+    "against base": "objective_over_base",
+    "against baseline": "objective_over_baseline",
+    "95 % interval": "objective_low",
+    "paired points": "paired",
+    "paired interval": "paired_low",
+    "p": "paired_p",
+    "time": "duration_s",
+    "critical deltas": "stage",
+}
+"""The field by which a column of the trials is sorted, where its name is another."""
+
+
+class ReportStore(EvidenceSource, Protocol):
+    """What is asked of a `trainer.tracking.Store`."""
+
+    def log_artifact(self, run_id: str, path: Path, name: str | None = None) -> None:
+        """Log a file to a run."""
+
+    def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        """Set tags on a run."""
+
+
+def report(
+    name: str,
+    store: ReportStore,
+    output_dir: Path,
+    *,
+    language: str = "en",
+    beside: str | None = None,
+    cache: Path | None = None,
+    log: bool = True,
+) -> Path:
+    """Write a sweep's report, and log it to the sweep's run.
+
+    Args:
+        name: The sweep.
+        store: Where it is recorded.
+        output_dir: Gets `report.html`; made if missing.
+        language: `en` or `zh`.
+        beside: Another sweep, such as a random search of equal cost, for the figure of the search.
+        cache: Directory in which ended runs are remembered.
+        log: Also put it, and the answer as the description, to the sweep's run.
+
+    Raises:
+        UserError: No such sweep, or the directory cannot be written.
+    """
+    words = LANGUAGES[language]
+    facts = comparison(name, store, cache)
+    other = None if beside is None else comparison(beside, store, cache)
+    page = render(facts, store, words, language, other)
+    path = output_dir / REPORT
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UserError(f"--output_dir: got the file {output_dir}, expected a directory")
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{REPORT}.{os.getpid()}")
+        partial.write_text(page, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise WorkError(f"--output_dir {output_dir}: {error.strerror or error}") from error
+    if log:
+        store.log_artifact(facts.run_id, path, REPORT)
+        store.set_tags(facts.run_id, {"mlflow.note.content": description(facts, words)})
+    return path
+
+
+def description(facts: Comparison, words: Words) -> str:
+    """The answer in Markdown, for the description that MLflow shows above a run."""
+    said = words(Said("Tables: {md}; figures and texts: {html}.", md="comparison.md", html=REPORT))
+    return f"{answer(facts, words, full=True)}\n\n{said}\n"
+
+
+def render(
+    facts: Comparison,
+    store: EvidenceSource,
+    words: Words,
+    language: str,
+    beside: Comparison | None = None,
+) -> str:
+    """The page."""
+    from plotly.offline import get_plotlyjs
+
+    importance, cut = importances(facts), pruning(facts)
+    drawn: dict[str, Figure | None] = {
+        "curves": learning_curves(facts, words),
+        "history": history(facts, beside, words),
+        "parallel": parallel_coordinates(facts, words),
+        "importance": importance_bars(importance, words),
+        "pruning": rungs(facts, cut, words),
+        "front": front(facts, words),
+    }
+    figures = {name: figure for name, figure in drawn.items() if figure is not None}
+    sets = texts(facts, store)
+    best = facts.best
+    baseline = facts.baseline_of(best) if best else None
+    names = {system.trial: system.name for system in systems(facts)}
+    data = {
+        "figures": figures,
+        "sets": sets,
+        "best": names.get(best.trial) if best else None,
+        "baseline": names.get(baseline.trial) if baseline else None,
+        "words": {key: words(text) for key, text in SCRIPT_WORDS.items()},
+    }
+    parts = [
+        _section("answer", words(Said("Answer")), _answer(facts, words)),
+        _section("trials", words(Said("Trials")), _trials(facts, words)),
+        _section("figures", words(Said("Figures")), _figures(figures, importance, cut, words)),
+    ]
+    if sets:
+        parts.append(_section("browser", words(Said("Utterances")), _browser(words)))
+    further = sections(facts) if facts.rows else ()
+    tables = "".join(_table(section, words) for section in further)
+    if tables:
+        parts.append(_section("tables", words(Said("Tables")), tables))
+    if alignment := _alignment(facts, store, words):
+        heading = words(Said("What the best config changes against the released model"))
+        parts.append(_section("alignment", heading, alignment))
+    filled = {
+        "language": language,
+        "title": _escaped(words(Said("Sweep {sweep}", sweep=facts.sweep))),
+        "css": (PAGE / "report.css").read_text(encoding="utf-8"),
+        "skip": _escaped(words(Said("Skip to the trials"))),
+        "navigation": _navigation(parts, words),
+        "sections": "\n".join(html_ for _, _, html_ in parts),
+        "footer": _footer(facts, words),
+        "noscript": _escaped(words(Said("Figures and texts need JavaScript."))),
+        "old": _escaped(
+            words("This browser cannot unpack the figures (DecompressionStream): a newer one can.")
+        ),
+        "data": packed(data),
+        "plotly": get_plotlyjs(),
+        "js": (PAGE / "report.js").read_text(encoding="utf-8"),
+    }
+    page = (PAGE / "report.html").read_text(encoding="utf-8")
+    head, *pieces = page.split("{{")
+    made = [head]
+    for piece in pieces:
+        key, _, rest = piece.partition("}}")
+        made += [filled[key], rest]
+    return "".join(made)
+
+
+SCRIPT_WORDS = {
+    "shown": "{0} of {1} shown",
+    "all": "all",
+    "reference": "reference",
+    "summary": "{0} utterances, {1} characters; A {2} %, B {3} %, A minus B {4} points",
+    "part": "Here are the first {0} of {1} utterances; the tables count all.",
+    "empty": "No utterance fits.",
+    "errors": "errors: A {0}, B {1}",
+    "missing": "This system has no text of it.",
+    "webgl": "This figure needs WebGL, which this browser does not offer.",
+    "S": "substituted",
+    "D": "deleted",
+    "I": "inserted",
+    "nothing": "(nothing)",
+}
+"""What the page's script says; numbers in braces are filled by it."""
+
+_Part = tuple[str, str, str]
+
+
+def _section(name: str, heading: str, content: str) -> _Part:
+    title = f'<h2 id="h-{name}">{_escaped(heading)}</h2>'
+    return (
+        name,
+        heading,
+        f'<section id="{name}" aria-labelledby="h-{name}">{title}\n{content}</section>',
+    )
+
+
+def _navigation(parts: Sequence[_Part], words: Words) -> str:
+    links = "".join(
+        f'<li><a href="#{name}">{_escaped(heading)}</a></li>' for name, heading, _ in parts
+    )
+    return f'<nav aria-label="{_escaped(words(Said("Contents")))}"><ul>{links}</ul></nav>'
+
+
+def _answer(facts: Comparison, words: Words) -> str:
+    return f'<p class="answer">{_escaped(answer(facts, words, full=True))}</p>'
+
+
+def _trials(facts: Comparison, words: Words) -> str:
+    columns = trial_columns(facts)
+    heads = "".join(_head(_trial_heading(c.heading, words), not c.left) for c in columns)
+    body = []
+    for row in facts.rows:
+        cells = []
+        for column in columns:
+            field = FIELDS.get(_SORTED_BY.get(column.heading, column.heading))
+            text = column.cell(row)
+            if column.heading == "outcome" or text == "baseline":
+                text = words(Said(text))
+            elif " to " in text:
+                text = words(span(text))
+            cells.append(_cell(text, field(row) if field else None, not column.left))
+        classes = [row.outcome, *(["best"] if row is facts.best else [])]
+        body.append(
+            f'<tr class="{" ".join(classes)}" data-stage="{_escaped(row.stage)}" '
+            f'data-outcome="{row.outcome}">{"".join(cells)}</tr>'
+        )
+    if not body:
+        return f"<p>{_escaped(words(Said('no trials')))}</p>"
+    stages = [(stage, stage) for stage in sorted({row.stage for row in facts.rows})]
+    outcomes = [(o, words(Said(o))) for o in dict.fromkeys(row.outcome for row in facts.rows)]
+    said = "".join(f"<li>{_escaped(words(note))}</li>" for note in notes(facts))
+    find = words(Said("Find"))
+    return (
+        '<div class="controls">'
+        f'<label>{_escaped(find)} <input type="search" id="trial-find"></label>'
+        f"{_select('trial-stage', words(Said('stage')), stages, words)}"
+        f"{_select('trial-outcome', words(Said('outcome')), outcomes, words)}"
+        '<span id="trial-count" role="status"></span></div>'
+        f'<div class="wide" tabindex="0" role="region" aria-labelledby="h-trials">'
+        f'<table class="sortable" id="trial-table"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div><ul class='notes'>{said}</ul>"
+    )
+
+
+def _trial_heading(heading: str, words: Words) -> str:
+    """Keys by their last part alone, for want of room; metrics as they are."""
+    if "_conf." in heading:
+        return heading.rpartition(".")[2]
+    return heading if "/" in heading else words(Said(heading))
+
+
+def _figures(
+    figures: dict[str, Figure], importance: Sequence[Importance], cut: Pruning, words: Words
+) -> str:
+    made = []
+    for name, figure in figures.items():
+        title = _escaped(figure["title"])
+        caption = ""
+        if name == "parallel":
+            caption = words(Said("Drag along an axis to choose lines, and again to let go."))
+        if name == "importance":
+            caption = words(
+                Said(
+                    "Shares are of what completed trials of a stage show; few trials, rough shares."
+                )
+            )
+        if name == "pruning":
+            caption = words(_saved(cut))
+        said = f"<figcaption>{_escaped(caption)}</figcaption>" if caption else ""
+        made.append(
+            f'<figure><h3>{title}</h3><div class="plot" id="figure-{name}" data-figure="{name}" '
+            f'role="img" aria-label="{title}"></div>{said}</figure>'
+        )
+    if "importance" not in figures:
+        few = Said(
+            "No stage has {least} completed trials that differ, so there is no importance.",
+            least=FEWEST_TRIALS,
+        )
+        made.append(f"<p>{_escaped(words(few))}</p>")
+    if "pruning" not in figures and cut.pruned:
+        made.append(f"<p>{_escaped(words(_saved(cut)))}</p>")
+    return f'<div class="figures">{"".join(made)}</div>'
+
+
+def _saved(cut: Pruning) -> Said:
+    whole = cut.epochs_run + cut.epochs_saved
+    return Said(
+        "{pruned} trials were pruned: {run} epochs were trained and {saved} ({share} %) saved. "
+        "Only completed trials are shown, so the weakest, which were cut, are missing.",
+        pruned=cut.pruned,
+        run=cut.epochs_run,
+        saved=cut.epochs_saved,
+        share=f"{100 * cut.epochs_saved / whole:.0f}" if whole else "0",
+    )
+
+
+def _browser(words: Words) -> str:
+    sorts = [
+        ("worse", "A worse than B first"),
+        ("better", "A better than B first"),
+        ("errors", "most errors of A first"),
+        ("order", "in the set's order"),
+    ]
+    options = [(value, words(Said(text))) for value, text in sorts]
+
+    def select(name: str, label: str, choices: Sequence[tuple[str, str]] = ()) -> str:
+        inner = "".join(f'<option value="{v}">{_escaped(t)}</option>' for v, t in choices)
+        said = _escaped(words(Said(label)))
+        return f'<label>{said} <select id="{name}">{inner}</select></label>'
+
+    return (
+        '<div class="controls">'
+        + select("browse-set", "set")
+        + select("browse-a", "A")
+        + select("browse-b", "B")
+        + select("browse-slice", "slice")
+        + select("browse-sort", "order", options)
+        + f'<label>{_escaped(words(Said("Find")))} <input type="search" id="browse-find"></label>'
+        + f'<label><input type="checkbox" id="browse-differ"> '
+        f"{_escaped(words(Said('only where A and B differ')))}</label></div>"
+        '<p id="browse-summary" role="status"></p>'
+        '<p class="legend"><span class="S">字</span> '
+        f"{_escaped(words(Said('substituted')))} "
+        f'<span class="D">–</span> {_escaped(words(Said("deleted")))} '
+        f'<span class="I">+字</span> {_escaped(words(Said("inserted")))}. '
+        f"{_escaped(words(Said('Texts are shown as they are scored, normalised.')))}</p>"
+        '<div id="browse-list"></div>'
+        f'<button type="button" id="browse-more">{_escaped(words(Said("Show more")))}</button>'
+        f"<h3>{_escaped(words(Said('Most frequent errors, in what is chosen above')))}</h3>"
+        '<div class="wide" tabindex="0"><table id="browse-frequent"><thead><tr>'
+        + "".join(
+            _head(words(Said(text)), right, sortable=False)
+            for text, right in (("reference", False), ("heard", False), ("A", True), ("B", True))
+        )
+        + "</tr></thead><tbody></tbody></table></div>"
+    )
+
+
+def _table(section: Section, words: Words) -> str:
+    shown = [
+        (index, column)
+        for index, column in enumerate(section.columns)
+        if any(row[index] not in (None, "") for row in section.rows)
+    ]
+    heads = "".join(
+        _head(_heading(section, column.name, words), column.kind not in ("text", "mark"))
+        for _, column in shown
+    )
+    body = []
+    for row in section.rows:
+        cells = []
+        for index, column in shown:
+            value = row[index]
+            text = show(column.kind, value)
+            if column.kind in PAIRS and value:
+                text = words(span(text))
+            if column.kind == "mark" or (column.kind == "text" and text in _SAID_VALUES):
+                text = words(Said(text)) if text else ""
+            plain = value[0] if column.kind in PAIRS and value else value
+            cells.append(_cell(text, plain, column.kind not in ("text", "mark")))
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    said = "".join(f"<li>{_escaped(words(note))}</li>" for note in section.notes)
+    title = _escaped(words(section.title))
+    return (
+        f'<details id="table-{section.name}"{" open" if section.name == "finalists" else ""}>'
+        f"<summary>{title}</summary>"
+        f'<div class="wide" tabindex="0" role="region" aria-label="{title}">'
+        f'<table class="sortable"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+        f"{f'<ul class=notes>{said}</ul>' if said else ''}</details>"
+    )
+
+
+_SAID_VALUES = frozenset(
+    {"best", "baseline", "base", "best of stage", "best, baseline", "completed", "pruned"}
+    | {"failed", "killed", "running", "duration", "speaker", "text", "numbers", "words", "mixed"}
+    | {"latin", "silence", *SEVERITIES}
+)
+
+
+def _heading(section: Section, name: str, words: Words) -> str:
+    if name.startswith("epoch_"):
+        return words(Said("epoch {epoch}", epoch=name.removeprefix("epoch_")))
+    if section.name == "configs" and "#" in name:
+        return name
+    text = HEADINGS.get(name, name.replace("_", " "))
+    return text if "/" in text else words(Said(text))
+
+
+def _alignment(facts: Comparison, store: EvidenceSource, words: Words) -> str:
+    """The changes of the best trial's config as it recorded them, most severe first."""
+    if facts.best is None:
+        return ""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            path = store.download(facts.best.run_id, "deltas.json", Path(scratch))
+            deltas = json.loads(path.read_text(encoding="utf-8"))
+        except (DataError, ValueError):
+            return ""
+    changes = [delta for delta in deltas if delta["change"] in ("MODIFIED", "NEW")]
+    changes.sort(
+        key=lambda d: (SEVERITIES.index(d["severity"]), CHANGES.index(d["change"]), d["key"])
+    )
+    language = ENGLISH if words is english else CHINESE
+    heads = "".join(
+        _head(words(Said(text)), False)
+        for text in ("key", "released", "value", "change", "severity", "effect", "why")
+    )
+    rows = "".join(
+        "<tr>"
+        + _cell(delta["key"], delta["key"], False)
+        + _cell(NOTHING if delta["change"] == "NEW" else format_value(delta["base"]), None, False)
+        + _cell(format_value(delta["value"]), None, False)
+        + _cell(delta["change"], None, False)
+        + _cell(words(Said(delta["severity"])), SEVERITIES.index(delta["severity"]), False)
+        + _cell(delta["effect"] or words(Said("unproven")), None, False)
+        + _cell(language.say_or_keep(delta["reason"]) or delta["note"], None, False)
+        + "</tr>"
+        for delta in changes
+    )
+    return (
+        '<div class="wide" tabindex="0" role="region" aria-labelledby="h-alignment">'
+        f'<table class="sortable"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _footer(facts: Comparison, words: Words) -> str:
+    shared: dict[str, str] = {}
+    for trial in facts.sweep_record.trials:
+        if facts.best is not None and trial.trial == facts.best.trial:
+            shared = dict(trial.comparable)
+    known = ", ".join(f"{tag} {value[:16]}" for tag, value in shared.items())
+    said = words(
+        Said(
+            "MLflow run {run}. Compared: trials that share {known}.",
+            run=facts.run_id,
+            known=known or NOTHING,
+        )
+    )
+    return _escaped(said)
+
+
+def _head(text: str, right: bool, *, sortable: bool = True) -> str:
+    inner = f'<button type="button">{_escaped(text)}</button>' if sortable else _escaped(text)
+    return f'<th scope="col"{" class=right" if right else ""}>{inner}</th>'
+
+
+def _cell(text: str, value: Any, right: bool) -> str:
+    plain = value if isinstance(value, int | float | str) else ""
+    if isinstance(plain, bool):
+        plain = int(plain)
+    kind = " class=right" if right else ""
+    return f'<td{kind} data-v="{_escaped(str(plain))}">{_escaped(text)}</td>'
+
+
+def _select(name: str, label: str, choices: Sequence[tuple[str, str]], words: Words) -> str:
+    every = ("", words(Said("all")))
+    inner = "".join(
+        f'<option value="{_escaped(v)}">{_escaped(t)}</option>' for v, t in [every, *choices]
+    )
+    return f'<label>{_escaped(label)} <select id="{name}">{inner}</select></label>'
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text, quote=True)
+
+
+def packed(data: dict[str, Any], most: int = MOST_PACKED) -> str:
+    """What the script shows, as JSON, compressed as browsers unpack it, in letters HTML allows.
+
+    Of sets that would be too large the first utterances are taken; the page says how many.
+    """
+    while True:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        letters = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+        longest = max((len(one["utterances"]) for one in data["sets"].values()), default=0)
+        if len(letters) <= most or longest < 2:
+            return letters
+        sets = {
+            name: {**one, "utterances": one["utterances"][: longest // 2]}
+            for name, one in data["sets"].items()
+        }
+        data = {**data, "sets": sets}

@@ -1,0 +1,456 @@
+"""The further tables of a comparison, as facts: each a heading, typed columns and plain values.
+
+One form for all who draw them: Markdown, console, CSV, JSON and the report. Order of sections and
+of columns is part of the format.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any, Literal
+
+import numpy
+
+from analysis.compare import EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
+from analysis.evidence import BASE, EvaluationSet, json_numbers
+from analysis.significance import Estimate, difference, rate
+from analysis.words import Said
+from conf.delta import RUN_KEYS, SEVERITIES, UNPROVEN
+from conf.effects import effect_of
+from conf.schema import find_key
+
+Kind = Literal["text", "count", "number", "rate", "interval", "points", "span", "p", "mark"]
+"""How a value is printed: rates and points (differences of rates) in percent, an interval as the
+pair of ends of a rate, a span as those of a difference, a mark as yes or nothing."""
+PAIRS = ("interval", "span")
+INTERVALS = (
+    "Intervals: 95 %, leaving out one speaker (or call, or utterance) at a time; differences are "
+    "paired."
+)
+
+_DECILES = 10
+_MOST_TAG_VALUES = 12
+_MOST_SLICES = 40
+"""Of a kind: hundreds of speakers are no table; the report's browser has them all."""
+_DURATIONS_S = (0.0, 2.0, 5.0, 10.0, 20.0, math.inf)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name in every format, and what stands in it."""
+
+    name: str
+    kind: Kind = "text"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table.
+
+    Attributes:
+        name: In JSON and on the command line.
+        title: Its heading.
+        columns: What stands where.
+        rows: Values; None where nothing is known; an interval is a pair.
+        notes: What a reader must know to read it.
+    """
+
+    name: str
+    title: Said
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    notes: tuple[Said, ...] = ()
+
+
+def sections(facts: Comparison) -> tuple[Section, ...]:
+    """All tables that have something to say."""
+    made = (
+        confirmed(facts),
+        slices(facts),
+        forgetting(facts),
+        marginal(facts),
+        differing_keys(facts),
+        curves(facts),
+        apart(facts),
+    )
+    return tuple(section for section in made if section.rows)
+
+
+def confirmed(facts: Comparison) -> Section:
+    """The finalists and the base on each set; the test set is the one no trial was chosen by."""
+    names = [Column("set"), Column("config"), Column("trial", "count"), Column("stage")]
+    columns = [*names, Column("cer", "rate"), Column("interval", "interval")]
+    for other in ("baseline", "base"):
+        columns += [
+            Column(f"over_{other}", "points"),
+            Column(f"over_{other}_interval", "span"),
+            Column(f"over_{other}_p", "p"),
+        ]
+    rows = []
+    for split in ("test", "valid", "wideband"):
+        if all(_cer_of(facts, row, split) is None for row in facts.finalists):
+            continue
+        for row in facts.finalists:
+            cer = _cer_of(facts, row, split)
+            if cer is None:
+                continue
+            baseline = facts.baseline_of(row)
+            own = baseline is not None and baseline.trial != row.trial
+            over = [
+                facts.paired(row.trial, baseline.trial, split) if baseline and own else None,
+                facts.paired(row.trial, BASE, split),
+            ]
+            interval = _ends(facts.interval(row.trial, split))
+            line: list[Any] = [split, _role(facts, row), row.trial, row.stage, cer, interval]
+            for one in over:
+                line += [None, None, None] if one is None else [one.value, _ends(one), one.p]
+            rows.append(tuple(line))
+        base = facts.base.get(facts.objective if split == "valid" else f"{split}/cer")
+        scored = facts.evidence.scored.get((BASE, split))
+        if base is None and scored is not None:
+            base = scored.rate
+        if base is not None:
+            interval = _ends(facts.interval(BASE, split))
+            rows.append((split, "base", None, "", base, interval, *[None] * 6))
+    return Section(
+        "finalists",
+        Said("The finalists on every set (no trial was chosen by the test set)"),
+        tuple(columns),
+        tuple(rows) if facts.finalists else (),
+        (Said(INTERVALS), *clustering(facts)) if facts.evidence.sets else (),
+    )
+
+
+def clustering(facts: Comparison) -> list[Said]:
+    """What the intervals of each set rest on."""
+    notes = []
+    for split, evaluated in facts.evidence.sets.items():
+        values = {"split": split, "count": len(evaluated.keys)}
+        if evaluated.unit != "utterance":
+            said = Said(
+                "{split}: {count} utterances of {clusters} {unit}.",
+                **values,
+                clusters=evaluated.cluster_count,
+                unit=Said(f"{evaluated.unit}s"),
+            )
+        elif evaluated.problem:
+            said = Said(
+                "{split}: {count} utterances, each by itself: {why} ({problem}).",
+                **values,
+                why=Said(evaluated.note),
+                problem=evaluated.problem,
+            )
+        else:
+            said = Said(
+                "{split}: {count} utterances, each by itself: {why}.",
+                **values,
+                why=Said(evaluated.note),
+            )
+        notes.append(said)
+    return notes
+
+
+def slices(facts: Comparison) -> Section:
+    """Where the best trial gains and where it loses, against its baseline and the base."""
+    names = [Column("set"), Column("by"), Column("slice"), Column("utterances", "count")]
+    columns = [
+        *names,
+        Column("characters", "count"),
+        Column("base", "rate"),
+        Column("baseline", "rate"),
+        Column("best", "rate"),
+        Column("best_interval", "interval"),
+        Column("over_baseline", "points"),
+        Column("over_baseline_interval", "span"),
+        Column("over_baseline_p", "p"),
+    ]
+    rows: list[tuple[Any, ...]] = []
+    best = facts.best
+    baseline = facts.baseline_of(best) if best else None
+    for split in ("valid", "test") if best else ():
+        assert best is not None
+        ours = facts.evidence.scored.get((best.trial, split))
+        if ours is None:
+            continue
+        evaluated = facts.evidence.sets[split]
+        other = baseline.trial if baseline and baseline.trial != best.trial else None
+        theirs = facts.evidence.scored.get((other, split)) if other is not None else None
+        base = facts.evidence.scored.get((BASE, split))
+        parts = list(cuts(evaluated))
+        sizes = Counter(by for by, _, _ in parts)
+        for by, name, chosen in parts:
+            if sizes[by] > _MOST_SLICES:
+                continue
+            lengths = ours.lengths[chosen]
+            total = int(lengths.sum())
+            if not total:
+                continue
+            clusters = numpy.unique(evaluated.clusters[chosen], return_inverse=True)[1]
+            over = None
+            if theirs is not None:
+                over = difference(ours.errors[chosen], theirs.errors[chosen], lengths, clusters)
+            own = rate(ours.errors[chosen], lengths, clusters)
+            rates = [
+                None if one is None else float(one.errors[chosen].sum() / total)
+                for one in (base, theirs)
+            ]
+            paired = (None, None, None) if over is None else (over.value, _ends(over), over.p)
+            rows.append(
+                (split, by, name, len(lengths), total, *rates, own.value, _ends(own), *paired)
+            )
+    return Section(
+        "slices",
+        Said("By slice"),
+        tuple(columns),
+        tuple(rows),
+        (Said("Many slices: one in twenty is beyond its interval by chance."),),
+    )
+
+
+def cuts(evaluated: EvaluationSet) -> Iterable[tuple[str, str, Any]]:
+    """What the set can be divided by: kind, name and utterances of each part."""
+    spoken = evaluated.spoken
+    by: dict[str, list[str | None]] = {
+        "duration": [_duration_label(one.duration_s) for one in spoken],
+        "speaker": [one.speaker for one in spoken],
+        "text": [text_class(one.reference) if one.reference else None for one in spoken],
+    }
+    for tag in dict.fromkeys(tag for one in spoken for tag in one.tags):
+        by[tag] = _tag_labels([one.tags.get(tag) for one in spoken])
+    for kind, labels in by.items():
+        found = list(dict.fromkeys(label for label in labels if label is not None))
+        if len(found) < 2:
+            continue
+        for label in sorted(found, key=_natural):
+            chosen = [index for index, one in enumerate(labels) if one == label]
+            yield kind, label, numpy.array(chosen, dtype=numpy.int64)
+
+
+def text_class(text: str) -> str:
+    """What kind of words: `numbers` (half of it or more), `latin`, `mixed` or `words`."""
+    letters = [char for char in text if unicodedata.category(char)[0] in "LN"]
+    if not letters:
+        return "silence"
+    digits = sum(
+        char in "零一二三四五六七八九十百千万亿幺两〇" or char.isdigit() for char in letters
+    )
+    latin = sum("LATIN" in unicodedata.name(char, "") for char in letters)
+    if 2 * digits >= len(letters):
+        return "numbers"
+    if latin == len(letters):
+        return "latin"
+    return "mixed" if latin else "words"
+
+
+def forgetting(facts: Comparison) -> Section:
+    """Telephone against wideband speech: what was won here and lost there."""
+    base = facts.base.get("wideband/cer")
+    columns = (
+        Column("trial", "count"),
+        Column("stage"),
+        Column("objective", "rate"),
+        Column("wideband", "rate"),
+        Column("wideband_over_base", "points"),
+        Column("front", "mark"),
+    )
+    done = [
+        row for row in facts.rows if row.outcome == "completed" and row.wideband_cer is not None
+    ]
+    shown = {row.trial for row in facts.finalists}
+    rows = tuple(
+        (
+            row.trial,
+            row.stage,
+            row.objective,
+            row.wideband_cer,
+            None if base is None or row.wideband_cer is None else row.wideband_cer - base,
+            row.front,
+        )
+        for row in done
+        if row.front or row.trial in shown
+    )
+    note = Said("front: no completed trial is better on telephone and on wideband speech alike.")
+    title = Said("Telephone against wideband speech")
+    return Section("forgetting", title, columns, rows, (note,))
+
+
+def marginal(facts: Comparison) -> Section:
+    """What each searched key did by itself, whatever the others were."""
+    scored = [row for row in facts.rows if row.objective is not None and row.replicate_of is None]
+    columns = (
+        Column("key"),
+        Column("from", "number"),
+        Column("to", "number"),
+        Column("value"),
+        Column("trials", "count"),
+        Column("best", "rate"),
+        Column("median", "rate"),
+        Column("mean", "rate"),
+        Column("best_trial", "count"),
+    )
+    rows: list[tuple[Any, ...]] = []
+    readers: dict[str, Callable[[Row], float | None]] = {
+        LR: lambda row: row.lr,
+        WEIGHT_DECAY: lambda row: row.weight_decay,
+        EPOCHS: lambda row: row.epochs,
+    }
+    for key, read in readers.items():
+        pairs = [(value, row) for row in scored if (value := read(row)) is not None]
+        if len({value for value, _ in pairs}) < 2:
+            continue
+        for part in _parts(pairs):
+            values = [value for value, _ in part]
+            rows.append((key, min(values), max(values), "", *_summary([row for _, row in part])))
+    stages = list(dict.fromkeys(row.stage for row in scored))
+    for stage in stages if len(stages) > 1 else ():
+        of_stage = [row for row in scored if row.stage == stage]
+        rows.append(("stage", None, None, stage, *_summary(of_stage)))
+    return Section(
+        "effects",
+        Said("What each key did by itself"),
+        columns,
+        tuple(rows),
+        (Said("Every trial with a score counts, pruned ones with the best they had."),),
+    )
+
+
+def differing_keys(facts: Comparison) -> Section:
+    """The finalists' configs against each other: only what differs, most severe first."""
+    trials = {trial.trial: trial for trial in facts.sweep_record.trials}
+    shown = [row for row in facts.finalists if trials[row.trial].params]
+    names = [f"{row.stage} #{row.trial}{' default' if row.baseline else ''}" for row in shown]
+    columns = [Column("key"), *map(Column, names), Column("severity"), Column("effect")]
+    params = [trials[row.trial].params for row in shown]
+    rows = []
+    for key in dict.fromkeys(key for one in params for key in one):
+        values = [one.get(key) for one in params]
+        if len(set(values)) < 2 or key in RUN_KEYS:
+            continue
+        known = find_key(key)
+        effects = {effect_of(key, row.stage) or UNPROVEN for row in shown}
+        severity = known.severity if known else "minor"
+        said = [None if value is None else json_numbers(value) for value in values]
+        rows.append((key, *said, severity, ", ".join(sorted(effects))))
+    rows.sort(key=lambda row: SEVERITIES.index(row[-2]))
+    return Section(
+        "configs",
+        Said("The finalists' configs, where they differ"),
+        tuple(columns),
+        tuple(rows) if len(shown) > 1 else (),
+    )
+
+
+def curves(facts: Comparison) -> Section:
+    """The objective at fixed epochs: how trials stood when others were cut."""
+    known = {
+        trial: {epoch: value for epoch, value in curve.items() if math.isfinite(value)}
+        for trial, curve in facts.evidence.curves.items()
+    }
+    last = max((max(curve) for curve in known.values() if curve), default=0)
+    epochs = [0, *_fixed_epochs(last)]
+    columns = [Column("trial", "count"), Column("stage"), Column("outcome")]
+    columns += [Column(f"epoch_{epoch}", "rate") for epoch in epochs]
+    rows = [
+        (row.trial, row.stage, row.outcome, *(known[row.trial].get(epoch) for epoch in epochs))
+        for row in facts.rows
+        if known.get(row.trial)
+    ]
+    title = Said("Learning curves: {objective} after so many epochs", objective=facts.objective)
+    return Section("curves", title, tuple(columns), tuple(rows))
+
+
+def apart(facts: Comparison) -> Section:
+    """Trials that saw something else."""
+    columns = [Column("trial", "count"), Column("stage"), Column("outcome")]
+    columns += [Column("objective", "rate"), Column("reason")]
+    return Section(
+        "apart",
+        Said("Not compared"),
+        tuple(columns),
+        tuple((a.trial, a.stage, a.outcome, a.objective, a.reason) for a in facts.apart),
+    )
+
+
+def _fixed_epochs(last: int) -> list[int]:
+    """1, 2, 4, ... and the last."""
+    epochs = [2**n for n in range(last.bit_length()) if 2**n < last]
+    return [*epochs, last] if last else []
+
+
+def _cer_of(facts: Comparison, row: Row, split: str) -> float | None:
+    if split == "valid":  # the objective, where it is an error rate
+        counted = facts.objective == "valid/cer" or (row.trial, "valid") in facts.evidence.scored
+        return row.objective if counted else None
+    return {"test": row.test_cer, "wideband": row.wideband_cer}.get(split)
+
+
+def _role(facts: Comparison, row: Row) -> str:
+    if facts.best is row:
+        return "best, baseline" if row.baseline else "best"
+    return "baseline" if row.baseline else "best of stage"
+
+
+def _ends(estimate: Estimate | None) -> tuple[float, float] | None:
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return None
+    return estimate.low, estimate.high
+
+
+def _summary(rows: Sequence[Row]) -> tuple[int, float, float, float, int]:
+    scored = [(row.objective, row.trial) for row in rows if row.objective is not None]
+    values = [value for value, _ in scored]
+    best = min(scored)
+    return len(values), best[0], median(values), fmean(values), best[1]
+
+
+def _parts(pairs: Sequence[tuple[float, Row]]) -> list[list[tuple[float, Row]]]:
+    """Tenths of the trials by value; every value by itself where there are few."""
+    ordered = sorted(pairs, key=lambda pair: (pair[0], pair[1].trial))
+    values = sorted({value for value, _ in ordered})
+    if len(values) <= _DECILES:
+        return [[pair for pair in ordered if pair[0] == value] for value in values]
+    edges = numpy.quantile([value for value, _ in ordered], numpy.linspace(0, 1, _DECILES + 1))
+    parts: list[list[tuple[float, Row]]] = [[] for _ in range(_DECILES)]
+    for pair in ordered:
+        index = int(numpy.searchsorted(edges[1:-1], pair[0], side="right"))
+        parts[index].append(pair)
+    return [part for part in parts if part]
+
+
+def _duration_label(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    for low, high in zip(_DURATIONS_S, _DURATIONS_S[1:], strict=False):
+        if low <= seconds < high:
+            return f"{low:g} to {high:g} s" if math.isfinite(high) else f"{low:g} s and more"
+    return None
+
+
+def _tag_labels(values: Sequence[Any]) -> list[str | None]:
+    """A tag's values as they are where they are few; numbers in quarters of the set."""
+    present = [value for value in values if value is not None]
+    plain = all(isinstance(value, str | int | float | bool) for value in present)
+    if not plain:
+        return [None] * len(values)
+    if len(set(present)) <= _MOST_TAG_VALUES:
+        return [None if value is None else str(value) for value in values]
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
+        return [None] * len(values)
+    edges = [float(edge) for edge in numpy.quantile(present, [0, 0.25, 0.5, 0.75, 1])]
+    labels = [f"{low:.3g} to {high:.3g}" for low, high in zip(edges, edges[1:], strict=False)]
+    return [
+        None if value is None else labels[int(numpy.searchsorted(edges[1:-1], value, side="right"))]
+        for value in values
+    ]
+
+
+def _natural(label: str) -> tuple[Any, ...]:
+    """Sorts 2 before 10."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", label)
+    return tuple((0, float(p), "") if i % 2 else (1, 0.0, p) for i, p in enumerate(parts))

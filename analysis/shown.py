@@ -1,0 +1,62 @@
+"""Numbers as a person reads them: rates in percent, learning rates as configs spell them."""
+
+from __future__ import annotations
+
+from analysis.significance import Estimate
+
+NOTHING = "-"
+
+
+def rate(value: float | None) -> str:
+    """A fraction as a person reads it."""
+    return NOTHING if value is None else f"{100 * value:.2f} %"
+
+
+def points(value: float | None) -> str:
+    """A difference of rates in percentage points."""
+    return NOTHING if value is None else f"{100 * value:+.2f}"
+
+
+def ends(interval: Estimate | tuple[float, float] | None, *, signed: bool = False) -> str:
+    """An interval in percent: `7.10 to 9.20`; empty where there is none."""
+    if isinstance(interval, Estimate):
+        known = interval.low is not None and interval.high is not None
+        interval = (interval.low or 0.0, interval.high or 0.0) if known else None
+    if interval is None:
+        return ""
+    form = "{:+.2f} to {:+.2f}" if signed else "{:.2f} to {:.2f}"
+    return form.format(*(100 * end for end in interval))
+
+
+def p_value(p: float | None) -> str:
+    """A p-value as it is reported: small ones only as small."""
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def change(ratio: float | None) -> str:
+    """A ratio as a relative change: 0.82 is -18.0 %."""
+    return NOTHING if ratio is None else f"{100 * (ratio - 1):+.1f} %"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, in the spelling of the configs: 5e-5, 0.01."""
+    if value is None:
+        return NOTHING
+    if value == 0 or 0.01 <= abs(value) < 1e5:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person reads them: 42 s, 3m05s, 2h10m."""
+    if seconds is None:
+        return NOTHING
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60}m{total % 60:02}s"
+    return f"{total // 3600}h{total % 3600 // 60:02}m"

@@ -1,0 +1,318 @@
+"""The report: what it says, and that it works in a real browser, opened from disk."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from analysis.browser import operations
+from analysis.compare import comparison
+from analysis.importance import importances, pruning
+from analysis.report import description, packed, render, report
+from analysis.words import Said, catalogue, chinese, english
+from conf.errors import ConfigError, UserError
+from tests.analysis.fakes import stored_trial
+from tests.synthetic import Shape, write_sweep
+
+CHROMIUM = shutil.which("chromium")
+SHAPE = Shape(trials=40, epochs=8, utterances=60)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A sweep of forty trials in a real store, in the working directory of these tests."""
+    directory = tmp_path_factory.mktemp("report")
+    before = Path.cwd()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            patch.delenv(name)
+        os.chdir(directory)
+        try:
+            yield write_sweep(directory / "sweep", SHAPE)
+        finally:
+            os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def written(store, tmp_path_factory):
+    """The report in both languages."""
+    root = tmp_path_factory.mktemp("reports")
+    return {
+        language: report("synthetic", store, root / language, language=language, beside="synthetic")
+        for language in ("en", "zh")
+    }
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Debian's browser, without a window."""
+    if CHROMIUM is None:
+        pytest.skip("needs Debian's chromium (apt-get install chromium)")
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--enable-unsafe-swiftshader"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium, written):
+    """Opens a report; afterwards nothing may have gone wrong or been asked for."""
+    faults, pages = [], []
+
+    def note(message):
+        if message.type == "error":
+            faults.append(message.text)
+
+    def open_page(language="en", width=1280):
+        page = chromium.new_page(viewport={"width": width, "height": 900})
+        pages.append(page)
+        page.on("console", note)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on(
+            "request",
+            lambda r: r.url.startswith(("file:", "data:", "blob:")) or faults.append(r.url),
+        )
+        page.goto(written[language].as_uri())
+        page.wait_for_selector("body[data-ready=true]")
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert faults == []
+
+
+def column(page, table, index):
+    """The cells of a table's column that are shown."""
+    rows = page.locator(f"{table} tbody tr:not([hidden])")
+    return rows.locator(f"td:nth-child({index + 1})").all_inner_texts()
+
+
+def test_the_page_stands_alone_and_is_small(written):
+    for path in written.values():
+        text = path.read_text(encoding="utf-8")
+        assert len(text.encode()) < 8e6
+        assert "default-src 'none'" in text
+        assert not re.findall(
+            r"<(?:script|img|link|iframe)[^>]+(?:src|href)=[\"']?(?!data:)\w+:", text
+        )
+
+
+def test_it_is_logged_and_the_answer_is_the_description(store, written, tmp_path):
+    facts = comparison("synthetic", store)
+    logged = store.download(facts.run_id, "report.html", tmp_path).read_bytes()
+    assert logged == written["zh"].read_bytes()
+    note = store.run(facts.run_id).tags["mlflow.note.content"]
+    assert note == description(facts, chinese)
+    assert facts.answer[:20] in description(facts, english)
+
+
+def test_answer_tells_the_cost(store):
+    said = description(comparison("synthetic", store), english)
+    assert re.search(r"All 40 trials took \d+ epochs, \d+m\d\ds of training\.", said)
+    assert "Against the untrained base it is -" in said
+
+
+def test_trials_are_sorted_with_what_is_not_measured_last(opened):
+    page = opened()
+    heads = page.locator("#trial-table thead th").all_inner_texts()
+    index = next(i for i, head in enumerate(heads) if head.startswith("lr"))
+    button = page.locator(f"#trial-table thead th:nth-child({index + 1}) button")
+    button.click()
+    rising = [float(cell) for cell in column(page, "#trial-table", index)]
+    assert rising == sorted(rising)
+    button.click()
+    assert [float(cell) for cell in column(page, "#trial-table", index)] == rising[::-1]
+    test = next(i for i, head in enumerate(heads) if head.startswith("test/cer"))
+    page.locator(f"#trial-table thead th:nth-child({test + 1}) button").click()
+    cells = column(page, "#trial-table", test)
+    assert cells[-1] == "-"
+    known = [float(cell.removesuffix(" %")) for cell in cells if cell != "-"]
+    assert known == sorted(known)
+
+
+def test_sorting_works_with_the_keyboard_and_is_announced(opened):
+    page = opened()
+    head = page.locator("#trial-table thead th").first
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    numbers = [int(cell) for cell in column(page, "#trial-table", 0)]
+    assert numbers == sorted(numbers)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+
+
+def test_trials_are_filtered(opened):
+    page = opened()
+    page.select_option("#trial-stage", "s3")
+    assert set(column(page, "#trial-table", 1)) == {"s3"}
+    count = len(column(page, "#trial-table", 1))
+    assert page.inner_text("#trial-count") == f"{count} of 39 shown"
+    page.select_option("#trial-stage", "")
+    page.fill("#trial-find", "pruned")
+    assert 0 < len(column(page, "#trial-table", 0)) < 39
+    page.select_option("#trial-outcome", "failed")
+    assert column(page, "#trial-table", 0) == []
+
+
+def test_every_figure_is_drawn(opened):
+    page = opened()
+    plots = page.locator(".plot")
+    assert plots.count() == 6
+    for index in range(plots.count()):
+        plots.nth(index).scroll_into_view_if_needed()
+        plots.nth(index).locator(".main-svg, .message").first.wait_for(state="attached")
+    traces = page.evaluate("document.getElementById('figure-curves').data.length")
+    assert traces >= 5
+
+
+def test_utterances_are_compared_filtered_and_sorted(opened, store):
+    page = opened()
+    facts = comparison("synthetic", store)
+    best = facts.best
+    summary = page.inner_text("#browse-summary")
+    assert summary.startswith("60 utterances, ")
+    assert f"A {100 * best.test_cer:.2f} %" in summary
+    assert page.locator(".utterance").count() == 10
+    page.click("#browse-more")
+    assert page.locator(".utterance").count() == 20
+
+    def differences():
+        lines = page.locator(".utterance > p").all_inner_texts()
+        found = [re.search(r"A (\d+), B (\d+)", line).groups() for line in lines]
+        return [int(a) - int(b) for a, b in found]
+
+    assert differences() == sorted(differences(), reverse=True)
+    page.select_option("#browse-sort", "better")
+    assert differences() == sorted(differences())
+    page.select_option("#browse-set", "valid")
+    page.select_option("#browse-slice", json.dumps(["codec", "gsm"], separators=(",", ":")))
+    assert all("codec: gsm" in line for line in page.locator(".utterance > p").all_inner_texts())
+    page.select_option("#browse-slice", "")
+    page.select_option("#browse-b", label="base")
+    assert "A minus B -" in page.inner_text("#browse-summary")
+    page.fill("#browse-find", "valid-0007")
+    card = page.locator(".utterance")
+    assert card.count() == 1
+    assert card.get_attribute("data-key") == "valid-0007"
+    assert card.locator("tr").count() == 3
+
+
+def test_marked_errors_are_those_that_are_counted(opened):
+    page = opened()
+    card = page.locator(".utterance").first
+    a, b = map(int, re.search(r"A (\d+), B (\d+)", card.locator("p").inner_text()).groups())
+    rows = card.locator("tr")
+    assert rows.nth(1).locator(".S, .D, .I").count() == a
+    assert rows.nth(2).locator(".S, .D, .I").count() == b
+    counts = [int(n) for n in column(page, "#browse-frequent", 2)]
+    assert counts == sorted(counts, reverse=True)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_narrow_screen_scrolls_only_inside_tables(opened, language):
+    page = opened(language, width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("html").get_attribute("lang") == language
+
+
+def test_chinese_says_it_in_chinese(opened):
+    page = opened("zh")
+    assert page.inner_text("h2 >> nth=0") == "结论"
+    assert "个试验" in page.inner_text(".answer")
+    assert page.inner_text("#browse-summary").startswith("60 条话语")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("words", [english, chinese])
+def test_sweeps_with_little_to_say_have_a_report(make_store, demo_store, words):
+    language = "zh" if words is chinese else "en"
+    for given in (
+        demo_store,
+        make_store([]),
+        make_store([stored_trial(0, "8k", 1e-3, "failed")]),
+        make_store([stored_trial(0, "8k", 1e-3, "completed", (1, 2, 3))]),
+    ):
+        page = render(comparison("demo", given), given, words, language)
+        assert page.count("<h1>") == 1
+
+
+@pytest.mark.quick
+def test_a_sentence_without_translation_is_an_error():
+    with pytest.raises(ConfigError, match=r"zh.yaml: got no translation of 'Hello'"):
+        chinese(Said("Hello"))
+
+
+@pytest.mark.quick
+def test_translations_keep_every_value():
+    for template, translated in catalogue().items():
+        names = set(re.findall(r"{\w+}", template))
+        assert set(re.findall(r"{\w+}", translated)) == names, template
+
+
+@pytest.mark.quick
+def test_text_from_elsewhere_is_escaped(make_store):
+    tags = {"outcome.reason": "<script>alert(1)</script>"}
+    given = make_store([stored_trial(0, "8k", 1e-3, "failed", tags=tags)])
+    page = render(comparison("demo", given), given, english, "en")
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+
+
+@pytest.mark.quick
+def test_large_sets_are_shortened_and_it_is_said():
+    utterances = [
+        {"key": str(n), "texts": [hashlib.sha256(str(n).encode()).hexdigest()]} for n in range(800)
+    ]
+    data = {
+        "sets": {
+            "valid": {"utterances": utterances, "whole": 800},
+            "test": {"utterances": utterances[:60], "whole": 60},
+        }
+    }
+    text = packed(data, most=20_000)
+    assert len(text) <= 20_000
+    sets = json.loads(gzip.decompress(base64.b64decode(text)))["sets"]
+    assert 100 <= len(sets["valid"]["utterances"]) < sets["valid"]["whole"] == 800
+    assert len(sets["test"]["utterances"]) == 60
+
+
+@pytest.mark.quick
+def test_a_file_is_no_directory(demo_store, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="expected a directory"):
+        report("demo", demo_store, tmp_path / "file")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "steps"),
+    [("一二三", "一三", "=D="), ("一二", "一五二", "=I="), ("一二", "一五", "=S"), ("", "一", "I")],
+)
+def test_operations(reference, hypothesis, steps):
+    assert operations(reference, hypothesis) == [hypothesis, steps]
+
+
+def test_importance_and_pruning_of_the_search(store):
+    facts = comparison("synthetic", store)
+    found = importances(facts)
+    assert found
+    for one in found:
+        assert sum(one.shares.values()) == pytest.approx(1)
+        assert next(iter(one.shares)) == "optim_conf.lr"
+    saved = pruning(facts)
+    cut = [row for row in facts.rows if row.outcome == "pruned"]
+    assert saved.pruned == len(cut)
+    assert saved.epochs_saved == sum(row.epochs - row.epochs_run for row in cut)
+    assert all(rung.correlation > 0.8 for rung in saved.rungs)
