@@ -131,6 +131,7 @@ class Retrying(StudySearcher):
         number = self._numbers.get(trial_id)
         if number is not None:
             self._reports[number] = self._reports.get(number, 0) + 1
+            self._hung.pop(number, None)  # it was only slow to begin
         return super().record(trial_id, result)
 
     def on_trial_complete(

@@ -102,7 +102,7 @@ def statuses(name: str = "tiny") -> dict[str, str]:
 def children(pid: int) -> dict[int, str]:
     """The processes below a process, by id, with their titles."""
     listed = subprocess.run(
-        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     ).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
     below, found = [pid], {}
