@@ -9,6 +9,7 @@ import time
 import pytest
 
 from analysis.__main__ import main
+from conf.errors import UserError
 
 pytestmark = pytest.mark.quick
 
@@ -29,6 +30,8 @@ def test_help_is_quick_and_has_examples():
         ["compare"],
         ["compare", "--sweep", "demo", "--format", "html"],
         ["export", "--sweep", "d"],
+        ["report", "--sweep", "d"],
+        ["report", "--sweep", "d", "--output_dir", "o", "--lang", "fr"],
     ],
 )
 def test_wrong_usage_is_exit_2(arguments, capsys):
@@ -36,3 +39,8 @@ def test_wrong_usage_is_exit_2(arguments, capsys):
         main(arguments)
     assert end.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_a_table_is_chosen_for_csv_alone():
+    with pytest.raises(UserError, match=r"^--table: got it with --format table, expected .*csv$"):
+        main(["compare", "--sweep", "d", "--table", "slices"])
