@@ -228,17 +228,23 @@ def cluster(directory: SweepDirectory, sweep: SweepFile, concurrency: int) -> It
 
     Raises:
         UserError: Ray finds fewer GPUs than one trial asks for.
+        WorkError: Ray did not start.
     """
     resources = sweep.resources
-    with _environment(directory.root):
-        ray.init(
-            address="local",  # a cluster left running by someone else is not joined
-            num_cpus=math.ceil(concurrency * resources.cpu),
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+    try:
+        with _environment(directory.root):
+            ray.init(
+                address="local",  # a cluster left running by someone else is not joined
+                num_cpus=math.ceil(concurrency * resources.cpu),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+    except Exception as error:
+        end_marked(directory.root)
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WorkError(f"Ray did not start ({reason}); the same command goes on") from error
     if (node := ray._private.worker._global_node) is not None:
         session = node.get_session_dir_path()
         (directory.root / SESSION).write_text(f"{session}\n", encoding="utf-8")
