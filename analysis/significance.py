@@ -15,9 +15,9 @@ Cluster-Robust Inference, arXiv 2301.04527), and the interval is r +- t * se wit
 G* - 1 degrees of freedom. G* = 1 / sum of w_g^2, where w_g is the cluster's share of the
 reference, is Kish's effective number: G where all say equally much, fewer where some say most. That
 t should count effective clusters is after Carter, Schnepel & Steigerwald 2017 (doi
-10.1162/REST_a_00639); that this G* does is our choice, made by the simulation named below: with
-G - 1 skewed shares were covered in 92 to 94 %. A CER's interval is made of its logarithm, since errors of a low rate are skewed and no
-rate is below 0; that of a difference is made as it is.
+10.1162/REST_a_00639); that this G* does is our choice, made by simulation: with G - 1, coverage
+falls to 93 % where a few speakers say most. A CER's interval is made of its logarithm, since errors
+of a low rate are skewed and no rate is below 0; that of a difference is made as it is.
 
 Why not the percentile bootstrap: it resamples so few speakers that it sees too little spread. Over
 simulated corpora (tests/analysis/test_significance.py) this one covers the truth in 93-97 % of
