@@ -64,6 +64,8 @@ class Row:
     critical: tuple[str, ...]
     duration_s: float | None
     replicate_of: int | None = None
+    candidate: bool = True
+    """May be chosen: no replicate, within its bounds, and trained itself."""
     interval: Estimate | None = None
     """The objective's, from the errors of each utterance."""
     paired: Estimate | None = None
@@ -165,10 +167,15 @@ class Comparison:
 
     @property
     def best(self) -> Row | None:
-        """The completed trial with the lowest objective."""
-        first = self.rows[0] if self.rows else None
-        done = first is not None and first.outcome == "completed" and first.objective is not None
-        return first if done else None
+        """The completed candidate with the lowest objective."""
+        return next(
+            (
+                row
+                for row in self.rows
+                if row.candidate and row.outcome == "completed" and row.objective is not None
+            ),
+            None,
+        )
 
     @property
     def common_critical(self) -> tuple[str, ...]:
@@ -346,6 +353,7 @@ def _rows(sweep: SweepRecord, trials: Sequence[TrialRecord], evidence: Evidence)
             critical=trial.critical,
             duration_s=trial.duration_s,
             replicate_of=trial.replicate_of,
+            candidate=trial.candidate,
             interval=interval if agrees else None,
             paired=None
             if baseline is None or baseline == trial.trial or not agrees

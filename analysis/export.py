@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from analysis.compare import comparable, objective_of
+from analysis.provenance import PROVENANCE, recorded, seal
 from analysis.runs import RunSource, SweepRecord, TrialRecord, load_sweep
 from conf.errors import ConfigError, DataError, UserError, WorkError
 
@@ -57,11 +58,12 @@ def best_config(name: str, store: RunSource) -> str:
 
 
 def best_trial(sweep: SweepRecord) -> tuple[TrialRecord, float]:
-    """The completed trial with the lowest objective, the first of equals, and that objective."""
+    """The completed candidate of the lowest objective, the first of equals, and that objective."""
     scored = [
         (value, trial.trial, trial)
         for trial in comparable(sweep)[0]
         if trial.outcome == "completed"
+        and trial.candidate
         and (value := objective_of(trial, sweep.objective)) is not None
     ]
     if not scored:
@@ -94,6 +96,9 @@ def export(name: str, store: RunSource, output_dir: Path, *, verify: bool = True
         with _replacing(output_dir) as scratch:
             (scratch / CONFIG).write_text(text, encoding="utf-8")
             said = _package(run_dir, scratch / MODEL, verify=verify)
+            if (chain := recorded(sweep.run_id, trial.trial, store)) is not None:
+                text = seal(scratch / MODEL, chain).to_json()
+                (scratch / MODEL / PROVENANCE).write_text(text, encoding="utf-8")
             origin = Origin(
                 sweep=sweep.name,
                 sweep_run_id=sweep.run_id,

@@ -136,8 +136,10 @@ def seal(model: Path, chain: Provenance) -> Provenance:
         chain: The chain to that trial.
     """
     chain = chain.packaged(sha256(model / "model.pt"))
-    with (model / "README.md").open("a", encoding="utf-8") as card:
-        card.write(f"\n{chain.card()}")
+    path, said = model / "README.md", chain.card()
+    card = path.read_text(encoding="utf-8")
+    if said not in card:
+        path.write_text(f"{card}\n{said}", encoding="utf-8")
     return chain
 
 

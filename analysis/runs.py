@@ -67,6 +67,15 @@ class TrialRecord:
     """What trials must share to be compared, by tag: data, scoring and initial weights."""
     replicate_of: int | None = None
     """The trial that this one repeats with another seed."""
+    answered_from: int | None = None
+    """The longer trial whose curve answered this one, which was not trained itself."""
+    beyond: tuple[str, ...] = ()
+    """Metrics whose bound it breaks."""
+
+    @property
+    def candidate(self) -> bool:
+        """Whether it may be chosen: replicates measure noise, and answers have no checkpoints."""
+        return self.replicate_of is None and self.answered_from is None and not self.beyond
 
     def metric(self, name: str) -> float | None:
         """The last value of a metric, or None where it was never logged or is not finite."""
@@ -138,17 +147,32 @@ def trial_record(run: StoredRun) -> TrialRecord:
         run_id=run.run_id,
         stage=tags.get("stage", ""),
         outcome=_outcome(run),
-        reason=" ".join(tags.get("outcome.reason", "").split()),
+        reason=" ".join(tags.get("outcome.reason", "").split()) or _remark(tags),
         baseline=tags.get("baseline", "") == "true",
         directory=Path(directory) if directory else None,
-        critical=tuple(k.strip() for k in tags.get("delta.critical", "").split(",") if k.strip()),
+        critical=_names(tags.get("delta.critical", "")),
         params=dict(run.params),
         metrics=dict(run.metrics),
         started_ms=run.started_ms,
         ended_ms=run.ended_ms,
         comparable={tag: tags[tag] for tag in COMPARABLE if tag in tags},
         replicate_of=_trial_number(tags.get("replicate.of", "")),
+        answered_from=_trial_number(tags.get("answered.from", "")),
+        beyond=_names(tags.get("beyond", "")),
     )
+
+
+def _remark(tags: Mapping[str, str]) -> str:
+    """Why a completed trial is no candidate, for the column where others say why they failed."""
+    if answered := tags.get("answered.from"):
+        return f"answered from trial {answered}"
+    if replicate := tags.get("replicate.of"):
+        return f"trial {replicate} with another seed"
+    return f"beyond the bound on {beyond}" if (beyond := tags.get("beyond")) else ""
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _trial_number(text: str) -> int | None:

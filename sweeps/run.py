@@ -230,6 +230,7 @@ class _Run:
     def _document(self) -> Comparison:
         from analysis.compare import comparison
         from analysis.export import best_config
+        from analysis.report import report
 
         self._projector.log_base(self._base.metrics())
         self._projector.log_sums(self._ledger.sums())
@@ -244,6 +245,7 @@ class _Run:
         for name, text in texts.items():
             (self._directory.root / name).write_text(text, encoding="utf-8")
         self._projector.log_texts(texts)
+        report(self._sweep.name, self._store, self._directory.root)
         self._projector.end("FINISHED" if compared.best is not None else "FAILED")
         return compared
 

@@ -198,6 +198,7 @@ class Store:
     ) -> None:
         self._client = client
         self._projected: dict[str, _Projected] = {}
+        self._artifact_uris: dict[str, str] = {}
         self.uri = uri
         self.experiment_id = experiment_id
         self.inherited_run_id = inherited
@@ -426,13 +427,19 @@ class Store:
         Raises:
             DataError: The run has no artifact of this name.
         """
+        from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
         # MLflow puts the file itself into the folder that it is given.
         folder = (directory / name).parent
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            return Path(self._client.download_artifacts(run_id, name, str(folder)))
+            # By run id MLflow reads the run anew, twice: 12 ms of CPU instead of 0.7.
+            uri = self._artifact_uris.get(run_id) or self._client.get_run(run_id).info.artifact_uri
+            source = f"{uri.rstrip('/')}/{name}"
+            return Path(
+                download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self.uri)
+            )
         except (MlflowException, OSError) as error:
             raise DataError(f"MLflow run {run_id}: has no artifact {name}") from error
 
@@ -474,6 +481,7 @@ class Store:
                 experiments, query, order_by=["start_time DESC"], page_token=token
             )
             runs += [_stored(run) for run in page]
+            self._artifact_uris |= {run.info.run_id: run.info.artifact_uri for run in page}
             token = page.token
             if not token:
                 return tuple(runs)

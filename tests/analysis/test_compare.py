@@ -12,6 +12,8 @@ import pytest
 from rich.console import Console
 
 from analysis.compare import comparison, lr_edges
+from analysis.export import best_trial
+from analysis.runs import load_sweep
 from analysis.shown import duration, number
 from analysis.tables import short_key
 from tests.analysis.fakes import stored_trial
@@ -88,6 +90,26 @@ def test_answer_names_best_base_baseline_and_test(demo_store):
     assert "valid/cer 8.00 % (80 errors); the base has 72.00 %, 9.0 times as much" in answer
     assert "default config of 8k has 12.00 %: -33.3 %" in answer
     assert "test set, by which no trial was chosen: 9.00 % (base 74.00 %)" in answer
+
+
+def test_what_measures_noise_or_breaks_a_bound_or_was_not_trained_is_not_chosen(make_store):
+    store = make_store(
+        [
+            stored_trial(0, "8k", 5e-4, "completed", (90, 20, 10), baseline=True),
+            stored_trial(1, "8k", 1e-3, "completed", (60, 10, 10)),
+            stored_trial(2, "8k", 1e-3, "completed", (5, 0, 0), tags={"replicate.of": "1"}),
+            stored_trial(3, "8k", 2e-3, "completed", (6, 0, 0), tags={"beyond": "wideband/cer"}),
+            stored_trial(4, "8k", 1e-3, "completed", (7, 0, 0), tags={"answered.from": "1"}),
+        ]
+    )
+    facts = comparison("demo", store)
+    assert facts.best is not None
+    assert facts.best.trial == 1
+    assert best_trial(load_sweep("demo", store))[0].trial == 1
+    reasons = {row.trial: row.reason for row in facts.rows}
+    assert reasons[2] == "trial 1 with another seed"
+    assert reasons[3] == "beyond the bound on wideband/cer"
+    assert reasons[4] == "answered from trial 1"
 
 
 def test_without_a_completed_trial_there_is_no_best(make_store):
