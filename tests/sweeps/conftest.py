@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -11,6 +13,16 @@ import pytest
 import soundfile
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Sweeps and pipelines set variables for the processes that they start; not for other tests."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
 
 SWEEP = """\
 name: tiny
