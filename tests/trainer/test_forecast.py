@@ -70,8 +70,8 @@ def test_a_tiny_step_takes_what_was_forecast(
     config = tiny_config(stage, **settings)
     expected = forecast(config, SHAPE, llm=TINY_LLM)
     kept, peak, flops = _real_step(config)
-    # Autocast's own copies are not followed one by one; and what a recomputed layer leaves behind
-    # hangs in reference cycles, so the real step frees it when Python's collector comes by.
+    # Autocast's own copies are not followed one by one. With recomputed layers the real peak varied
+    # from run to run (2.68 and 2.83 MB, forecast 2.62); reference cycles are a guess, not shown.
     loose = config["train_conf.use_bf16"] or config.get("llm_conf.activation_checkpoint")
     near = 0.1 if loose else 0.05
     assert expected.kept == pytest.approx(kept, rel=near)

@@ -10,7 +10,6 @@ import contextlib
 import functools
 import hashlib
 import logging
-import math
 import os
 import pdb
 import re
@@ -199,11 +198,7 @@ def _feed(value: Any, update: Callable[[Any], None]) -> None:
     if isinstance(value, torch.Tensor):
         update(f"{tuple(value.shape)}{value.dtype}".encode())
         # As bytes: numpy knows no bfloat16.
-        plain = value.detach().contiguous().reshape(-1)
-        if plain.is_floating_point():
-            # One NaN is as good as another; which bits it has is left to chance.
-            plain = torch.where(plain.isnan(), torch.full_like(plain, math.nan), plain)
-        update(plain.view(torch.uint8).numpy().data)
+        update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     elif isinstance(value, Mapping):
         for name, item in value.items():
             update(f"{name}=".encode())
