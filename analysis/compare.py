@@ -64,6 +64,8 @@ class Row:
     critical: tuple[str, ...]
     duration_s: float | None
     replicate_of: int | None = None
+    known_from: str = ""
+    known_epochs: int | None = None
     candidate: bool = True
     """May be chosen: no replicate, within its bounds, and trained itself."""
     interval: Estimate | None = None
@@ -353,6 +355,8 @@ def _rows(sweep: SweepRecord, trials: Sequence[TrialRecord], evidence: Evidence)
             critical=trial.critical,
             duration_s=trial.duration_s,
             replicate_of=trial.replicate_of,
+            known_from=trial.known_from,
+            known_epochs=trial.known_epochs,
             candidate=trial.candidate,
             interval=interval if agrees else None,
             paired=None
