@@ -1,7 +1,7 @@
 """What a sweep will take before it is started: memory and time per stage, room on the disk.
 
 Memory and time are those of `python -m trainer check` on each stage's default config, with the
-sweep's data: the model is built and trained for two steps where that is a matter of seconds.
+sweep's data: the model is built and trained for a few steps where that is a matter of seconds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def forecast(sweep: SweepFile, configs: Mapping[str, Config], concurrency: int) 
     yield (
         f"disk: at most {gigabytes(room.total)} "
         f"({concurrency} at once with {gigabytes(room.running)} each, "
-        f"the checkpoints of the best {stay} with {gigabytes(room.kept)} each), "
+        f"the checkpoints of the best {stay} with {gigabytes(room.kept)} each, and while there is "
+        f"room points to go on from), "
         f"{gigabytes(free_bytes(SweepDirectory.of(sweep.name).root))} free"
     )
 

@@ -478,6 +478,8 @@ def _explain(error: ValidationError, places: Places) -> list[str]:
         else:
             expected = detail["msg"].replace("Input should be ", "").replace("'", "")
             expected = expected.removeprefix("Value error, ")
+            if path[-1] in ("int", "float"):  # tried one after the other for either
+                expected = "a finite number"
             message = f"got {detail['input']!r}, expected {expected}"
         lines.setdefault(key, f"{where}: {key}: {message}")
     # An unknown key first: a misspelt one is often what is missing, too.
