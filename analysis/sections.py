@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any, Literal
@@ -38,7 +39,11 @@ _DECILES = 10
 _MOST_TAG_VALUES = 12
 _MOST_SLICES = 40
 """Of a kind: hundreds of speakers are no table; the report's browser has them all."""
-_DURATIONS_S = (0.0, 2.0, 5.0, 10.0, 20.0, math.inf)
+_RANGES: Mapping[str, tuple[str, tuple[float, ...]]] = {
+    "duration": ("s", (0, 2, 5, 10, 20)),
+    "snr_db": ("dB", (-math.inf, 0, 5, 10, 15, 20)),
+}
+"""Where the parts of a number begin, the same for every set, so that sets can be compared."""
 
 
 @dataclass(frozen=True)
@@ -216,20 +221,23 @@ def slices(facts: Comparison) -> Section:
 def cuts(evaluated: EvaluationSet) -> Iterable[tuple[str, str, Any]]:
     """What the set can be divided by: kind, name and utterances of each part."""
     spoken = evaluated.spoken
-    by: dict[str, list[str | None]] = {
-        "duration": [_duration_label(one.duration_s) for one in spoken],
+    values: dict[str, list[Any]] = {
+        "duration": [one.duration_s for one in spoken],
         "speaker": [one.speaker for one in spoken],
         "text": [text_class(one.reference) if one.reference else None for one in spoken],
     }
     for tag in dict.fromkeys(tag for one in spoken for tag in one.tags):
-        by[tag] = _tag_labels([one.tags.get(tag) for one in spoken])
-    for kind, labels in by.items():
-        found = list(dict.fromkeys(label for label in labels if label is not None))
-        if len(found) < 2:
-            continue
-        for label in sorted(found, key=_natural):
-            chosen = [index for index, one in enumerate(labels) if one == label]
-            yield kind, label, numpy.array(chosen, dtype=numpy.int64)
+        values[tag] = [one.tags.get(tag) for one in spoken]
+    for kind, own in values.items():
+        labels = own if kind in ("speaker", "text") else _tag_labels(kind, own)
+        parts: dict[str, list[int]] = {}
+        for index in sorted(range(len(own)), key=lambda index: _natural(own[index])):
+            label = labels[index]
+            if label is not None:
+                parts.setdefault(label, []).append(index)
+        if len(parts) > 1:
+            for label, chosen in parts.items():
+                yield kind, label, numpy.array(sorted(chosen), dtype=numpy.int64)
 
 
 def text_class(text: str) -> str:
@@ -423,24 +431,21 @@ def _parts(pairs: Sequence[tuple[float, Row]]) -> list[list[tuple[float, Row]]]:
     return [part for part in parts if part]
 
 
-def _duration_label(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    for low, high in zip(_DURATIONS_S, _DURATIONS_S[1:], strict=False):
-        if low <= seconds < high:
-            return f"{low:g} to {high:g} s" if math.isfinite(high) else f"{low:g} s and more"
-    return None
-
-
-def _tag_labels(values: Sequence[Any]) -> list[str | None]:
-    """A tag's values as they are where they are few; numbers in quarters of the set."""
+def _tag_labels(tag: str, values: Sequence[Any]) -> list[str | None]:
+    """A tag's values as they are where they are few; numbers in ranges or quarters of the set."""
     present = [value for value in values if value is not None]
-    plain = all(isinstance(value, str | int | float | bool) for value in present)
-    if not plain:
+    numbers = all(isinstance(value, int | float) for value in present)
+    numbers = numbers and not any(isinstance(value, bool) for value in present)
+    if numbers and tag in _RANGES:
+        return _in_ranges(tag, values)
+    if not all(isinstance(value, str | int | float) for value in present):
         return [None] * len(values)
-    if len(set(present)) <= _MOST_TAG_VALUES:
+    distinct = len(set(present))
+    if distinct == len(values) and not numbers:  # a name of each utterance says nothing of many
+        return [None] * len(values)
+    if distinct <= _MOST_TAG_VALUES:
         return [None if value is None else str(value) for value in values]
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
+    if not numbers:
         return [None] * len(values)
     edges = [float(edge) for edge in numpy.quantile(present, [0, 0.25, 0.5, 0.75, 1])]
     labels = [f"{low:.3g} to {high:.3g}" for low, high in zip(edges, edges[1:], strict=False)]
@@ -450,7 +455,18 @@ def _tag_labels(values: Sequence[Any]) -> list[str | None]:
     ]
 
 
-def _natural(label: str) -> tuple[Any, ...]:
-    """Sorts 2 before 10."""
-    parts = re.split(r"(\d+(?:\.\d+)?)", label)
+def _in_ranges(name: str, values: Sequence[float | None]) -> list[str | None]:
+    unit, starts = _RANGES[name]
+    labels = [f"{low:g} to {high:g} {unit}" for low, high in zip(starts, starts[1:], strict=False)]
+    labels.append(f"{starts[-1]:g} {unit} and more")
+    if math.isinf(starts[0]):
+        labels[0] = f"below {starts[1]:g} {unit}"
+    return [None if value is None else labels[bisect(starts, value) - 1] for value in values]
+
+
+def _natural(value: Any) -> tuple[Any, ...]:
+    """Sorts numbers by their value, and in names 2 before 10."""
+    if isinstance(value, int | float):
+        return ((0, float(value), ""),)
+    parts = re.split(r"(\d+(?:\.\d+)?)", str(value))
     return tuple((0, float(p), "") if i % 2 else (1, 0.0, p) for i, p in enumerate(parts))
