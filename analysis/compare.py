@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LR, WEIGHT_DECAY, EPOCHS = "optim_conf.lr", "optim_conf.weight_decay", "train_conf.max_epoch"
+FIRST = (LR, WEIGHT_DECAY, EPOCHS)
+"""Keys that are named before all others."""
 EDITS = ("substitutions", "deletions", "insertions")
 
 

@@ -382,3 +382,8 @@ def json_numbers(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -34,7 +34,7 @@ from analysis.plot import (
     parallel_coordinates,
     rungs,
 )
-from analysis.sections import PAIRS, Section, sections
+from analysis.sections import PAIRS, WORDS, Section, sections
 from analysis.shown import NOTHING
 from analysis.tables import FIELDS, HEADINGS, notes, show, trial_columns
 from analysis.words import LANGUAGES, PAGE, Said, Words, english
@@ -368,7 +368,7 @@ def _table(section: Section, words: Words) -> str:
         if any(row[index] not in (None, "") for row in section.rows)
     ]
     heads = "".join(
-        _head(_heading(section, column.name, words), column.kind not in ("text", "mark"))
+        _head(_heading(section, column.name, words), column.kind not in WORDS)
         for _, column in shown
     )
     body = []
@@ -382,7 +382,7 @@ def _table(section: Section, words: Words) -> str:
             if column.kind == "mark" or (column.kind == "text" and text in _SAID_VALUES):
                 text = words(Said(text)) if text else ""
             plain = value[0] if column.kind in PAIRS and value else value
-            cells.append(_cell(text, plain, column.kind not in ("text", "mark")))
+            cells.append(_cell(text, plain, column.kind not in WORDS))
         body.append(f"<tr>{''.join(cells)}</tr>")
     said = "".join(f"<li>{_escaped(words(note))}</li>" for note in section.notes)
     title = _escaped(words(section.title))

@@ -11,25 +11,32 @@ import re
 import unicodedata
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any, Literal
 
 import numpy
 
-from analysis.compare import EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
-from analysis.evidence import BASE, EvaluationSet, json_numbers
+from analysis.compare import FIRST, Comparison, Row
+from analysis.evidence import BASE, EvaluationSet, is_number, json_numbers
+from analysis.runs import differing
 from analysis.significance import Estimate, difference, rate
 from analysis.words import Said
-from conf.delta import RUN_KEYS, SEVERITIES, UNPROVEN
+from conf.delta import SEVERITIES, UNPROVEN
 from conf.effects import effect_of
 from conf.schema import find_key
+from conf.writing import format_value
 
-Kind = Literal["text", "count", "number", "rate", "interval", "points", "span", "p", "mark"]
-"""How a value is printed: rates and points (differences of rates) in percent, an interval as the
-pair of ends of a rate, a span as those of a difference, a mark as yes or nothing."""
+Kind = Literal[
+    "text", "value", "count", "number", "rate", "interval", "points", "span", "p", "mark"
+]
+"""How a value is printed: a config's value as there, rates and points (differences of rates) in
+percent, an interval as the pair of ends of a rate, a span as those of a difference, a mark as yes
+or nothing."""
 PAIRS = ("interval", "span")
+WORDS = ("text", "value", "mark")
+"""Kinds that stand to the left."""
 INTERVALS = (
     "Intervals: 95 %, leaving out one speaker (or call, or utterance) at a time; differences are "
     "paired."
@@ -290,7 +297,6 @@ def forgetting(facts: Comparison) -> Section:
 
 def marginal(facts: Comparison) -> Section:
     """What each searched key did by itself, whatever the others were."""
-    scored = [row for row in facts.rows if row.objective is not None and row.replicate_of is None]
     columns = (
         Column("key"),
         Column("from", "number"),
@@ -302,23 +308,19 @@ def marginal(facts: Comparison) -> Section:
         Column("mean", "rate"),
         Column("best_trial", "count"),
     )
+    scored = [row for row in facts.rows if row.objective is not None and row.replicate_of is None]
+    trials = {trial.trial: trial for trial in facts.sweep_record.trials}
     rows: list[tuple[Any, ...]] = []
-    readers: dict[str, Callable[[Row], float | None]] = {
-        LR: lambda row: row.lr,
-        WEIGHT_DECAY: lambda row: row.weight_decay,
-        EPOCHS: lambda row: row.epochs,
-    }
-    for key, read in readers.items():
-        pairs = [(value, row) for row in scored if (value := read(row)) is not None]
-        if len({value for value, _ in pairs}) < 2:
-            continue
-        for part in _parts(pairs):
-            values = [value for value, _ in part]
-            rows.append((key, min(values), max(values), "", *_summary([row for _, row in part])))
-    stages = list(dict.fromkeys(row.stage for row in scored))
-    for stage in stages if len(stages) > 1 else ():
-        of_stage = [row for row in scored if row.stage == stage]
-        rows.append(("stage", None, None, stage, *_summary(of_stage)))
+    for key in _searched(facts, scored):
+        pairs = [(json_numbers(trials[row.trial].params.get(key, "null")), row) for row in scored]
+        if all(is_number(value) for value, _ in pairs):
+            for part in _parts(pairs):
+                values = [value for value, _ in part]
+                rows.append((key, min(values), max(values), "", *_summary([r for _, r in part])))
+        else:
+            rows += _by_value(key, [(format_value(value), row) for value, row in pairs])
+    if len({row.stage for row in scored}) > 1:
+        rows += _by_value("stage", [(row.stage, row) for row in scored])
     return Section(
         "effects",
         Said("What each key did by itself"),
@@ -328,30 +330,52 @@ def marginal(facts: Comparison) -> Section:
     )
 
 
+def _searched(facts: Comparison, scored: Sequence[Row]) -> list[str]:
+    """The keys in which trials of one stage differ: the search set them, not the stage."""
+    trials = {trial.trial: trial for trial in facts.sweep_record.trials}
+    found: dict[str, None] = {}
+    for stage in dict.fromkeys(row.stage for row in scored):
+        found |= dict.fromkeys(differing([trials[r.trial] for r in scored if r.stage == stage]))
+    return sorted(found, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key))
+
+
+def _by_value(key: str, pairs: Sequence[tuple[str, Row]]) -> list[tuple[Any, ...]]:
+    return [
+        (key, None, None, value, *_summary([row for one, row in pairs if one == value]))
+        for value in dict.fromkeys(value for value, _ in pairs)
+    ]
+
+
 def differing_keys(facts: Comparison) -> Section:
     """The finalists' configs against each other: only what differs, most severe first."""
     trials = {trial.trial: trial for trial in facts.sweep_record.trials}
     shown = [row for row in facts.finalists if trials[row.trial].params]
     names = [f"{row.stage} #{row.trial}{' default' if row.baseline else ''}" for row in shown]
-    columns = [Column("key"), *map(Column, names), Column("severity"), Column("effect")]
-    params = [trials[row.trial].params for row in shown]
+    columns = [Column("key"), *(Column(name, "value") for name in names)]
+    columns += [Column("severity"), Column("effect")]
     rows = []
-    for key in dict.fromkeys(key for one in params for key in one):
-        values = [one.get(key) for one in params]
-        if len(set(values)) < 2 or key in RUN_KEYS:
-            continue
+    for key, texts in differing([trials[row.trial] for row in shown]).items():
         known = find_key(key)
-        effects = {effect_of(key, row.stage) or UNPROVEN for row in shown}
+        said = [None if text is None else json_numbers(text) for text in texts]
         severity = known.severity if known else "minor"
-        said = [None if value is None else json_numbers(value) for value in values]
-        rows.append((key, *said, severity, ", ".join(sorted(effects))))
+        rows.append((key, *said, severity, _effect(key, [row.stage for row in shown])))
     rows.sort(key=lambda row: SEVERITIES.index(row[-2]))
     return Section(
         "configs",
         Said("The finalists' configs, where they differ"),
         tuple(columns),
-        tuple(rows) if len(shown) > 1 else (),
+        tuple(rows),
     )
+
+
+def _effect(key: str, stages: Sequence[str]) -> str:
+    """Whether anything reads a key; where stages differ in that, which of them."""
+    by_effect: dict[str, list[str]] = {}
+    for stage in dict.fromkeys(stages):
+        by_effect.setdefault(effect_of(key, stage) or UNPROVEN, []).append(stage)
+    if len(by_effect) == 1:
+        return next(iter(by_effect))
+    return ", ".join(f"{effect} ({' '.join(own)})" for effect, own in by_effect.items())
 
 
 def curves(facts: Comparison) -> Section:
@@ -434,8 +458,7 @@ def _parts(pairs: Sequence[tuple[float, Row]]) -> list[list[tuple[float, Row]]]:
 def _tag_labels(tag: str, values: Sequence[Any]) -> list[str | None]:
     """A tag's values as they are where they are few; numbers in ranges or quarters of the set."""
     present = [value for value in values if value is not None]
-    numbers = all(isinstance(value, int | float) for value in present)
-    numbers = numbers and not any(isinstance(value, bool) for value in present)
+    numbers = all(is_number(value) for value in present)
     if numbers and tag in _RANGES:
         return _in_ranges(tag, values)
     if not all(isinstance(value, str | int | float) for value in present):
@@ -466,7 +489,7 @@ def _in_ranges(name: str, values: Sequence[float | None]) -> list[str | None]:
 
 def _natural(value: Any) -> tuple[Any, ...]:
     """Sorts numbers by their value, and in names 2 before 10."""
-    if isinstance(value, int | float):
+    if is_number(value):
         return ((0, float(value), ""),)
     parts = re.split(r"(\d+(?:\.\d+)?)", str(value))
     return tuple((0, float(p), "") if i % 2 else (1, 0.0, p) for i, p in enumerate(parts))

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.compare import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
-from analysis.sections import PAIRS, Kind, Section, clustering, sections
-from analysis.shown import NOTHING, change, duration, ends, number, p_value, points, rate
+from analysis.sections import PAIRS, WORDS, Kind, Section, clustering, sections
+from analysis.shown import NOTHING, change, duration, ends, number, p_value, points, rate, setting
 from analysis.words import Said
 from conf.errors import UserError
 from conf.writing import format_value
@@ -39,6 +39,7 @@ def show(kind: Kind, value: Any) -> str:
         "points": points,
         "p": p_value,
         "number": number,
+        "value": setting,
     }
     if kind in shown:
         return shown[kind](value)
@@ -360,7 +361,7 @@ def _left(section: Section) -> set[int]:
         for index, column in enumerate(section.columns)
         if any(row[index] not in (None, "") for row in section.rows)
     ]
-    return {index for index, column in enumerate(shown) if column.kind in ("text", "mark")}
+    return {index for index, column in enumerate(shown) if column.kind in WORDS}
 
 
 def _markdown_grid(grid: Grid, left: set[int]) -> str:
