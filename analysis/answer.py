@@ -42,7 +42,8 @@ def _sentences(facts: Comparison) -> list[Said | None]:
             )
         ]
     stage = next((s for s in facts.stages if s.stage == best.stage), None)
-    says = [_which(facts, best, ended), _reaches(facts, best, best.objective)]
+    says: list[Said | None] = [_which(facts, best, ended), _reaches(facts, best, best.objective)]
+    says.append(_over_seeds(facts, best))
     if best.baseline:
         says.append(Said("It is itself the default config of {stage}.", stage=best.stage))
     elif stage is None or stage.baseline is None or best.over_baseline is None:
@@ -103,12 +104,9 @@ def _which(facts: Comparison, best: Row, ended: Said) -> Said:
     trials = "trials" if len(facts.rows) > 1 else "trial"
     template = (
         f"Best of {{count}} {trials} ({{ended}}): trial {{trial}}, {{stage}}, lr {{lr}}, "
-        "weight decay {weight_decay}, {epochs} epochs"
+        "weight decay {weight_decay}, {epochs} epochs."
     )
-    if best.replicate_of is None:
-        return Said(template + ".", **values)
-    again = " (trial {of} with another seed)."
-    return Said(template + again, **values, of=best.replicate_of)
+    return Said(template, **values)
 
 
 def _reaches(facts: Comparison, best: Row, objective: float) -> Said:
@@ -128,6 +126,26 @@ def _reaches(facts: Comparison, best: Row, objective: float) -> Said:
         return Said(reaches + "the base has {base}.", **values)
     times = f"{1 / best.over_base:.1f}"
     return Said(reaches + "the base has {base}, {times} times as much.", **values, times=times)
+
+
+def _over_seeds(facts: Comparison, best: Row) -> Said | None:
+    """What other seeds say of the choice."""
+    if best.confirmed is None:
+        return None
+    mean = (
+        "Over {seeds} seeds its mean is {mean}, the lowest of the {configs} configs that were "
+        "repeated"
+    )
+    values = {
+        "seeds": len(best.seeds),
+        "mean": rate(best.confirmed),
+        "configs": sum(1 for row in facts.rows if row.seeds),
+    }
+    default = facts.baseline_of(best)
+    if default is None or default.confirmed is None or default.trial == best.trial:
+        return Said(mean + ".", **values)
+    also = "; that of the default config is {default}."
+    return Said(mean + also, **values, default=rate(default.confirmed))
 
 
 def _on_the_test_set(facts: Comparison, best: Row) -> list[Said]:
