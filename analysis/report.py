@@ -37,7 +37,18 @@ from conf.errors import DataError
 from conf.language import CHINESE, ENGLISH
 from conf.writing import format_value
 from trainer.document.figures import Figure
-from trainer.document.page import cell, escaped, head, packed, page, part, plot, table, write
+from trainer.document.page import (
+    cell,
+    escaped,
+    head,
+    packed,
+    page,
+    part,
+    plot,
+    script_words,
+    table,
+    write,
+)
 from trainer.document.shown import NOTHING
 from trainer.document.tables import Section, span
 from trainer.document.words import LANGUAGES, Said, Words, english
@@ -139,7 +150,7 @@ def render(
         "sets": sets,
         "best": names.get(best.trial) if best else None,
         "baseline": names.get(baseline.trial) if baseline else None,
-        "words": {key: words(text) for key, text in SCRIPT_WORDS.items()},
+        "words": script_words(words, SCRIPT_WORDS),
     }
     parts = [
         part("answer", words(Said("Answer")), _answer(facts, words)),
@@ -186,7 +197,6 @@ SCRIPT_WORDS = {
     "empty": "No utterance fits.",
     "errors": "errors: A {0}, B {1}",
     "missing": "This system has no text of it.",
-    "webgl": "This figure needs WebGL, which this browser does not offer.",
     "S": "substituted",
     "D": "deleted",
     "I": "inserted",

@@ -1,7 +1,7 @@
 """One HTML file that opens from disk and asks no network for anything.
 
 Tables are plain HTML, so they are there without scripts; Plotly is carried along whole, and what
-the page's script shows is packed beside it.
+scripts show is packed beside it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def page(
     footer: Said,
     noscript: Said,
     data: str,
-    script: str,
+    script: str = "",
 ) -> str:
     """The whole page.
 
@@ -47,8 +47,9 @@ def page(
         parts: The sections, made by `part`.
         footer: What it was made from.
         noscript: What is missing without scripts.
-        data: What the script shows, from `packed`.
-        script: JavaScript, run behind Plotly's.
+        data: What scripts show, from `packed`: `figures` by name, `words` from `script_words`,
+            and what the page's own script needs.
+        script: The page's own JavaScript, if it does more than `page.js`.
     """
     from plotly.offline import get_plotlyjs
 
@@ -68,7 +69,7 @@ def page(
         ),
         "data": data,
         "plotly": get_plotlyjs(),
-        "js": script,
+        "js": script + (HERE / "page.js").read_text(encoding="utf-8"),
     }
     head, *pieces = (HERE / "page.html").read_text(encoding="utf-8").split("{{")
     made = [head]
@@ -178,6 +179,20 @@ def plot(name: str, title: str, caption: str = "") -> str:
 def escaped(text: str) -> str:
     """A text as it may stand in HTML."""
     return html.escape(text, quote=True)
+
+
+SCRIPT_WORDS = {"webgl": "This figure needs WebGL, which this browser does not offer."}
+"""What `page.js` says."""
+
+
+def script_words(words: Words, own: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What scripts say, by the names they have for it.
+
+    Args:
+        words: Says it.
+        own: What the page's own script says; numbers in braces are filled by it.
+    """
+    return {name: words(text) for name, text in {**SCRIPT_WORDS, **(own or {})}.items()}
 
 
 def packed(data: Mapping[str, Any]) -> str:
