@@ -7,11 +7,12 @@ from collections import Counter
 from analysis.compare import EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
 from analysis.evidence import BASE, json_numbers
 from analysis.runs import OUTCOMES
-from analysis.shown import NOTHING, change, duration, ends, number, p_value, points, rate
 from analysis.significance import Estimate
-from analysis.words import Listed, Said, Words, english, joined
 from conf.delta import RUN_KEYS
 from conf.writing import format_value
+from trainer.document.shown import NOTHING, change, duration, ends, number, p_value, points, rate
+from trainer.document.tables import span
+from trainer.document.words import Listed, Said, Words, english, joined
 
 COMMA = Said(", ")
 
@@ -224,12 +225,6 @@ def _paired(estimate: Estimate | None, lead: str | Said = COMMA) -> Said | str:
         interval=span(interval),
         p=p_value(estimate.p),
     )
-
-
-def span(text: str) -> Said:
-    """The ends of an interval, with a word between them."""
-    low, _, high = text.partition(" to ")
-    return Said("{low} to {high}", low=low, high=high)
 
 
 def _certainty(facts: Comparison) -> Said:

@@ -1,7 +1,5 @@
-"""The further tables of a comparison, as facts: each a heading, typed columns and plain values.
-
-One form for all who draw them: Markdown, console, CSV, JSON and the report. Order of sections and
-of columns is part of the format.
+"""The further tables of a comparison, as facts. Order of sections and of columns is part of the
+format.
 """
 
 from __future__ import annotations
@@ -11,24 +9,20 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any, Literal
+from typing import Any
 
 import numpy
 
 from analysis.compare import EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
 from analysis.evidence import BASE, EvaluationSet, json_numbers
 from analysis.significance import Estimate, difference, rate
-from analysis.words import Said
 from conf.delta import RUN_KEYS, SEVERITIES, UNPROVEN
 from conf.effects import effect_of
 from conf.schema import find_key
+from trainer.document.tables import Column, Section
+from trainer.document.words import Said
 
-Kind = Literal["text", "count", "number", "rate", "interval", "points", "span", "p", "mark"]
-"""How a value is printed: rates and points (differences of rates) in percent, an interval as the
-pair of ends of a rate, a span as those of a difference, a mark as yes or nothing."""
-PAIRS = ("interval", "span")
 INTERVALS = (
     "Intervals: 95 %, leaving out one speaker (or call, or utterance) at a time; differences are "
     "paired."
@@ -39,33 +33,6 @@ _MOST_TAG_VALUES = 12
 _MOST_SLICES = 40
 """Of a kind: hundreds of speakers are no table; the report's browser has them all."""
 _DURATIONS_S = (0.0, 2.0, 5.0, 10.0, 20.0, math.inf)
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: its name in every format, and what stands in it."""
-
-    name: str
-    kind: Kind = "text"
-
-
-@dataclass(frozen=True)
-class Section:
-    """One table.
-
-    Attributes:
-        name: In JSON and on the command line.
-        title: Its heading.
-        columns: What stands where.
-        rows: Values; None where nothing is known; an interval is a pair.
-        notes: What a reader must know to read it.
-    """
-
-    name: str
-    title: Said
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    notes: tuple[Said, ...] = ()
 
 
 def sections(facts: Comparison) -> tuple[Section, ...]:

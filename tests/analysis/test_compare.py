@@ -14,9 +14,9 @@ from rich.console import Console
 from analysis.compare import comparison, lr_edges
 from analysis.export import best_trial
 from analysis.runs import load_sweep
-from analysis.shown import duration, number
 from analysis.tables import short_key
 from tests.analysis.fakes import stored_trial
+from trainer.document.shown import duration, number
 
 pytestmark = pytest.mark.quick
 
