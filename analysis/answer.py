@@ -7,7 +7,8 @@ from collections import Counter
 from analysis.compare import FIRST, Comparison, Row
 from analysis.evidence import BASE, json_numbers
 from analysis.runs import OUTCOMES, differing
-from analysis.shown import (
+from analysis.significance import Estimate
+from trainer.document.shown import (
     NOTHING,
     change,
     duration,
@@ -18,8 +19,8 @@ from analysis.shown import (
     rate,
     setting,
 )
-from analysis.significance import Estimate
-from analysis.words import Listed, Said, Words, english, joined
+from trainer.document.tables import span
+from trainer.document.words import Listed, Said, Words, english, joined
 
 COMMA = Said(", ")
 
@@ -50,7 +51,8 @@ def _sentences(facts: Comparison) -> list[Said | None]:
             )
         ]
     stage = next((s for s in facts.stages if s.stage == best.stage), None)
-    says = [_which(facts, best, ended), _reaches(facts, best, best.objective)]
+    says: list[Said | None] = [_which(facts, best, ended), _reaches(facts, best, best.objective)]
+    says.append(_over_seeds(facts, best))
     if best.baseline:
         says.append(Said("It is itself the default config of {stage}.", stage=best.stage))
     elif stage is None or stage.baseline is None or best.over_baseline is None:
@@ -111,12 +113,9 @@ def _which(facts: Comparison, best: Row, ended: Said) -> Said:
     trials = "trials" if len(facts.rows) > 1 else "trial"
     template = (
         f"Best of {{count}} {trials} ({{ended}}): trial {{trial}}, {{stage}}, lr {{lr}}, "
-        "weight decay {weight_decay}, {epochs} epochs"
+        "weight decay {weight_decay}, {epochs} epochs."
     )
-    if best.replicate_of is None:
-        return Said(template + ".", **values)
-    again = " (trial {of} with another seed)."
-    return Said(template + again, **values, of=best.replicate_of)
+    return Said(template, **values)
 
 
 def _reaches(facts: Comparison, best: Row, objective: float) -> Said:
@@ -136,6 +135,26 @@ def _reaches(facts: Comparison, best: Row, objective: float) -> Said:
         return Said(reaches + "the base has {base}.", **values)
     times = f"{1 / best.over_base:.1f}"
     return Said(reaches + "the base has {base}, {times} times as much.", **values, times=times)
+
+
+def _over_seeds(facts: Comparison, best: Row) -> Said | None:
+    """What other seeds say of the choice."""
+    if best.confirmed is None:
+        return None
+    mean = (
+        "Over {seeds} seeds its mean is {mean}, the lowest of the {configs} configs that were "
+        "repeated"
+    )
+    values = {
+        "seeds": len(best.seeds),
+        "mean": rate(best.confirmed),
+        "configs": sum(1 for row in facts.rows if row.seeds),
+    }
+    default = facts.baseline_of(best)
+    if default is None or default.confirmed is None or default.trial == best.trial:
+        return Said(mean + ".", **values)
+    also = "; that of the default config is {default}."
+    return Said(mean + also, **values, default=rate(default.confirmed))
 
 
 def _on_the_test_set(facts: Comparison, best: Row) -> list[Said]:
@@ -209,12 +228,6 @@ def _paired(estimate: Estimate | None, lead: str | Said = COMMA) -> Said | str:
         interval=span(interval),
         p=p_value(estimate.p),
     )
-
-
-def span(text: str) -> Said:
-    """The ends of an interval, with a word between them."""
-    low, _, high = text.partition(" to ")
-    return Said("{low} to {high}", low=low, high=high)
 
 
 def _certainty(facts: Comparison) -> Said:

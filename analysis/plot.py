@@ -13,11 +13,9 @@ from typing import Any
 
 from analysis.compare import Comparison, Row
 from analysis.importance import Importance, Pruning
-from analysis.shown import number, rate
-from analysis.words import Said, Words
-
-Figure = dict[str, Any]
-"""`data`, `layout` and a `title` that stands above it."""
+from trainer.document.figures import Figure, make_figure
+from trainer.document.shown import number, rate
+from trainer.document.words import Said, Words
 
 COLOURS = {"8k": "#0072B2", "s1": "#C85500", "s2": "#00513F", "s3": "#BF5F95"}
 OTHER, BASE_COLOUR, BESIDE = "#000000", "#555555", "#8A5A00"
@@ -68,7 +66,7 @@ def learning_curves(facts: Comparison, words: Words) -> Figure | None:
     if not traces:
         return None
     title = Said("Learning curves: {objective} after so many epochs", objective=facts.objective)
-    return _figure(words, title, traces, Said("epoch"), f"{facts.objective} (%)")
+    return make_figure(words, title, traces, Said("epoch"), f"{facts.objective} (%)")
 
 
 def parallel_coordinates(facts: Comparison, words: Words) -> Figure | None:
@@ -107,7 +105,7 @@ def parallel_coordinates(facts: Comparison, words: Words) -> Figure | None:
         },
         "labelfont": {"size": 13},
     }
-    figure = _figure(words, Said("Settings and what they reached"), [trace], "", "")
+    figure = make_figure(words, Said("Settings and what they reached"), [trace], "", "")
     figure["layout"]["margin"] = {"l": 60, "r": 40, "t": 60, "b": 30}
     return figure
 
@@ -135,7 +133,7 @@ def importance_bars(found: Sequence[Importance], words: Words) -> Figure | None:
         for one in found
     ]
     title = Said("Which key mattered, stage by stage (fANOVA)")
-    figure = _figure(words, title, traces, Said("share of the variance explained"), "")
+    figure = make_figure(words, title, traces, Said("share of the variance explained"), "")
     figure["layout"]["margin"]["l"] = 220
     figure["layout"]["xaxis"]["range"] = [0, 1]
     return figure
@@ -182,7 +180,9 @@ def history(facts: Comparison, beside: Comparison | None, words: Words) -> Figur
             }
         )
     title = Said("The search: what was reached at what cost")
-    return _figure(words, title, traces, Said("epochs trained so far"), f"{facts.objective} (%)")
+    return make_figure(
+        words, title, traces, Said("epochs trained so far"), f"{facts.objective} (%)"
+    )
 
 
 def rungs(facts: Comparison, found: Pruning, words: Words) -> Figure | None:
@@ -226,7 +226,7 @@ def rungs(facts: Comparison, found: Pruning, words: Words) -> Figure | None:
         return None
     title = Said("Was pruning fair? Order after an early epoch and at the end")
     early = Said("{objective} after that epoch (%)", objective=facts.objective)
-    return _figure(words, title, traces, early, words(Said("objective at the end (%)")))
+    return make_figure(words, title, traces, early, words(Said("objective at the end (%)")))
 
 
 def front(facts: Comparison, words: Words) -> Figure | None:
@@ -284,27 +284,7 @@ def front(facts: Comparison, words: Words) -> Figure | None:
             }
         )
     title = Said("Telephone against wideband speech")
-    return _figure(words, title, traces, f"{facts.objective} (%)", "wideband/cer (%)")
-
-
-def _figure(
-    words: Words, title: Said, traces: Sequence[Any], x: Said | str, y: Said | str
-) -> Figure:
-    def axis(name: Said | str) -> dict[str, Any]:
-        text = words(name) if isinstance(name, Said) else name
-        return {"title": {"text": text}, "automargin": True, "gridcolor": "#dddddd"}
-
-    layout = {
-        "xaxis": axis(x),
-        "yaxis": axis(y),
-        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
-        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
-        "hovermode": "closest",
-        "font": {"size": 13},
-        "plot_bgcolor": "#ffffff",
-        "paper_bgcolor": "#ffffff",
-    }
-    return {"title": words(title), "data": list(traces), "layout": layout}
+    return make_figure(words, title, traces, f"{facts.objective} (%)", "wideband/cer (%)")
 
 
 def _line(

@@ -1,7 +1,5 @@
-"""The further tables of a comparison, as facts: each a heading, typed columns and plain values.
-
-One form for all who draw them: Markdown, console, CSV, JSON and the report. Order of sections and
-of columns is part of the format.
+"""The further tables of a comparison, as facts. Order of sections and of columns is part of the
+format.
 """
 
 from __future__ import annotations
@@ -12,9 +10,8 @@ import unicodedata
 from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any, Literal
+from typing import Any
 
 import numpy
 
@@ -22,21 +19,13 @@ from analysis.compare import FIRST, Comparison, Row
 from analysis.evidence import BASE, EvaluationSet, is_number, json_numbers
 from analysis.runs import differing
 from analysis.significance import Estimate, difference, rate
-from analysis.words import Said
 from conf.delta import SEVERITIES, UNPROVEN
 from conf.effects import effect_of
 from conf.schema import find_key
 from conf.writing import format_value
+from trainer.document.tables import Column, Section
+from trainer.document.words import Said
 
-Kind = Literal[
-    "text", "value", "count", "number", "rate", "interval", "points", "span", "p", "mark"
-]
-"""How a value is printed: a config's value as there, rates and points (differences of rates) in
-percent, an interval as the pair of ends of a rate, a span as those of a difference, a mark as yes
-or nothing."""
-PAIRS = ("interval", "span")
-WORDS = ("text", "value", "mark")
-"""Kinds that stand to the left."""
 INTERVALS = (
     "Intervals: 95 %, leaving out one speaker (or call, or utterance) at a time; differences are "
     "paired."
@@ -51,33 +40,6 @@ _RANGES: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "snr_db": ("dB", (-math.inf, 0, 5, 10, 15, 20)),
 }
 """Where the parts of a number begin, the same for every set, so that sets can be compared."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: its name in every format, and what stands in it."""
-
-    name: str
-    kind: Kind = "text"
-
-
-@dataclass(frozen=True)
-class Section:
-    """One table.
-
-    Attributes:
-        name: In JSON and on the command line.
-        title: Its heading.
-        columns: What stands where.
-        rows: Values; None where nothing is known; an interval is a pair.
-        notes: What a reader must know to read it.
-    """
-
-    name: str
-    title: Said
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    notes: tuple[Said, ...] = ()
 
 
 def sections(facts: Comparison) -> tuple[Section, ...]:

@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from analysis import shown
 from analysis.compare import LR
 from analysis.evidence import BASE_HYPOTHESES
 from conf.errors import UserError
@@ -28,6 +27,7 @@ from sweeps.output import tail
 from sweeps.space import SweepFile
 from sweeps.state import SweepDirectory, TrialState, sweep_text
 from sweeps.trial import TRIAL_LOG
+from trainer.document import shown
 from trainer.tracking import Status, Store
 
 _LOG = logging.getLogger(__name__)

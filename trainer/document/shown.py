@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
-from analysis.significance import Estimate
 from conf.writing import format_value
 
 NOTHING = "-"
+
+
+class Interval(Protocol):
+    """An estimate's ends; None where they could not be estimated."""
+
+    @property
+    def low(self) -> float | None:
+        """The lower end."""
+
+    @property
+    def high(self) -> float | None:
+        """The upper end."""
 
 
 def rate(value: float | None) -> str:
@@ -20,15 +31,15 @@ def points(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:+.2f}"
 
 
-def ends(interval: Estimate | tuple[float, float] | None, *, signed: bool = False) -> str:
+def ends(interval: Interval | tuple[float, float] | None, *, signed: bool = False) -> str:
     """An interval in percent: `7.10 to 9.20`; empty where there is none."""
-    if isinstance(interval, Estimate):
-        known = interval.low is not None and interval.high is not None
-        interval = (interval.low or 0.0, interval.high or 0.0) if known else None
     if interval is None:
         return ""
+    low, high = interval if isinstance(interval, tuple) else (interval.low, interval.high)
+    if low is None or high is None:
+        return ""
     form = "{:+.2f} to {:+.2f}" if signed else "{:.2f} to {:.2f}"
-    return form.format(*(100 * end for end in interval))
+    return form.format(100 * low, 100 * high)
 
 
 def p_value(p: float | None) -> str:

@@ -1,7 +1,7 @@
 """What reports say, in English or Chinese.
 
 A sentence is a template with its values, `Said("{trials} trials", trials=7)`, and stands in the
-code in English; `page/zh.yaml` holds the Chinese by the English template. A template without a
+code in English; `zh.yaml` holds the Chinese by the English template. A template without a
 translation is an error, so none is half-translated.
 """
 
@@ -14,8 +14,7 @@ from typing import Any
 
 from conf.errors import ConfigError
 
-PAGE = Path(__file__).parent / "page"
-CATALOGUE = PAGE / "zh.yaml"
+CATALOGUE = Path(__file__).parent / "zh.yaml"
 
 
 class Said:
