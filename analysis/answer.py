@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 
-from analysis.compare import EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
+from analysis.compare import FIRST, Comparison, Row
 from analysis.evidence import BASE, json_numbers
-from analysis.runs import OUTCOMES
+from analysis.runs import OUTCOMES, differing
 from analysis.significance import Estimate
-from conf.delta import RUN_KEYS
-from conf.writing import format_value
-from trainer.document.shown import NOTHING, change, duration, ends, number, p_value, points, rate
+from trainer.document.shown import (
+    NOTHING,
+    change,
+    duration,
+    ends,
+    number,
+    p_value,
+    points,
+    rate,
+    setting,
+)
 from trainer.document.tables import span
 from trainer.document.words import Listed, Said, Words, english, joined
 
@@ -193,22 +201,17 @@ def _changed(facts: Comparison, best: Row) -> Said | None:
     baseline = facts.baseline_of(best)
     if baseline is None or baseline.trial == best.trial:
         return None
-    trials = {trial.trial: trial.params for trial in facts.sweep_record.trials}
-    ours, theirs = trials[best.trial], trials[baseline.trial]
-    keys = [k for k in ours if k not in RUN_KEYS and ours[k] != theirs.get(k)]
-    first = (LR, WEIGHT_DECAY, EPOCHS)
-    keys.sort(key=lambda key: first.index(key) if key in first else len(first))
+    trials = {trial.trial: trial for trial in facts.sweep_record.trials}
+    found = differing([trials[baseline.trial], trials[best.trial]])
+    keys = sorted(found, key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
     if not keys:
         return None
-    changes = ", ".join(f"{k} {_value(theirs.get(k))} → {_value(ours[k])}" for k in keys)
+    changes = ", ".join(f"{k} {_value(found[k][0])} → {_value(found[k][1])}" for k in keys)
     return Said("Against that default it changes {changes}.", changes=changes)
 
 
 def _value(text: str | None) -> str:
-    if text is None:
-        return NOTHING
-    value = json_numbers(text)
-    return number(value) if isinstance(value, float) else format_value(value)
+    return NOTHING if text is None else setting(json_numbers(text))
 
 
 def _paired(estimate: Estimate | None, lead: str | Said = COMMA) -> Said | str:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LR, WEIGHT_DECAY, EPOCHS = "optim_conf.lr", "optim_conf.weight_decay", "train_conf.max_epoch"
+FIRST = (LR, WEIGHT_DECAY, EPOCHS)
+"""Keys that are named before all others."""
 EDITS = ("substitutions", "deletions", "insertions")
 
 
@@ -239,8 +241,9 @@ def gather(sweep: SweepRecord, reader: Reader) -> Evidence:
     trials, _ = comparable(sweep)
     curves = {trial.trial: reader.curve(trial) for trial in trials if trial.metrics}
     done = [trial for trial in trials if trial.outcome == "completed"]
-    for trial in done:
-        reader.score(trial, "valid")
+    for trial in trials:
+        if trial.outcome in ("completed", "pruned"):
+            reader.score(trial, "valid")
     draft = compare(sweep, Evidence())
     finalists = {row.trial for row in draft.finalists}
     for split in ("test", "wideband"):

@@ -1,7 +1,8 @@
 """The report's figures: plain dictionaries in Plotly's own form, made from facts alone.
 
 They are drawn by the Plotly that the page carries with it; nothing of it is needed here. Stages
-differ in colour (Okabe & Ito's, which colour-blind people tell apart) and in dash or marker.
+differ in colour (after Okabe & Ito's, which colour-blind people tell apart; darker, so that thin
+lines stand out from white) and in dash, marker or hatching.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from trainer.document.figures import Figure, make_figure
 from trainer.document.shown import number, rate
 from trainer.document.words import Said, Words
 
-COLOURS = {"8k": "#0072B2", "s1": "#D55E00", "s2": "#009E73", "s3": "#CC79A7"}
-OTHER, BASE_COLOUR = "#56B4E9", "#555555"
+COLOURS = {"8k": "#0072B2", "s1": "#C85500", "s2": "#00513F", "s3": "#BF5F95"}
+OTHER, BASE_COLOUR, BESIDE = "#000000", "#555555", "#8A5A00"
+_THIN = 0.8
+"""Opacity of the many thin lines: they still stand out 3 to 1 from white."""
+HATCHINGS = {"8k": "", "s1": "/", "s2": "x", "s3": "."}
 DASHES = {"8k": "solid", "s1": "dash", "s2": "dot", "s3": "dashdot"}
 MARKERS = {"8k": "circle", "s1": "square", "s2": "diamond", "s3": "cross"}
 
@@ -43,7 +47,7 @@ def learning_curves(facts: Comparison, words: Words) -> Figure | None:
             x += [*curve, None]
             y += [*(_percent(value) for value in curve.values()), None]
             said += [_label(row, words)] * (len(curve) + 1)
-        traces.append(_line(stage, stage, x, y, said, width=1, opacity=0.45))
+        traces.append(_line(stage, stage, x, y, said, width=1, opacity=_THIN))
     for row in reversed(special):
         curve = facts.evidence.curves[row.trial]
         best = row is facts.best
@@ -121,7 +125,10 @@ def importance_bars(found: Sequence[Importance], words: Words) -> Figure | None:
             "name": words(Said("{stage} ({trials} trials)", stage=one.stage, trials=one.trials)),
             "y": keys,
             "x": [one.shares.get(key) for key in keys],
-            "marker": {"color": COLOURS.get(one.stage, OTHER)},
+            "marker": {
+                "color": COLOURS.get(one.stage, OTHER),
+                "pattern": {"shape": HATCHINGS.get(one.stage, "+"), "solidity": 0.25},
+            },
         }
         for one in found
     ]
@@ -155,10 +162,10 @@ def history(facts: Comparison, beside: Comparison | None, words: Words) -> Figur
                 "size": 8,
             },
         },
-        _best_so_far(facts, points, words, "#000000", "solid"),
+        _best_so_far(facts, points, words, OTHER, "solid"),
     ]
     if beside is not None and (others := _history(beside)):
-        traces.append(_best_so_far(beside, others, words, "#E69F00", "dash"))
+        traces.append(_best_so_far(beside, others, words, BESIDE, "dash"))
     base = facts.base.get(facts.objective)
     if base is not None:
         end = points[-1][0]
@@ -181,8 +188,8 @@ def history(facts: Comparison, beside: Comparison | None, words: Words) -> Figur
 def rungs(facts: Comparison, found: Pruning, words: Words) -> Figure | None:
     """The objective after an early epoch against the end: were the right trials cut?"""
     traces = []
-    shapes = ["circle", "square", "diamond", "cross", "x", "triangle-up", "star"]
-    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+    shapes = [*MARKERS.values(), "x", "triangle-up", "star"]
+    colours = [*COLOURS.values(), BESIDE, BASE_COLOUR, OTHER]
     for index, rung in enumerate(found.rungs):
         rows = [
             row

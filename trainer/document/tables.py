@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from conf.writing import format_value
-from trainer.document.shown import NOTHING, ends, number, p_value, points, rate
+from trainer.document.shown import NOTHING, ends, number, p_value, points, rate, setting
 from trainer.document.words import Said, Words, english
 
-Kind = Literal["text", "count", "number", "rate", "interval", "points", "span", "p", "mark"]
-"""How a value is printed: rates and points (differences of rates) in percent, an interval as the
-pair of ends of a rate, a span as those of a difference, a mark as yes or nothing."""
+Kind = Literal[
+    "text", "value", "count", "number", "rate", "interval", "points", "span", "p", "mark"
+]
+"""How a value is printed: a config's value as there, rates and points (differences of rates) in
+percent, an interval as the pair of ends of a rate, a span as those of a difference, a mark as yes
+or nothing."""
 PAIRS = ("interval", "span")
-LEFT = ("text", "mark")
+LEFT = ("text", "value", "mark")
 """Kinds that stand on the left of their column; numbers stand on the right."""
 
 Grid = tuple[list[str], list[list[str]]]
@@ -69,6 +72,7 @@ def show(kind: Kind, value: Any) -> str:
         "points": points,
         "p": p_value,
         "number": number,
+        "value": setting,
     }
     if kind in shown:
         return shown[kind](value)
