@@ -181,17 +181,9 @@ class Survey:
         """The tokenizers; None without a model directory."""
         if self._config.model_dir is None:
             return None
-        from trainer.model import resolved_values
-        from trainer.text import TextCodec
+        from trainer.model import resolved_values, text_codec
 
-        values = resolved_values(self._config)
-        dataset_conf = values["dataset_conf"]
-        return TextCodec(
-            values["tokenizer"],
-            values["tokenizer_conf"],
-            dataset_conf["ctc_tokenizer"],
-            dataset_conf["ctc_tokenizer_conf"],
-        )
+        return text_codec(resolved_values(self._config))
 
     @cached_property
     def _decoded(self) -> Mapping[str, list[Decoded]]:
@@ -278,15 +270,12 @@ class Survey:
             for item in split:
                 counts.update(item.target)
         counts = Counter({char: n for char, n in counts.items() if not char.isspace()})
-        limit = self._config.get("ctc_vocab_size", 60515) - 1
+        blank = self._config.get("ctc_vocab_size", 60515) - 1
         found = []
-        for name, lost in (
-            ("LLM", [char for char in counts if not spelt_by_llm(self.codec, char)]),
-            ("CTC", [char for char in counts if not spelt_by_ctc(self.codec, char, limit)]),
-        ):
+        for name, lost in unspelt(self.codec, counts, blank).items():
             if lost:
                 times = sum(counts[char] for char in lost)
-                shown = " ".join(sorted(lost, key=lambda c: -counts[c])[:20])
+                shown = " ".join(lost[:20])
                 found.append(f"{name}: {len(lost)} characters, {times:,} times: {shown}")
         return Finding(
             "spelling",
@@ -381,6 +370,15 @@ def power_above(mono: numpy.typing.NDArray[Any], rate_hz: int) -> float:
         return float(power[(frequency >= band[0]) & (frequency <= band[1])].sum())
 
     return within(BAND_ABOVE_HZ) / max(within(BAND_HZ), 1e-20)
+
+
+def unspelt(codec: TextCodec, counts: Counter[str], blank: int) -> dict[str, list[str]]:
+    """Characters that a tokenizer does not give back, most frequent first, by tokenizer."""
+    lost = {
+        "LLM": [char for char in counts if not spelt_by_llm(codec, char)],
+        "CTC": [char for char in counts if not spelt_by_ctc(codec, char, blank)],
+    }
+    return {name: sorted(chars, key=lambda c: -counts[c]) for name, chars in lost.items()}
 
 
 def spelt_by_llm(codec: Any, char: str) -> bool:
