@@ -15,8 +15,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from conf.checks import Part
-from conf.errors import DataError, UserError
+from conf.errors import ConfigError, DataError, UserError
 from conf.load import Config
+from conf.weights import find_copy
 from sweeps.space import DEMO, Places, SweepFile
 from trainer.check import ChecksFailed, failed, one_line, run_checks
 from trainer.manifest import read_data_list, read_headers
@@ -37,10 +38,10 @@ def check_places(sweep: SweepFile, places: Places) -> None:
     base = Path(sweep.base)
     missing = [name for name in _MODEL_FILES if not (base / name).is_file()]
     if not base.is_dir():
-        problems.append(
-            f"{places.where('base')}: base: got {sweep.base!r} (no such directory), "
-            "expected a model directory"
-        )
+        try:
+            find_copy(sweep.base, f"{places.where('base')}: base")
+        except ConfigError as error:
+            problems += error.problems
     elif missing:
         problems.append(
             f"{places.where('base')}: base: got {sweep.base!r} (no {' and no '.join(missing)}), "

@@ -31,6 +31,7 @@ from conf.load import (
 )
 from conf.reading import Document, flatten, parse_value, read_yaml
 from conf.schema import find_key, keys
+from conf.weights import with_copy
 from sweeps.tunable import can_train, not_tunable, without_effect
 
 if TYPE_CHECKING:
@@ -363,6 +364,8 @@ def load_sweep(
         given[key] = parse_value(text, f"command line: {key}")
     places = Places(document, _lay_over(raw, given))
     _spell_out(raw)
+    if isinstance(raw.get("base"), str):
+        raw["base"] = with_copy(raw["base"])
     if raw.get("data") == "demo":
         raw["data"] = DEMO.model_dump()
     try:
