@@ -632,9 +632,13 @@ def stage_configs(sweep: SweepFile, places: Places) -> dict[str, Config]:
         fixed = [(f"set.{key}", key, value) for key, value in sweep.set.items() if key not in own]
         fixed += [(f"stage_set.{stage}.{key}", key, value) for key, value in own.items()]
         layers = [(places.where(place), {key: value}) for place, key, value in fixed]
+        weights = Path(sweep.base) / "model.pt"
         try:
             config = load_config(
-                stage_config_path(stage), init_param=Path(sweep.base) / "model.pt", layers=layers
+                stage_config_path(stage),
+                model=None if weights.is_file() else sweep.base,
+                init_param=weights if weights.is_file() else None,
+                layers=layers,
             )
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)

@@ -1,4 +1,4 @@
-"""A hub's name: copies are found where the hubs' clients put them; else one line says how to get it."""
+"""A hub's name: copies are found where its client puts them; else one line says how to get one."""
 
 from __future__ import annotations
 
