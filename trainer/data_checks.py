@@ -46,7 +46,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Largest:
-    """The largest batch of an epoch, padding included."""
+    """Sizes of a batch, the largest of an epoch or another, padding included."""
 
     utterances: int
     num_frames: int
@@ -147,12 +147,30 @@ class Survey:
     @cached_property
     def largest_batch(self) -> Largest:
         """The batch with the most frames and tokens, padding included."""
-        batch = max(
-            self._plan, key=lambda each: len(each) * self._lengths_of[each].max(), default=[]
+        return self._sizes(
+            max(self._plan, key=lambda each: len(each) * self._lengths_of[each].max(), default=[])
         )
+
+    @property
+    def middling_batch(self) -> Largest:
+        """The batch of middling padded length."""
+        by_size = sorted(self._plan, key=lambda each: len(each) * self._frames[each].max())
+        return self._sizes(by_size[len(by_size) // 2])
+
+    @property
+    def padded(self) -> int:
+        """Frames of an epoch's batches, padding included."""
+        return sum(len(batch) * int(self._frames[batch].max()) for batch in self._plan)
+
+    @property
+    def _frames(self) -> Ints:
+        frames: Ints = self.audios["train"].num_frames
+        return frames
+
+    def _sizes(self, batch: list[int]) -> Largest:
         return Largest(
             len(batch),
-            int(self.audios["train"].num_frames[batch].max(initial=0)),
+            int(self._frames[batch].max(initial=0)),
             int(self._text_lengths[batch].sum()),
         )
 
