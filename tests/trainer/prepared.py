@@ -1,68 +1,80 @@
-"""Directories as `prepare` writes them (interface of its manifests), made without it."""
+"""Small inputs of `trainer prepare`, and what came of them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy
 import soundfile
 
-_FULL_SCALE = 0.98
+from trainer.prepare.job import Prepared, prepare
+from trainer.prepare.progress import Progress
+from trainer.prepare.settings import Given, Settings
 
 
-def measured(path: Path) -> dict[str, Any]:
-    """What the content pass says of a recording; its bandwidth as 99.9 % of the power."""
-    samples, rate_hz = soundfile.read(path, dtype="float64")
-    power = numpy.abs(numpy.fft.rfft(samples * numpy.hanning(len(samples)))) ** 2
-    reached = numpy.searchsorted(numpy.cumsum(power), 0.999 * power.sum())
-    peak = float(numpy.abs(samples).max())
+def write_wav(
+    path: Path,
+    duration_s: float = 1.0,
+    rate_hz: int = 8000,
+    channels: int = 1,
+    seed: int | None = 0,
+) -> Path:
+    """Noise, another one for each seed; without one silence."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (round(rate_hz * duration_s), channels)
+    if seed is None:
+        samples = numpy.zeros(shape)
+    else:
+        samples = numpy.random.default_rng(seed).uniform(-0.5, 0.5, shape)
+    soundfile.write(path, samples, rate_hz)
+    return path
+
+
+def write_lines(path: Path, *lines: Any) -> Path:
+    """JSON lines; a text is written as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = (each if isinstance(each, str) else json.dumps(each) for each in lines)
+    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return path
+
+
+def corpus(directory: Path, count: int, **fields: Any) -> list[dict[str, Any]]:
+    """That many utterances, each with a recording of its own."""
+    return [
+        {
+            "key": f"u{number}",
+            "source": str(write_wav(directory / "wav" / f"u{number}.wav", seed=number)),
+            "target": f"第{number}句话",
+            **{name: value(number) for name, value in fields.items()},
+        }
+        for number in range(count)
+    ]
+
+
+def run(output_dir: Path, *given: Path | Given, workers: int = 1, **changes: Any) -> Prepared:
+    """Prepares, in this process unless there are workers."""
+    inputs = tuple(each if isinstance(each, Given) else Given(each) for each in given)
+    settings = replace(Settings(given=inputs), **changes)
+    return prepare(settings, output_dir, num_workers=workers, progress=Progress(quiet=True))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def kept(output_dir: Path) -> dict[str, dict[str, Any]]:
+    """Utterances of all splits by key, with their ``split``."""
     return {
-        "duration_s": len(samples) / rate_hz,
-        "sample_rate_hz": rate_hz,
-        "bandwidth_hz": round(float(reached) * rate_hz / len(samples)),
-        "level_dbfs": round(10 * float(numpy.log10(numpy.mean(samples**2) + 1e-12)), 2),
-        "peak_dbfs": round(20 * float(numpy.log10(peak + 1e-6)), 2),
-        "clipped": round(float((numpy.abs(samples) >= _FULL_SCALE).mean()), 6),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        line["key"]: {**line, "split": path.stem}
+        for path in sorted(output_dir.glob("*.jsonl"))
+        if path.stem != "left_out"
+        for line in lines(path)
     }
 
 
-def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """A manifest, or what was left out."""
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-
-
-def write_prepared(
-    directory: Path,
-    splits: Mapping[str, Iterable[Mapping[str, Any]]],
-    left_out: Iterable[Mapping[str, Any]] = (),
-    settings: Mapping[str, Any] | None = None,
-) -> Path:
-    """A directory with these manifests."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for split, lines in splits.items():
-        write_lines(directory / f"{split}.jsonl", lines)
-    write_lines(directory / "left_out.jsonl", left_out)
-    (directory / "prepare.json").write_text(json.dumps({"settings": settings or {}}))
-    return directory
-
-
-def of_demo(corpus: Path, directory: Path, *, scanned: bool = True) -> Path:
-    """The demonstration's corpus, with its wideband set as further validation utterances."""
-    splits = {}
-    for name in ("train", "valid", "test"):
-        lines = []
-        for line in (corpus / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            record["source"] = str(corpus / record["source"])
-            found = measured(Path(record["source"]))
-            if not scanned:
-                found = {key: found[key] for key in ("duration_s", "sample_rate_hz")}
-            lines.append({**record, **found})
-        splits[name] = lines
-    return write_prepared(directory, splits)
+def left_out(output_dir: Path) -> Sequence[dict[str, Any]]:
+    return lines(output_dir / "left_out.jsonl")
