@@ -18,8 +18,8 @@ Kind = Literal[
     "text", "value", "count", "number", "hours", "rate", "interval", "points", "span", "p", "mark"
 ]
 """How a value is printed: a config's value as there, seconds as hours, rates and points
-(differences of rates) in percent, an interval as the pair of ends of a rate, a span as those of a difference,
-a mark as yes or nothing."""
+(differences of rates) in percent, an interval as the pair of ends of a rate, a span as those of
+a difference, a mark as yes or nothing."""
 PAIRS = ("interval", "span")
 LEFT = ("text", "value", "mark")
 """Kinds that stand on the left of their column; numbers stand on the right."""
