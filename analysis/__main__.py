@@ -74,7 +74,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--beside",
         metavar="NAME",
-        help="another sweep, such as a random search of equal cost, for the figure of the search",
+        help="another sweep for the figure of the search (default: the newest random search over "
+        "the same base, data and stages)",
     )
     report.add_argument(
         "--no_log", action="store_true", help="do not put it to the sweep's MLflow run"
