@@ -114,6 +114,12 @@ def settings(arguments: argparse.Namespace) -> Settings:
     Raises:
         UserError: They do not fit together.
     """
+    if arguments.workers < 1:
+        raise UserError(f"--workers: got {arguments.workers}, expected 1 or more")
+    for unit in ("s", "chars_per_s"):
+        low, high = (getattr(arguments, f"{end}_{unit}") for end in ("min", "max"))
+        if not 0 <= low < high:
+            raise UserError(f"--min_{unit}: got {low:g}, expected less than {high:g}, 0 or more")
     return Settings(
         given=_given(arguments),
         root=arguments.root and arguments.root.expanduser(),
