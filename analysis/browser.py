@@ -5,19 +5,15 @@ Texts are compared as they are scored: normalised, character by character, align
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kaldialign import align
 
 from analysis.compare import Comparison
-from analysis.evidence import BASE, EvidenceSource, Reader, read_lines
+from analysis.evidence import BASE, EvidenceSource, Reader
 from analysis.sections import cuts
-from conf.errors import DataError
 from trainer.score import normalise
 
 
@@ -45,7 +41,7 @@ def texts(facts: Comparison, store: EvidenceSource) -> dict[str, Any]:
     shown = systems(facts)
     sets = {}
     for split, evaluated in facts.evidence.sets.items():
-        heard = {system: _texts(facts, reader, store, system, split) for system in shown}
+        heard = {system: _texts(facts, reader, system, split) for system in shown}
         heard = {system: found for system, found in heard.items() if found}
         labels: dict[int, dict[str, str]] = {}
         for kind, label, chosen in cuts(evaluated):
@@ -92,19 +88,16 @@ def operations(reference: str, hypothesis: str) -> list[str]:
 
 
 def _texts(
-    facts: Comparison, reader: Reader, store: EvidenceSource, system: System, split: str
+    facts: Comparison, reader: Reader, system: System, split: str
 ) -> Mapping[str, tuple[str, str]]:
     """Reference and text by key; empty where they are not to be had."""
-    with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(DataError):
-        if system.trial == BASE:
-            path = reader.base_hypotheses(split)
-        else:
-            row = facts.row(system.trial)
-            assert row is not None
-            path = store.download(row.run_id, f"hypotheses/{split}.jsonl", Path(scratch))
-        if path is not None:
-            return {
-                line["key"]: (str(line.get("reference", "")), str(line.get("text", "")))
-                for line in read_lines(path)
-            }
-    return {}
+    if system.trial == BASE:
+        lines = reader.base_lines(split)
+    else:
+        row = facts.row(system.trial)
+        assert row is not None
+        lines = reader.lines(row.run_id, f"hypotheses/{split}.jsonl")
+    return {
+        line["key"]: (str(line.get("reference", "")), str(line.get("text", "")))
+        for line in lines or ()
+    }

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from analysis.compare import comparable, objective_of
+from analysis.compare import objective_of, winner
 from analysis.provenance import PROVENANCE, recorded, seal
 from analysis.runs import RunSource, SweepRecord, TrialRecord, load_sweep
 from conf.errors import ConfigError, DataError, UserError, WorkError
@@ -58,19 +58,17 @@ def best_config(name: str, store: RunSource) -> str:
 
 
 def best_trial(sweep: SweepRecord) -> tuple[TrialRecord, float]:
-    """The completed candidate of the lowest objective, the first of equals, and that objective."""
-    scored = [
-        (value, trial.trial, trial)
-        for trial in comparable(sweep)[0]
-        if trial.outcome == "completed"
-        and trial.candidate
-        and (value := objective_of(trial, sweep.objective)) is not None
-    ]
-    if not scored:
+    """The sweep's winner, and its objective.
+
+    Raises:
+        DataError: No candidate has completed.
+    """
+    trial = winner(sweep)
+    value = None if trial is None else objective_of(trial, sweep.objective)
+    if trial is None or value is None:
         raise DataError(
             f"sweep {sweep.name}: got no completed trial among {len(sweep.trials)}, expected one"
         )
-    value, _, trial = min(scored, key=lambda entry: entry[:2])
     return trial, value
 
 

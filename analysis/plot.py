@@ -1,7 +1,8 @@
 """The report's figures: plain dictionaries in Plotly's own form, made from facts alone.
 
 They are drawn by the Plotly that the page carries with it; nothing of it is needed here. Stages
-differ in colour (Okabe & Ito's, which colour-blind people tell apart) and in dash or marker.
+differ in colour (after Okabe & Ito's, which colour-blind people tell apart; darker, so that thin
+lines stand out from white) and in dash, marker or hatching.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from typing import Any
 
 from analysis.compare import Comparison, Row
 from analysis.importance import Importance, Pruning
-from analysis.shown import number, rate
-from analysis.words import Said, Words
+from trainer.document.figures import Figure, make_figure
+from trainer.document.shown import number, rate
+from trainer.document.words import Said, Words
 
-Figure = dict[str, Any]
-"""`data`, `layout` and a `title` that stands above it."""
-
-COLOURS = {"8k": "#0072B2", "s1": "#D55E00", "s2": "#009E73", "s3": "#CC79A7"}
-OTHER, BASE_COLOUR = "#56B4E9", "#555555"
+COLOURS = {"8k": "#0072B2", "s1": "#C85500", "s2": "#00513F", "s3": "#BF5F95"}
+OTHER, BASE_COLOUR, BESIDE = "#000000", "#555555", "#8A5A00"
+_THIN = 0.8
+"""Opacity of the many thin lines: they still stand out 3 to 1 from white."""
+HATCHINGS = {"8k": "", "s1": "/", "s2": "x", "s3": "."}
 DASHES = {"8k": "solid", "s1": "dash", "s2": "dot", "s3": "dashdot"}
 MARKERS = {"8k": "circle", "s1": "square", "s2": "diamond", "s3": "cross"}
 
@@ -45,7 +47,7 @@ def learning_curves(facts: Comparison, words: Words) -> Figure | None:
             x += [*curve, None]
             y += [*(_percent(value) for value in curve.values()), None]
             said += [_label(row, words)] * (len(curve) + 1)
-        traces.append(_line(stage, stage, x, y, said, width=1, opacity=0.45))
+        traces.append(_line(stage, stage, x, y, said, width=1, opacity=_THIN))
     for row in reversed(special):
         curve = facts.evidence.curves[row.trial]
         best = row is facts.best
@@ -64,7 +66,7 @@ def learning_curves(facts: Comparison, words: Words) -> Figure | None:
     if not traces:
         return None
     title = Said("Learning curves: {objective} after so many epochs", objective=facts.objective)
-    return _figure(words, title, traces, Said("epoch"), f"{facts.objective} (%)")
+    return make_figure(words, title, traces, Said("epoch"), f"{facts.objective} (%)")
 
 
 def parallel_coordinates(facts: Comparison, words: Words) -> Figure | None:
@@ -103,7 +105,7 @@ def parallel_coordinates(facts: Comparison, words: Words) -> Figure | None:
         },
         "labelfont": {"size": 13},
     }
-    figure = _figure(words, Said("Settings and what they reached"), [trace], "", "")
+    figure = make_figure(words, Said("Settings and what they reached"), [trace], "", "")
     figure["layout"]["margin"] = {"l": 60, "r": 40, "t": 60, "b": 30}
     return figure
 
@@ -123,12 +125,15 @@ def importance_bars(found: Sequence[Importance], words: Words) -> Figure | None:
             "name": words(Said("{stage} ({trials} trials)", stage=one.stage, trials=one.trials)),
             "y": keys,
             "x": [one.shares.get(key) for key in keys],
-            "marker": {"color": COLOURS.get(one.stage, OTHER)},
+            "marker": {
+                "color": COLOURS.get(one.stage, OTHER),
+                "pattern": {"shape": HATCHINGS.get(one.stage, "+"), "solidity": 0.25},
+            },
         }
         for one in found
     ]
     title = Said("Which key mattered, stage by stage (fANOVA)")
-    figure = _figure(words, title, traces, Said("share of the variance explained"), "")
+    figure = make_figure(words, title, traces, Said("share of the variance explained"), "")
     figure["layout"]["margin"]["l"] = 220
     figure["layout"]["xaxis"]["range"] = [0, 1]
     return figure
@@ -157,10 +162,10 @@ def history(facts: Comparison, beside: Comparison | None, words: Words) -> Figur
                 "size": 8,
             },
         },
-        _best_so_far(facts, points, words, "#000000", "solid"),
+        _best_so_far(facts, points, words, OTHER, "solid"),
     ]
     if beside is not None and (others := _history(beside)):
-        traces.append(_best_so_far(beside, others, words, "#E69F00", "dash"))
+        traces.append(_best_so_far(beside, others, words, BESIDE, "dash"))
     base = facts.base.get(facts.objective)
     if base is not None:
         end = points[-1][0]
@@ -175,14 +180,16 @@ def history(facts: Comparison, beside: Comparison | None, words: Words) -> Figur
             }
         )
     title = Said("The search: what was reached at what cost")
-    return _figure(words, title, traces, Said("epochs trained so far"), f"{facts.objective} (%)")
+    return make_figure(
+        words, title, traces, Said("epochs trained so far"), f"{facts.objective} (%)"
+    )
 
 
 def rungs(facts: Comparison, found: Pruning, words: Words) -> Figure | None:
     """The objective after an early epoch against the end: were the right trials cut?"""
     traces = []
-    shapes = ["circle", "square", "diamond", "cross", "x", "triangle-up", "star"]
-    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+    shapes = [*MARKERS.values(), "x", "triangle-up", "star"]
+    colours = [*COLOURS.values(), BESIDE, BASE_COLOUR, OTHER]
     for index, rung in enumerate(found.rungs):
         rows = [
             row
@@ -219,7 +226,7 @@ def rungs(facts: Comparison, found: Pruning, words: Words) -> Figure | None:
         return None
     title = Said("Was pruning fair? Order after an early epoch and at the end")
     early = Said("{objective} after that epoch (%)", objective=facts.objective)
-    return _figure(words, title, traces, early, words(Said("objective at the end (%)")))
+    return make_figure(words, title, traces, early, words(Said("objective at the end (%)")))
 
 
 def front(facts: Comparison, words: Words) -> Figure | None:
@@ -277,27 +284,7 @@ def front(facts: Comparison, words: Words) -> Figure | None:
             }
         )
     title = Said("Telephone against wideband speech")
-    return _figure(words, title, traces, f"{facts.objective} (%)", "wideband/cer (%)")
-
-
-def _figure(
-    words: Words, title: Said, traces: Sequence[Any], x: Said | str, y: Said | str
-) -> Figure:
-    def axis(name: Said | str) -> dict[str, Any]:
-        text = words(name) if isinstance(name, Said) else name
-        return {"title": {"text": text}, "automargin": True, "gridcolor": "#dddddd"}
-
-    layout = {
-        "xaxis": axis(x),
-        "yaxis": axis(y),
-        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
-        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
-        "hovermode": "closest",
-        "font": {"size": 13},
-        "plot_bgcolor": "#ffffff",
-        "paper_bgcolor": "#ffffff",
-    }
-    return {"title": words(title), "data": list(traces), "layout": layout}
+    return make_figure(words, title, traces, f"{facts.objective} (%)", "wideband/cer (%)")
 
 
 def _line(

@@ -206,6 +206,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     from trainer.check import one_line, raise_if_failed, run_checks, tags
     from trainer.data import read_data
+    from trainer.longer import is_longer, reopen
     from trainer.resume import refuse_another_run
     from trainer.run import Evaluation, finetune
     from trainer.tracking import EventLog, Status, Store
@@ -219,6 +220,8 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     for check in results:
         if check.status == "warning":
             print(f"warning: {one_line(check)}", file=sys.stderr)
+    if is_longer(output_dir, config):
+        reopen(output_dir)
     log = EventLog(output_dir, resume=config.get("train_conf.resume", True))
     log.set_tags(tags(results))
     if arguments.no_mlflow:

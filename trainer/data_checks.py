@@ -48,7 +48,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Largest:
-    """The largest batch of an epoch, padding included."""
+    """Sizes of a batch, the largest of an epoch or another, padding included."""
 
     utterances: int
     num_frames: int
@@ -149,12 +149,30 @@ class Survey:
     @cached_property
     def largest_batch(self) -> Largest:
         """The batch with the most frames and tokens, padding included."""
-        batch = max(
-            self._plan, key=lambda each: len(each) * self._lengths_of[each].max(), default=[]
+        return self._sizes(
+            max(self._plan, key=lambda each: len(each) * self._lengths_of[each].max(), default=[])
         )
+
+    @property
+    def middling_batch(self) -> Largest:
+        """The batch of middling padded length."""
+        by_size = sorted(self._plan, key=lambda each: len(each) * self._frames[each].max())
+        return self._sizes(by_size[len(by_size) // 2])
+
+    @property
+    def padded(self) -> int:
+        """Frames of an epoch's batches, padding included."""
+        return sum(len(batch) * int(self._frames[batch].max()) for batch in self._plan)
+
+    @property
+    def _frames(self) -> Ints:
+        frames: Ints = self.audios["train"].num_frames
+        return frames
+
+    def _sizes(self, batch: list[int]) -> Largest:
         return Largest(
             len(batch),
-            int(self.audios["train"].num_frames[batch].max(initial=0)),
+            int(self._frames[batch].max(initial=0)),
             int(self._text_lengths[batch].sum()),
         )
 
@@ -183,17 +201,9 @@ class Survey:
         """The tokenizers; None without a model directory."""
         if self._config.model_dir is None:
             return None
-        from trainer.model import resolved_values
-        from trainer.text import TextCodec
+        from trainer.model import resolved_values, text_codec
 
-        values = resolved_values(self._config)
-        dataset_conf = values["dataset_conf"]
-        return TextCodec(
-            values["tokenizer"],
-            values["tokenizer_conf"],
-            dataset_conf["ctc_tokenizer"],
-            dataset_conf["ctc_tokenizer_conf"],
-        )
+        return text_codec(resolved_values(self._config))
 
     @cached_property
     def _decoded(self) -> Mapping[str, list[Decoded]]:
@@ -280,15 +290,12 @@ class Survey:
             for item in split:
                 counts.update(item.target)
         counts = Counter({char: n for char, n in counts.items() if not char.isspace()})
-        limit = self._config.get("ctc_vocab_size", 60515) - 1
+        blank = self._config.get("ctc_vocab_size", 60515) - 1
         found = []
-        for name, lost in (
-            ("LLM", [char for char in counts if not spelt_by_llm(self.codec, char)]),
-            ("CTC", [char for char in counts if not spelt_by_ctc(self.codec, char, limit)]),
-        ):
+        for name, lost in unspelt(self.codec, counts, blank).items():
             if lost:
                 times = sum(counts[char] for char in lost)
-                shown = " ".join(sorted(lost, key=lambda c: -counts[c])[:20])
+                shown = " ".join(lost[:20])
                 found.append(f"{name}: {len(lost)} characters, {times:,} times: {shown}")
         return Finding(
             "spelling",
@@ -404,6 +411,15 @@ def _in_band(frequency: Floats, power: Floats) -> float:
 
 def _power(band_hz: tuple[int, int], frequency: Floats, power: Floats) -> float:
     return float(power[(frequency >= band_hz[0]) & (frequency <= band_hz[1])].sum())
+
+
+def unspelt(codec: TextCodec, counts: Counter[str], blank: int) -> dict[str, list[str]]:
+    """Characters that a tokenizer does not give back, most frequent first, by tokenizer."""
+    lost = {
+        "LLM": [char for char in counts if not spelt_by_llm(codec, char)],
+        "CTC": [char for char in counts if not spelt_by_ctc(codec, char, blank)],
+    }
+    return {name: sorted(chars, key=lambda c: -counts[c]) for name, chars in lost.items()}
 
 
 def spelt_by_llm(codec: Any, char: str) -> bool:

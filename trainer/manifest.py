@@ -43,6 +43,10 @@ _OPENING = re.compile(r"^Error opening (?:'.*?'|<.*?>): ")
 _hash = hash
 """Of keys, as numbers; equal ones are looked at again."""
 _UNKNOWN_SIZE = 2**31 - 2**16
+FRAMES_PER_SECOND = 100
+"""Of ``source_len``: frames of 10 ms."""
+SLICED_BY = ("channel", "codec", "snr_db", "noise", "loss_rate", "domain")
+"""Tags that hypotheses repeat: who reads those can tell where errors are without the manifest."""
 EMPTY = "0 samples"
 MIN_SAMPLES = 2
 """Fewest samples of which FunASR's frontend makes a feature."""
@@ -73,6 +77,20 @@ class Utterance:
         """``MANIFEST:LINE``, for messages."""
         return f"{self.manifest}:{self.line}"
 
+    @property
+    def call(self) -> str | None:
+        """The call that it is part of, as the manifest names it (``call`` or ``call_id``)."""
+        call = self.tags.get("call") or self.tags.get("call_id")
+        return None if call is None else str(call)
+
+    @property
+    def duration_s(self) -> float | None:
+        """As the manifest says it, in ``duration_s`` or in frames; the audio is not looked at."""
+        seconds, frames = self.tags.get("duration_s"), self.tags.get("source_len")
+        if isinstance(seconds, int | float):
+            return float(seconds)
+        return frames / FRAMES_PER_SECOND if isinstance(frames, int | float) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Audio:
@@ -89,7 +107,7 @@ class Audio:
     @property
     def num_frames(self) -> int:
         """Length in 10 ms frames, FunASR's ``speech_length``."""
-        return int(self.duration_s * 100)
+        return int(self.duration_s * FRAMES_PER_SECOND)
 
 
 class Manifest(Sequence[Utterance]):
@@ -181,7 +199,7 @@ class Audios(Sequence[Audio]):
     @property
     def num_frames(self) -> Ints:
         """Lengths in 10 ms frames, as :attr:`Audio.num_frames`."""
-        return (self.durations_s * 100).astype(numpy.int64)
+        return (self.durations_s * FRAMES_PER_SECOND).astype(numpy.int64)
 
 
 def read_data_list(path: str | Path) -> Manifest:

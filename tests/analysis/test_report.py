@@ -16,11 +16,11 @@ import pytest
 from analysis.browser import operations
 from analysis.compare import comparison
 from analysis.importance import importances, pruning
-from analysis.report import description, packed, render, report
-from analysis.words import Said, catalogue, chinese, english
+from analysis.report import description, render, report, shortened
 from conf.errors import ConfigError, UserError
 from tests.analysis.fakes import stored_trial
 from tests.synthetic import Shape, write_sweep
+from trainer.document.words import Said, catalogue, chinese, english
 
 CHROMIUM = shutil.which("chromium")
 SHAPE = Shape(trials=40, epochs=8, utterances=60)
@@ -281,7 +281,7 @@ def test_large_sets_are_shortened_and_it_is_said():
             "test": {"utterances": utterances[:60], "whole": 60},
         }
     }
-    text = packed(data, most=20_000)
+    text = shortened(data, most=20_000)
     assert len(text) <= 20_000
     sets = json.loads(gzip.decompress(base64.b64decode(text)))["sets"]
     assert 100 <= len(sets["valid"]["utterances"]) < sets["valid"]["whole"] == 800
