@@ -105,6 +105,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not read all audio: no bandwidth, levels and content hashes",
     )
+    how.add_argument(
+        "--simulate", metavar="NAME", help="send all over a telephone: conf/channel/NAME, or a YAML"
+    )
+    how.add_argument("--seed", type=int, default=defaults.seed, metavar="N", help="of --simulate")
+    how.add_argument("--no_report", action="store_true", help="no data_report.html and .md")
     how.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes")
 
 
@@ -139,6 +144,8 @@ def settings(arguments: argparse.Namespace) -> Settings:
         keep=_rules(arguments.keep),
         model=arguments.model,
         scan=not arguments.no_scan,
+        simulate=arguments.simulate,
+        seed=arguments.seed,
         strict=arguments.strict,
     )
 

@@ -4,7 +4,8 @@
 2. Every line gets its split (`split`).
 3. The audio is read: measured, and cut where a line is a part or a side of a recording
    (`content`), in parallel.
-4. Manifests, left-out lines and ``prepare.json`` are written (`write`).
+4. What is kept is sent over a telephone channel (`simulate`), if that is asked.
+5. Manifests, left-out lines and ``prepare.json`` are written (`write`).
 
 What the parallel passes found is kept in ``.prepare/`` until the end, so the same command goes on
 where it was interrupted, and comes to the same files.
@@ -13,7 +14,7 @@ where it was interrupted, and comes to the same files.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from conf.channels import ChannelRange, load_channel
 from conf.errors import DataError
 from trainer.prepare import content, headers, inputs, passes
 from trainer.prepare.directory import is_ours, refuse_foreign, take_audio_dir, working
@@ -28,7 +30,7 @@ from trainer.prepare.progress import Progress
 from trainer.prepare.rules import STOPS
 from trainer.prepare.settings import SPLITS, Settings
 from trainer.prepare.split import LEFT_OUT, Catalog, Plan, leave_out_equal_content, plan
-from trainer.prepare.write import MARK, Writer, manifest_line, replacing
+from trainer.prepare.write import MARK, Outcome, Writer, manifest_line, replacing
 
 VERSION = 1
 """Of what the passes keep; that of another version is made anew."""
@@ -49,23 +51,6 @@ class Prepared:
         return f"{kept}, left out {total}" + (f" ({rules})" if rules else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a line.
-
-    Attributes:
-        record: Of the first pass.
-        split: "" if it is left out.
-        line: Of the manifest; {} if it is left out.
-        reason: Rule and why, if it is left out.
-    """
-
-    record: dict[str, Any]
-    split: str = ""
-    line: dict[str, Any] | None = None
-    reason: tuple[str, str] = ("", "")
-
-
 def prepare(
     settings: Settings, output_dir: Path, *, num_workers: int, progress: Progress
 ) -> Prepared:
@@ -78,23 +63,26 @@ def prepare(
         progress: Told how far they are.
 
     Raises:
+        ConfigError: There is no such channel, or its YAML is wrong.
         DataError: A file cannot be read at all, nothing is left, or with ``strict`` a line is bad.
         UserError: The directory holds what was not prepared here.
         WorkError: A worker was killed.
     """
     output_dir = Path(output_dir).expanduser().resolve()
+    channel = None if settings.simulate is None else load_channel(settings.simulate)
     files = inputs.files(settings)
     refuse_foreign(output_dir, [file.path for file in files])
     about = {
         "version": VERSION,
         "settings": settings.as_json(),
+        **({} if channel is None else {"channel": channel.fingerprint()}),
         "inputs": [
             {"path": str(file.path), "sha256": file.sha256, "lines": file.num_lines}
             for file in files
         ],
     }
     with working(output_dir, about) as around:
-        job = _Job(settings, output_dir, around, num_workers, progress)
+        job = _Job(settings, output_dir, around, channel, num_workers, progress)
         catalog = job.read_headers(sum(file.num_lines for file in files))
         found = plan(catalog, settings)
         job.read_audio(catalog, found)
@@ -110,12 +98,14 @@ class _Job:
         settings: Settings,
         output_dir: Path,
         around: Path,
+        channel: ChannelRange | None,
         num_workers: int,
         progress: Progress,
     ) -> None:
         self._settings = settings
         self._output_dir, self._around = output_dir, around
         self._audio_dir = output_dir / "wav"
+        self._channel = channel
         self._num_workers = num_workers
         self._progress = progress
         self._cuts = False
@@ -133,7 +123,7 @@ class _Job:
         with self._progress.of("headers", expected) as advance:
             for records in passes.run(self._around / "headers", lines, check, self._num_workers):
                 for record in records:
-                    self._stop_if_strict(record["place"], record)
+                    self._stop_if_strict(record["place"], *_reason(record))
                     self._cuts = self._cuts or "cut" in record
                     catalog.add(record)
                 advance(len(records))
@@ -142,13 +132,14 @@ class _Job:
     def read_audio(self, catalog: Catalog, plan: Plan) -> None:
         """The second pass."""
         directory = self._around / "content"
-        if self._cuts:
+        if self._cuts or self._channel is not None:
             take_audio_dir(self._audio_dir, anew=not directory.exists())
         parts = (
             content.Part(
                 self._around / "headers" / f"{number:08}.jsonl",
                 tuple(plan.splits[start : start + passes.BATCH].tolist()),
-                self._audio_dir,
+                # What is sent over a line is written anew.
+                self._audio_dir if self._channel is None else self._around / "cut",
                 self._around,
                 self._settings.scan,
                 self._settings.keep,
@@ -159,7 +150,7 @@ class _Job:
             done = 0
             for results in passes.run(directory, parts, content.read_part, self._num_workers):
                 for result in results:
-                    self._stop_if_strict(catalog.place(done), result)
+                    self._stop_if_strict(catalog.place(done), *_reason(result))
                     catalog.add_content(result.get("sha256"))
                     done += 1
                 advance(len(results))
@@ -169,15 +160,9 @@ class _Job:
         test = any(each.split == "test" for each in self._settings.given)
         splits = SPLITS if test or self._settings.test_share > 0 else SPLITS[:2]
         with Writer(self._output_dir, self._around, splits) as writer:
-            for outcome in self._outcomes(catalog, plan):
-                if outcome.line is None:
-                    self._stop_if_strict(
-                        outcome.record["place"],
-                        {"rule": outcome.reason[0], "why": outcome.reason[1]},
-                    )
-                    writer.leave_out(outcome.record, *outcome.reason)
-                else:
-                    writer.keep(outcome.split, outcome.line, outcome.record["place"])
+            for outcome in self._final(catalog, plan):
+                self._stop_if_strict(outcome.record["place"], *outcome.reason)
+                writer.add(outcome)
             kept, left_out = writer.utterances, dict(writer.left_out)
             in_all = sum(kept.values()) + sum(left_out.values())
             assert in_all == len(catalog), "a line disappeared"
@@ -208,12 +193,28 @@ class _Job:
             file.write(orjson.dumps(summary, option=option))
         return Prepared(kept, left_out, tuple(warnings))
 
+    def _final(self, catalog: Catalog, plan: Plan) -> Iterator[Outcome]:
+        """What became of each line, with what is kept sent over the telephone if that is asked."""
+        if self._channel is None:
+            return self._outcomes(catalog, plan)
+        from trainer.prepare.simulate import Simulation
+
+        simulation = Simulation(
+            self._channel,
+            self._settings,
+            self._around,
+            self._audio_dir,
+            self._num_workers,
+            self._progress,
+        )
+        simulation.run(self._outcomes(catalog, plan))
+        return simulation.replaced(self._outcomes(catalog, plan))
+
     def _outcomes(self, catalog: Catalog, plan: Plan) -> Iterator[Outcome]:
         """What became of each line, in order."""
         for index, (record, found) in enumerate(self._kept()):
-            reason = found if "rule" in found else record
-            if "rule" in reason:
-                yield Outcome(record, reason=(reason["rule"], reason["why"]))
+            if "rule" in record or "rule" in found:
+                yield Outcome(record, reason=_reason(record if "rule" in record else found))
             elif plan.splits[index] == LEFT_OUT:
                 rule, stays = plan.rules[index]
                 why = f"got it also at {catalog.place(stays)}, kept there"
@@ -231,9 +232,14 @@ class _Job:
                 return
             yield from zip(records, found, strict=True)
 
-    def _stop_if_strict(self, place: str, found: dict[str, Any]) -> None:
-        if self._settings.strict and found.get("rule") in STOPS:
-            raise DataError(f"{place}: {found['rule']}: {found['why']}")
+    def _stop_if_strict(self, place: str, rule: str, why: str) -> None:
+        if self._settings.strict and rule in STOPS:
+            raise DataError(f"{place}: {rule}: {why}")
+
+
+def _reason(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Rule and why; "" where nothing is wrong."""
+    return found.get("rule", ""), found.get("why", "")
 
 
 def _mixed_rates(writer: Writer) -> list[str]:

@@ -268,17 +268,22 @@ def _joined(keys: Numbers, calls: Numbers, speakers: Numbers) -> Numbers:
 
 
 def _by_hash(groups: Numbers, shares: Mapping[int, float]) -> Ints:
-    """The split of each line: groups in the order of their numbers fill valid, then test."""
+    """The split of each line: groups in the order of their numbers fill valid, then test.
+
+    A group goes where it fits; one more goes there if that comes nearer to the share.
+    """
     splits = numpy.zeros(len(groups), numpy.int64)
     names, which, sizes = numpy.unique(groups, return_inverse=True, return_counts=True)
     chosen = numpy.zeros(len(names), numpy.int64)
     for split, share in shares.items():
         wanted = round(share * len(groups))
         for index in numpy.flatnonzero(chosen == 0):
-            if wanted <= 0:
+            if not wanted:
                 break
             if sizes[index] <= wanted:
                 chosen[index] = split
                 wanted -= int(sizes[index])
+        nearer = numpy.flatnonzero((chosen == 0) & (sizes < 2 * wanted))
+        chosen[nearer[:1]] = split
     splits[:] = chosen[which]
     return splits

@@ -6,6 +6,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +17,23 @@ from trainer.prepare.settings import SPLITS
 
 MARK = "prepare.json"
 _MEASURES = ("bandwidth_hz", "level_dbfs", "peak_dbfs", "clipped", "sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a line.
+
+    Attributes:
+        record: Of the first pass.
+        split: "" if it is left out.
+        line: Of the manifest, with an absolute source; None if it is left out.
+        reason: Rule and why, if it is left out.
+    """
+
+    record: dict[str, Any]
+    split: str = ""
+    line: dict[str, Any] | None = None
+    reason: tuple[str, str] = ("", "")
 
 
 class Writer:
@@ -52,8 +70,14 @@ class Writer:
         path.parent.mkdir(parents=True, exist_ok=True)
         return self._files.enter_context(path.open("wb"))
 
-    def keep(self, split: str, line: Mapping[str, Any], place: str) -> None:
-        """An utterance, as `manifest_line` makes it, and where it stood in the input."""
+    def add(self, outcome: Outcome) -> None:
+        """What became of the next line of the input."""
+        if outcome.line is None:
+            self._leave_out(outcome.record, *outcome.reason)
+        else:
+            self._keep(outcome.split, outcome.line, outcome.record["place"])
+
+    def _keep(self, split: str, line: Mapping[str, Any], place: str) -> None:
         path = line["source"]
         _write(self._manifests[split], {**line, "source": _from(self._directory, path)})
         num_frames, num_tokens = line["source_len"], line["target_len"]
@@ -66,8 +90,7 @@ class Writer:
         self.rates_hz[line["sample_rate_hz"]] += 1
         self.first_of_rate.setdefault(line["sample_rate_hz"], place)
 
-    def leave_out(self, record: Mapping[str, Any], rule: str, why: str) -> None:
-        """A line of the input that is in no manifest."""
+    def _leave_out(self, record: Mapping[str, Any], rule: str, why: str) -> None:
         line = {name: record[name] for name in ("key", "place", "source", "text")}
         line |= {"rule": rule, "why": why}
         if duration_s := record.get("duration_s"):
