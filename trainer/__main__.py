@@ -304,6 +304,10 @@ def _prepare(arguments: argparse.Namespace, _: list[str]) -> int:
     for warning in prepared.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{arguments.output_dir}: {prepared}")
+    if not arguments.no_report:
+        from trainer.data_report import write
+
+        print(f"wrote {', '.join(str(path) for path in write(arguments.output_dir))}")
     return 0
 
 

@@ -34,14 +34,16 @@ class Part:
     Attributes:
         records: Where they are kept.
         splits: Of each of its lines.
-        output_dir: Gets what is cut out.
+        audio_dir: Gets what is cut out.
+        around: Of the same disk, for what is not whole yet.
         measure: Read all; else only what has to be cut.
         keep: Rules that leave nothing out.
     """
 
     records: Path
     splits: tuple[int, ...]
-    output_dir: Path
+    audio_dir: Path
+    around: Path
     measure: bool
     keep: tuple[str, ...]
 
@@ -82,8 +84,8 @@ def _read(record: dict[str, Any], part: Part, split: str) -> dict[str, Any]:
         return {"rule": error.rule, "why": error.why}
     found = measure(samples, record["rate_hz"]) if part.measure else {}
     if "cut" in record:
-        path = part.output_dir / "wav" / split / file_name(record["key"])
-        _write(path, samples, record["rate_hz"])
+        path = part.audio_dir / split / file_name(record["key"])
+        _write(path, samples, record["rate_hz"], part.around)
         found["path"] = str(path)
     return found
 
@@ -110,12 +112,14 @@ def _samples(record: dict[str, Any]) -> Samples:
     if not numpy.isfinite(samples).all():
         why = f"source: got {path!r}, expected samples that are numbers"
         raise Mistake("samples that are no numbers", why)
-    return numpy.ascontiguousarray(samples[:, side or 0])
+    if side is None:
+        return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    return numpy.ascontiguousarray(samples[:, side])
 
 
-def _write(path: Path, samples: Samples, rate_hz: int) -> None:
+def _write(path: Path, samples: Samples, rate_hz: int, around: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial = around / f"{os.getpid()}.wav"
     soundfile.write(partial, samples, rate_hz, format="WAV", subtype="PCM_16")
     partial.replace(path)
 

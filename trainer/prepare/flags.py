@@ -105,6 +105,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not read all audio: no bandwidth, levels and content hashes",
     )
+    how.add_argument(
+        "--simulate", metavar="NAME", help="send all over a telephone: conf/channel/NAME, or a YAML"
+    )
+    how.add_argument("--seed", type=int, default=defaults.seed, metavar="N", help="of --simulate")
+    how.add_argument("--no_report", action="store_true", help="no data_report.html and .md")
     how.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes")
 
 
@@ -114,6 +119,12 @@ def settings(arguments: argparse.Namespace) -> Settings:
     Raises:
         UserError: They do not fit together.
     """
+    if arguments.workers < 1:
+        raise UserError(f"--workers: got {arguments.workers}, expected 1 or more")
+    for unit in ("s", "chars_per_s"):
+        low, high = (getattr(arguments, f"{end}_{unit}") for end in ("min", "max"))
+        if not 0 <= low < high:
+            raise UserError(f"--min_{unit}: got {low:g}, expected less than {high:g}, 0 or more")
     return Settings(
         given=_given(arguments),
         root=arguments.root and arguments.root.expanduser(),
@@ -133,6 +144,8 @@ def settings(arguments: argparse.Namespace) -> Settings:
         keep=_rules(arguments.keep),
         model=arguments.model,
         scan=not arguments.no_scan,
+        simulate=arguments.simulate,
+        seed=arguments.seed,
         strict=arguments.strict,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -17,17 +17,24 @@ from trainer.prepare.tokens import counter
 
 Record = dict[str, Any]
 """What is known of a line, as it is kept between the passes: plain JSON."""
+Header = Callable[[str], tuple[Audio, str]]
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
-def check_lines(lines: Sequence[Line], settings: Settings) -> list[Record]:
-    """A record of each line; one that is left out has ``rule`` and ``why``."""
+def check_lines(lines: Sequence[Line], settings: Settings, audio_dir: str | None) -> list[Record]:
+    """A record of each line; one that is left out has ``rule`` and ``why``.
+
+    Args:
+        lines: Of the input.
+        settings: What is asked for.
+        audio_dir: Where audio is replaced, and so cannot be read from; None if nowhere.
+    """
     header = lru_cache(maxsize=64)(read_header)  # parts of one recording stand together
-    return [_check(line, settings, header) for line in lines]
+    return [_check(line, settings, audio_dir, header) for line in lines]
 
 
-def _check(line: Line, settings: Settings, header: Any) -> Record:
+def _check(line: Line, settings: Settings, audio_dir: str | None, header: Header) -> Record:
     record: Record = {
         "place": line.place,
         "key": line.key,
@@ -41,6 +48,9 @@ def _check(line: Line, settings: Settings, header: Any) -> Record:
         if found := rules.against_text(line.text, settings):
             raise Mistake(*found)
         path = _path(line, settings)
+        if audio_dir and path.startswith(f"{audio_dir}/"):
+            why = f"source: got {path!r}, where this command writes, expected another directory"
+            raise Mistake("audio that would be replaced", why)
         audio = _audio(path, header)
         first, last = _span(line, audio)
         record["duration_s"] = (last - first) / audio.sample_rate_hz
@@ -49,7 +59,7 @@ def _check(line: Line, settings: Settings, header: Any) -> Record:
             record["duration_s"], audio.sample_rate_hz, target, settings
         ):
             raise Mistake(*found)
-        side = _side(line, audio)
+        side = _side(line, audio, settings)
     except Mistake as error:
         return record | {"rule": error.rule, "why": error.why}
     record |= {
@@ -91,10 +101,10 @@ def _elsewhere(source: str, missing: str) -> Mistake:
     return Mistake("absolute path not on this machine", why)
 
 
-def _audio(path: str, header: Any) -> Audio:
+def _audio(path: str, header: Header) -> Audio:
     audio, problem = header(path)
     if not problem:
-        return audio  # type: ignore[no-any-return]
+        return audio
     got = f"source: got {path!r} ({problem}"
     if problem == "no such file":
         raise Mistake("no such file", f"{got}), expected a recording")
@@ -102,11 +112,18 @@ def _audio(path: str, header: Any) -> Audio:
         raise Mistake("not a file", f"{got}), expected a recording")
     if problem.startswith("cut off"):
         raise Mistake("cut off audio", f"{got}), expected a whole recording")
-    if problem == EMPTY or os.path.getsize(path) == 0:
+    if problem == EMPTY or _is_empty(path):
         raise Mistake("empty audio", f"{got}), expected a recording")
     if path.endswith((".jsonl", ".json", ".csv", ".tsv", ".txt", ".scp")):
         raise Mistake("manifest instead of audio", f"{got}), expected a recording")
     raise Mistake("no readable audio", f"{got}{_what_it_is(path)}), expected a recording")
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        return os.path.getsize(path) == 0
+    except (OSError, ValueError):
+        return False
 
 
 def _what_it_is(path: str) -> str:
@@ -114,7 +131,7 @@ def _what_it_is(path: str) -> str:
     try:
         with open(path, "rb") as file:
             start = file.read(512)
-    except OSError:
+    except (OSError, ValueError):
         return ""
     if start[4:8] == b"ftyp":
         return "; it begins like MPEG-4: ffmpeg -i makes a WAV of it"
@@ -143,11 +160,13 @@ def _span(line: Line, audio: Audio) -> tuple[int, int]:
     return first, last
 
 
-def _side(line: Line, audio: Audio) -> int | None:
-    """The channel to take, of a recording that has several."""
+def _side(line: Line, audio: Audio, settings: Settings) -> int | None:
+    """The channel to take, of a recording that has several; None takes the mean of all."""
     if audio.num_channels == 1:
         return None  # of a recording that is one side, also where the side is named
     if line.side is None:
+        if "stereo without a side" in settings.keep:
+            return None
         why = f"got {audio.num_channels} channels, expected side or channel_index to name one"
         raise Mistake("stereo without a side", why)
     if line.side >= audio.num_channels:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.errors import DataError
-from trainer.manifest import resolve
+from trainer.manifest import one_line, resolve
 from trainer.prepare import kaldi
 from trainer.prepare.folder import read_folder
 from trainer.prepare.kaldi import read_kaldi
-from trainer.prepare.lines import Line, Mistake, text_lines
+from trainer.prepare.lines import Line, Mistake, open_bytes, text_lines
 from trainer.prepare.settings import Given, Settings
 from trainer.prepare.tables import looks_like_a_table, read_jsonl, read_table
 
@@ -165,10 +165,11 @@ def _listed(path: Path, settings: Settings) -> Iterator[tuple[str, Path | Mistak
 def _file(path: Path) -> File:
     digest, num_lines = hashlib.sha256(), 0
     try:
+        open_bytes(path).close()  # says what is wrong, if something is
         with path.open("rb") as file:
             while block := file.read(2**20):
                 digest.update(block)
                 num_lines += block.count(b"\n")
     except OSError as error:
-        raise DataError(f"{path}: got {error.strerror}, expected a readable file") from error
+        raise DataError(f"{path}: got {one_line(error)}, expected a readable file") from error
     return File(path, digest.hexdigest(), num_lines)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -93,12 +94,20 @@ def read(path: Path) -> Records | None:
     return [orjson.loads(line) for line in lines]
 
 
+def dumps(value: Any) -> bytes:
+    """JSON, also of a number that is too long for orjson."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False).encode()
+
+
 def _finished(path: Path, result: Records | Future[Records]) -> Records:
     return _keep(path, result.result()) if isinstance(result, Future) else result
 
 
 def _keep(path: Path, records: Sequence[dict[str, Any]]) -> Records:
-    lines = [orjson.dumps(record) for record in records]
+    lines = [dumps(record) for record in records]
     partial = path.with_suffix(".partial")
     partial.write_bytes(b"\n".join([*lines, b"end %d" % len(lines)]))
     partial.replace(path)

@@ -29,11 +29,17 @@ BAD_INPUT = (
     "cut off audio",
     "no readable audio",
     "span outside the recording",
-    "stereo without a side",
     "no such side",
     "samples that are no numbers",
+    "audio that would be replaced",
+    "channel",
 )
-"""Mistakes in what was handed in. ``--strict`` stops at the first."""
+"""Mistakes in what was handed in."""
+
+CROSSING = ("call in another split", "content in another split")
+
+STOPS = frozenset((*BAD_INPUT, *CROSSING, "stereo without a side"))
+"""``--strict`` ends with the first of these."""
 
 CHOICES = (
     "annotation error",
@@ -46,11 +52,10 @@ CHOICES = (
     "too short",
     "too long",
     "characters per second",
+    "stereo without a side",
     "no sound",
     "duplicate content",
-    "key in another split",
-    "call in another split",
-    "content in another split",
+    *CROSSING,
 )
 """Of what can be read, what is not taken. ``--keep`` switches these off."""
 

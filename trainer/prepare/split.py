@@ -10,7 +10,6 @@ import hashlib
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy
@@ -60,6 +59,15 @@ class Catalog:
         """``FILE:LINE`` of a line."""
         file, number = divmod(self._places[index], 1 << 40)
         return f"{list(self._files)[file]}:{number}"
+
+    def count(self, splits: Ints, split: int) -> dict[str, int]:
+        """How many speakers and calls a split has."""
+        chosen = splits == split
+        found = {"speakers": self.speakers[chosen], "calls": self.calls[chosen]}
+        return {
+            name: len(numpy.unique(numbers[numbers != _NAMELESS]))
+            for name, numbers in found.items()
+        }
 
     def add_content(self, sha256: str | None) -> None:
         """Of the next line; None if it is left out or was not read."""
@@ -133,7 +141,6 @@ def leave_out_equal_content(plan: Plan, catalog: Catalog, settings: Settings) ->
             _leave_out_again(plan.splits, catalog.contents, rule, plan.rules, within=within)
 
 
-@lru_cache(maxsize=4096)
 def number_of(name: str) -> int:
     """Equal for equal names; their order is that of the names' SHA-256."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
@@ -261,17 +268,22 @@ def _joined(keys: Numbers, calls: Numbers, speakers: Numbers) -> Numbers:
 
 
 def _by_hash(groups: Numbers, shares: Mapping[int, float]) -> Ints:
-    """The split of each line: groups in the order of their numbers fill valid, then test."""
+    """The split of each line: groups in the order of their numbers fill valid, then test.
+
+    A group goes where it fits; one more goes there if that comes nearer to the share.
+    """
     splits = numpy.zeros(len(groups), numpy.int64)
     names, which, sizes = numpy.unique(groups, return_inverse=True, return_counts=True)
     chosen = numpy.zeros(len(names), numpy.int64)
     for split, share in shares.items():
         wanted = round(share * len(groups))
         for index in numpy.flatnonzero(chosen == 0):
-            if wanted <= 0:
+            if not wanted:
                 break
             if sizes[index] <= wanted:
                 chosen[index] = split
                 wanted -= int(sizes[index])
+        nearer = numpy.flatnonzero((chosen == 0) & (sizes < 2 * wanted))
+        chosen[nearer[:1]] = split
     splits[:] = chosen[which]
     return splits

@@ -46,7 +46,8 @@ def read_table(path: Path, split: str | None, settings: Settings) -> Iterator[Li
     rows = _rows(path, settings.encoding)
     _, names = next(rows, (0, None))
     if not isinstance(names, list):
-        raise DataError(f"{path}:1: got {names or 'nothing'}, expected the names of columns")
+        found = "got nothing" if names is None else names.why
+        raise DataError(f"{path}:1: {found}, expected the names of columns")
     names = [name.strip() for name in names]
     theirs = dict(settings.columns)
     for name in ("source", "target"):
@@ -108,7 +109,7 @@ def _rows(path: Path, encoding: str) -> Iterator[tuple[int, list[str] | Mistake]
             span = f" (lines {first} to {last})" if last > first else ""
             large = "field larger than field limit" in str(error)
             rule = "line too long" if large else "malformed line"
-            yield first, Mistake(rule, f"got {error}{span}, expected a row")
+            yield first, Mistake(rule, f"got a row that ends in a mistake{span}: {error}")
             wrong.clear()
             continue
         if wrong:

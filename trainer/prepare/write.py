@@ -1,4 +1,4 @@
-"""The files that a preparation leaves behind, each whole or not there."""
+"""The files that a preparation leaves behind."""
 
 from __future__ import annotations
 
@@ -6,51 +6,78 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
-
 from trainer.manifest import Audio, chat_line
-from trainer.prepare.rules import BAD_INPUT
-from trainer.prepare.split import number_of
+from trainer.prepare.passes import dumps
+from trainer.prepare.rules import STOPS
+from trainer.prepare.settings import SPLITS
 
+MARK = "prepare.json"
 _MEASURES = ("bandwidth_hz", "level_dbfs", "peak_dbfs", "clipped", "sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a line.
+
+    Attributes:
+        record: Of the first pass.
+        split: "" if it is left out.
+        line: Of the manifest, with an absolute source; None if it is left out.
+        reason: Rule and why, if it is left out.
+    """
+
+    record: dict[str, Any]
+    split: str = ""
+    line: dict[str, Any] | None = None
+    reason: tuple[str, str] = ("", "")
 
 
 class Writer:
     """Writes utterances and left-out lines as they come, and counts them.
 
     Args:
-        output_dir: Gets the files.
+        output_dir: Gets the files, all at the end.
+        around: Where they are written until then, on the same disk.
         splits: Those that are written, even if empty.
     """
 
-    def __init__(self, output_dir: Path, splits: tuple[str, ...]) -> None:
-        self._directory = output_dir
+    def __init__(self, output_dir: Path, around: Path, splits: tuple[str, ...]) -> None:
+        self._directory, self._new = output_dir, around / "new"
+        self._splits = splits
         self._files = ExitStack()
-        self._manifests = {s: self._open(output_dir / f"{s}.jsonl") for s in splits}
-        self._chats = {s: self._open(output_dir / "chat" / f"{s}.jsonl") for s in splits}
-        self._left_out = self._open(output_dir / "left_out.jsonl")
-        self._utterances = dict.fromkeys(splits, 0)
+        self._manifests = {split: self._open(f"{split}.jsonl") for split in splits}
+        self._chats = {split: self._open(f"chat/{split}.jsonl") for split in splits}
+        self._left_out = self._open("left_out.jsonl")
         self._seconds = dict.fromkeys(splits, 0.0)
-        self._speakers: dict[str, set[int]] = {split: set() for split in splits}
-        self._calls: dict[str, set[int]] = {split: set() for split in splits}
-        self._rates: Counter[int] = Counter()
-        self._lines_out: Counter[str] = Counter()
         self._seconds_out: dict[str, float] = defaultdict(float)
+        self.utterances = dict.fromkeys(splits, 0)
+        self.left_out: Counter[str] = Counter()
+        self.rates_hz: Counter[int] = Counter()
+        self.first_of_rate: dict[int, str] = {}
 
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._files.__exit__(*error)  # type: ignore[arg-type]
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
 
-    def _open(self, path: Path) -> IO[bytes]:
-        return self._files.enter_context(replacing(path))
+    def _open(self, name: str) -> IO[bytes]:
+        path = self._new / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return self._files.enter_context(path.open("wb"))
 
-    def keep(self, split: str, line: Mapping[str, Any]) -> None:
-        """An utterance, as `manifest_line` makes it but with an absolute source."""
+    def add(self, outcome: Outcome) -> None:
+        """What became of the next line of the input."""
+        if outcome.line is None:
+            self._leave_out(outcome.record, *outcome.reason)
+        else:
+            self._keep(outcome.split, outcome.line, outcome.record["place"])
+
+    def _keep(self, split: str, line: Mapping[str, Any], place: str) -> None:
         path = line["source"]
         _write(self._manifests[split], {**line, "source": _from(self._directory, path)})
         num_frames, num_tokens = line["source_len"], line["target_len"]
@@ -58,55 +85,53 @@ class Writer:
             line["key"], path, line["target"], num_frames=num_frames, num_tokens=num_tokens
         )
         _write(self._chats[split], chat)
-        self._utterances[split] += 1
+        self.utterances[split] += 1
         self._seconds[split] += line["duration_s"]
-        self._rates[line["sample_rate_hz"]] += 1
-        for name, seen in (("speaker_id", self._speakers), ("call", self._calls)):
-            if name in line:
-                seen[split].add(number_of(line[name]))
+        self.rates_hz[line["sample_rate_hz"]] += 1
+        self.first_of_rate.setdefault(line["sample_rate_hz"], place)
 
-    def leave_out(self, record: Mapping[str, Any], rule: str, why: str) -> None:
-        """A line of the input that is in no manifest."""
+    def _leave_out(self, record: Mapping[str, Any], rule: str, why: str) -> None:
         line = {name: record[name] for name in ("key", "place", "source", "text")}
         line |= {"rule": rule, "why": why}
         if duration_s := record.get("duration_s"):
             line["duration_s"] = round(duration_s, 3)
             self._seconds_out[rule] += duration_s
-        self._lines_out[rule] += 1
+        self.left_out[rule] += 1
         _write(self._left_out, line)
-
-    @property
-    def utterances(self) -> dict[str, int]:
-        """How many each split has."""
-        return dict(self._utterances)
-
-    @property
-    def left_out(self) -> dict[str, int]:
-        """How many lines each rule left out."""
-        return dict(self._lines_out)
 
     def summary(self) -> dict[str, Any]:
         """Counts and hours, for ``prepare.json``."""
         return {
             "splits": {
-                split: {
-                    "utterances": self._utterances[split],
-                    "hours": _hours(self._seconds[split]),
-                    "speakers": len(self._speakers[split]),
-                    "calls": len(self._calls[split]),
-                }
-                for split in self._utterances
+                split: {"utterances": count, "hours": _hours(self._seconds[split])}
+                for split, count in self.utterances.items()
             },
             "left_out": {
                 rule: {
                     "lines": count,
                     "hours": _hours(self._seconds_out[rule]),
-                    "bad_input": rule in BAD_INPUT,
+                    "bad_input": rule in STOPS,
                 }
-                for rule, count in sorted(self._lines_out.items())
+                for rule, count in sorted(self.left_out.items())
             },
-            "sample_rates_hz": {str(rate): self._rates[rate] for rate in sorted(self._rates)},
+            "sample_rates_hz": {str(rate): self.rates_hz[rate] for rate in sorted(self.rates_hz)},
         }
+
+    def finish(self) -> None:
+        """Puts all files in their places, and takes away those of splits that are no more.
+
+        Meanwhile the mark is not there, so that nobody takes old and new for one.
+        """
+        self._files.close()
+        (self._directory / MARK).unlink(missing_ok=True)
+        (self._directory / "chat").mkdir(exist_ok=True)
+        for split in SPLITS:
+            for name in (f"{split}.jsonl", f"chat/{split}.jsonl"):
+                if split in self._splits:
+                    (self._new / name).replace(self._directory / name)
+                else:
+                    (self._directory / name).unlink(missing_ok=True)
+        (self._new / "left_out.jsonl").replace(self._directory / "left_out.jsonl")
 
 
 def manifest_line(record: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +160,6 @@ def manifest_line(record: Mapping[str, Any], found: Mapping[str, Any]) -> dict[s
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes its place when it is whole; with an error, the old one stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("wb") as file:
         yield file
@@ -143,7 +167,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _write(file: IO[bytes], line: Mapping[str, Any]) -> None:
-    file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+    file.write(dumps(line) + b"\n")
 
 
 def _from(directory: Path, path: str) -> str:
