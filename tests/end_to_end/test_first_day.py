@@ -98,44 +98,63 @@ def run(day: Workspace, command: str, code: int = 0) -> str:
     return finished.stdout + finished.stderr
 
 
-def test_the_first_day(day: Workspace) -> None:
+@pytest.fixture(scope="module")
+def said_without_a_model(day: Workspace) -> dict[str, str]:
+    """What commands say before the model is fetched; then it is there."""
     page = commands(READMES[0])
-
-    # Without a network there is one clear line, and it names the page's first commands.
-    for command in (page["check"][0], page["check"][1], page["train"][0], page["forecast"][0]):
-        said = run(day, command, code=2)
-        [line] = [line for line in said.splitlines() if "Fun-ASR-Nano-2512, expected" in line]
-        assert all(f"`{fetch}`" in line for fetch in page["model"]), line
+    early = (*page["check"], *page["train"], *page["forecast"])
+    said = {command: run(day, command, code=2) for command in early}
     shutil.copytree(BASE, day.directory / MODEL)
+    return said
 
-    run(day, page["data"][0])
-    for split in ("train", "valid", "test"):
-        assert (day.directory / f"data/telephone/{split}.jsonl").is_file()
+
+@pytest.fixture(scope="module")
+def prepared(day: Workspace, said_without_a_model: dict[str, str]) -> Workspace:
+    """The same machine with model and data."""
+    [prepare] = commands(READMES[0])["data"]
+    run(day, prepare)
     shutil.move(day.directory / "wideband.jsonl", day.directory / "data/telephone")
+    return day
 
-    checked, evaluated = (run(day, command) for command in page["check"])
+
+def test_without_a_network_one_line_names_the_pages_first_commands(
+    said_without_a_model: dict[str, str],
+) -> None:
+    fetch = commands(READMES[0])["model"]
+    for said in said_without_a_model.values():
+        [line] = [line for line in said.splitlines() if "Fun-ASR-Nano-2512, expected" in line]
+        assert all(f"`{command}`" in line for command in fetch), line
+
+
+def test_the_morning(prepared: Workspace) -> None:
+    """Data, checks, the base's scores; one fine-tune."""
+    page = commands(READMES[0])
+    for split in ("train", "valid", "test"):
+        assert (prepared.directory / f"data/telephone/{split}.jsonl").is_file()
+    checked, evaluated = (run(prepared, command) for command in page["check"])
     assert "coverage" in checked
     assert "CER %" in evaluated
+    assert "valid/cer" in run(prepared, page["train"][0])
 
-    forecast = run(day, page["forecast"][0])
+
+@pytest.mark.slow
+def test_the_afternoon(prepared: Workspace) -> None:
+    """The forecast; the sweep, watched; tables, report, the exported model and its scores."""
+    page = commands(READMES[0])
+    forecast = run(prepared, page["forecast"][0])
     assert forecast.count("which fits 24, 40 and 80 GB") == 8, "tiny and full size of four stages"
     assert re.search(r"sweep: 4 trials, \d+ epochs in \d+ s if none is pruned", forecast)
-
     sweep, status, look = page["sweep"]
-    assert "Best of 4 trials" in run(day, sweep)
-    assert "finished" in run(day, status)
-    _is_served(day, look)
-
+    assert "Best of 4 trials" in run(prepared, sweep)
+    assert "finished" in run(prepared, status)
+    _is_served(prepared, look)
     compare, report = page["compare"]
-    assert "against" in run(day, compare)
-    run(day, report)
-    assert (day.directory / "reports/calls/report.html").is_file()
-
+    assert "against" in run(prepared, compare)
+    run(prepared, report)
+    assert (prepared.directory / "reports/calls/report.html").is_file()
     export, evaluate = page["export"]
-    run(day, export)
-    assert "differ from the base" in run(day, evaluate)
-
-    assert "valid/cer" in run(day, page["train"][0])
+    run(prepared, export)
+    assert "differ from the base" in run(prepared, evaluate)
 
 
 def _is_served(day: Workspace, command: str) -> None:
