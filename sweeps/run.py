@@ -189,7 +189,7 @@ class _Run:
         self._base = base
         self._concurrency = concurrency
         self._ledger: Ledger = Ledger(directory, sweep, configs)
-        self._projector = Projector(directory, sweep, self._ledger.sweep_id, store, tags)
+        self._projector = Projector(directory, sweep, self._ledger.sweep_id, store, configs, tags)
 
     def begin(self) -> None:
         """Open the sweep's run, and begin to catch up with what is not yet in MLflow."""

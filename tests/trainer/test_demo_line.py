@@ -1,11 +1,11 @@
-"""The telephone channel: what it keeps, what it takes away, and that it repeats."""
+"""The demonstration's telephone line: what it keeps, what it takes away, and that it repeats."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from trainer.channel import (
+from trainer.demo.line import (
     PACKET_SAMPLES,
     TELEPHONE_RATE_HZ,
     ChannelRange,
