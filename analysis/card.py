@@ -17,11 +17,11 @@ from pathlib import Path
 from analysis.compare import Comparison, compare
 from analysis.evidence import BASE, SPLITS, EvidenceSource, Reader
 from analysis.runs import SweepRecord, TrialRecord
-from analysis.shown import NOTHING, ends, p_value, points, rate
 from analysis.significance import Estimate
 from conf.delta import by_weight, change_table, classify, table
 from conf.errors import UserError
 from conf.load import Config
+from trainer.document.shown import NOTHING, ends, p_value, points, rate
 
 OURS = "Apache-2.0"
 LISTS: Mapping[str, str] = {"train": "train_data_set_list", **SPLITS}

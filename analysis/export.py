@@ -35,10 +35,10 @@ from analysis.compare import objective_of, winner
 from analysis.evidence import EvidenceSource
 from analysis.provenance import PROVENANCE, recorded, seal, sha256
 from analysis.runs import RunSource, SweepRecord, TrialRecord, load_sweep
-from analysis.shown import rate
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.load import Config
 from trainer import serving, verify
+from trainer.document.shown import rate
 
 CONFIG, MODEL, ORIGIN = "best_config.yaml", "model", "export.json"
 STOCK, SCRIPT = "stock", "train_with_stock.sh"

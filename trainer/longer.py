@@ -127,7 +127,9 @@ def reopen(directory: Path) -> None:
     (directory / RUN_ID).unlink(missing_ok=True)
     result = read_result(directory)
     _copy_texts(directory, directory)
-    _write(directory / EVENTS, events_before_the_end(directory, result and result["epochs"]))
+    _write(
+        directory / EVENTS, events_before_the_end(directory, result["epochs"] if result else None)
+    )
     (directory / RESULT).unlink(missing_ok=True)
 
 
