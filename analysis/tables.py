@@ -70,6 +70,7 @@ def trial_columns(facts: Comparison) -> list[Column]:
         Column(EPOCHS, _epochs, 2),
         Column("errors", lambda r: NOTHING if r.errors is None else str(r.errors), 4),
         Column("objective", lambda r: rate(r.objective)),
+        Column("over seeds", _over_seeds, 4),
         Column("against base", lambda r: change(r.over_base), 1),
         Column("against baseline", lambda r: "baseline" if r.baseline else change(r.over_baseline)),
         Column("95 % interval", lambda r: ends(r.interval) or NOTHING, 9),
@@ -111,6 +112,10 @@ def _epochs(row: Row) -> str:
     return f"{row.epochs_run}/{row.epochs}" if stopped else str(row.epochs)
 
 
+def _over_seeds(row: Row) -> str:
+    return f"{rate(row.confirmed)} ({len(row.seeds)})" if row.seeds else NOTHING
+
+
 def notes(facts: Comparison) -> list[Said]:
     """What a reader must know to read the table of trials."""
     found = [
@@ -138,6 +143,13 @@ def notes(facts: Comparison) -> list[Said]:
     if facts.noise is not None:
         band = f"{100 * facts.noise.band:.2g}"
         found.append(Said("Differences under {band} points are noise here.", band=band))
+    if any(row.seeds for row in facts.rows):
+        found.append(
+            Said(
+                "over seeds: the mean objective over as many seeds as stand in brackets; the best "
+                "is chosen by it among the configs that were repeated."
+            )
+        )
     for row in facts.rows:
         if row.replicate_of is not None:
             values = {"trial": row.trial, "of": row.replicate_of}
@@ -369,6 +381,8 @@ FIELDS: Mapping[str, Callable[[Row], object]] = {
     "paired_p": lambda r: r.paired and r.paired.p,
     "front": lambda r: r.front,
     "replicate.of": lambda r: r.replicate_of,
+    "objective_over_seeds": lambda r: r.confirmed,
+    "seeds": lambda r: len(r.seeds) or None,
 }
 """A trial in CSV and JSON, in this order."""
 
@@ -409,7 +423,8 @@ def fields(section: Section) -> list[str]:
 def _flat(section: Section, row: Sequence[Any]) -> dict[str, Any]:
     values: list[Any] = []
     for column, value in zip(section.columns, row, strict=True):
-        values += (value or (None, None)) if column.kind in PAIRS else [value]
+        plain = str(value) if isinstance(value, Said) else value
+        values += (value or (None, None)) if column.kind in PAIRS else [plain]
     return dict(zip(fields(section), values, strict=True))
 
 

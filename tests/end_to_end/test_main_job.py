@@ -118,6 +118,13 @@ def test_a_trial_logs_params_metrics_tags_and_artifacts(swept: tuple[Workspace, 
             assert metrics["objective"] == metrics["valid/cer"]
     names = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"sweep.yaml", "comparison.md", "comparison.csv", "best_config.yaml"} <= names
+    bases = client.list_artifacts(parent.info.run_id, "hypotheses/base")
+    assert {Path(item.path).stem for item in bases} == {"valid", "test", "wideband"}
+    texts = Path(client.download_artifacts(children[0].info.run_id, "hypotheses/valid.jsonl"))
+    for line in map(json.loads, texts.read_text(encoding="utf-8").splitlines()):
+        assert line["domain"] == "telephone"
+        assert line["speaker"]
+        assert 0.3 < line["duration_s"] < 10
 
 
 def test_the_table_is_printed_and_logged(swept: tuple[Workspace, str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
+
+from conf.writing import format_value
 
 NOTHING = "-"
 
@@ -62,6 +64,11 @@ def number(value: float | None) -> str:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def setting(value: Any) -> str:
+    """A config's value: a learning rate that a search drew has 17 digits, of which three matter."""
+    return number(value) if isinstance(value, float) else format_value(value)
 
 
 def hours(seconds: float | None) -> str:

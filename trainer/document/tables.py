@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from conf.writing import format_value
-from trainer.document.shown import NOTHING, ends, hours, number, p_value, points, rate
+from trainer.document.shown import NOTHING, ends, hours, number, p_value, points, rate, setting
 from trainer.document.words import Said, Words, english
 
 Kind = Literal[
-    "text", "count", "number", "hours", "rate", "interval", "points", "span", "p", "mark"
+    "text", "value", "count", "number", "hours", "rate", "interval", "points", "span", "p", "mark"
 ]
-"""How a value is printed: seconds as hours, rates and points (differences of rates) in percent,
-an interval as the pair of ends of a rate, a span as those of a difference, a mark as yes or
-nothing."""
+"""How a value is printed: a config's value as there, seconds as hours, rates and points
+(differences of rates) in percent, an interval as the pair of ends of a rate, a span as those of
+a difference, a mark as yes or nothing."""
 PAIRS = ("interval", "span")
-LEFT = ("text", "mark")
+LEFT = ("text", "value", "mark")
 """Kinds that stand on the left of their column; numbers stand on the right."""
 
 Grid = tuple[list[str], list[list[str]]]
@@ -73,6 +73,7 @@ def show(kind: Kind, value: Any) -> str:
         "points": points,
         "p": p_value,
         "number": number,
+        "value": setting,
         "hours": hours,
     }
     if kind in shown:
