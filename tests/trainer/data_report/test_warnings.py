@@ -53,6 +53,10 @@ def _no_valid(splits: Splits) -> None:
     del splits["valid"]
 
 
+def _no_train(splits: Splits) -> None:
+    splits["train"].clear()
+
+
 def _few(splits: Splits) -> None:
     del splits["valid"][20:]
     for record in splits["valid"]:
@@ -79,11 +83,20 @@ def _without(*names: str) -> Callable[[Splits], None]:
     return change
 
 
+def _mixed_rates(splits: Splits) -> None:
+    _without("bandwidth_hz")(splits)
+    _set("valid", 0.5, sample_rate_hz=16000)(splits)
+
+
 CASES: Mapping[str, tuple[str, bool, Callable[[Splits], None], str]] = {
     "no validation set": ("no validation set", True, _no_valid, "There is no validation set"),
-    "few utterances": ("small validation set", False, _few, "only 20 utterances"),
-    "few minutes": ("small validation set", False, _few, "only 1m20s of speech"),
-    "few speakers": ("small validation set", False, _few, "only 1 speakers"),
+    "no training set": ("no training set", True, _no_train, "The training set is empty"),
+    "few utterances": (
+        "small validation set",
+        False,
+        _few,
+        "is small: 20 utterances, 1m20s of speech, 1 speakers.",
+    ),
     "calls": ("calls in two splits", True, _copy("call"), "40 calls are in train and in valid"),
     "speakers": (
         "speakers in two splits",
@@ -116,6 +129,12 @@ CASES: Mapping[str, tuple[str, bool, Callable[[Splits], None], str]] = {
         False,
         _set("train", 0.1, bandwidth_hz=7800.0, domain="meeting"),
         "270 utterances are of the telephone's band, 30 are wider",
+    ),
+    "mixed rates": (
+        "mixed sample rates",
+        False,
+        _mixed_rates,
+        "valid: files are of several sample rates (8000, 16000 Hz)",
     ),
     "no telephone": (
         "labelled telephone and is not",
