@@ -277,27 +277,35 @@ def compare(sweep: SweepRecord, evidence: Evidence | None = None) -> Comparison:
 
 
 def comparable(sweep: SweepRecord) -> tuple[tuple[TrialRecord, ...], tuple[Apart, ...]]:
-    """Part the trials that may be compared from those that saw something else.
-
-    The yardstick is what most trials share, of equals the first: a tag that a trial lacks (it
-    failed before it knew) tells nothing against it.
-    """
-    kinds = Counter(tuple(sorted(t.comparable.items())) for t in sweep.trials if t.comparable)
-    usual = dict(kinds.most_common(1)[0][0]) if kinds else {}
+    """Part the trials that may be compared from those that saw something else."""
+    usual = yardstick(sweep)
     alike, apart = [], []
     for trial in sweep.trials:
-        reasons = [
-            f"{why} ({tag} {trial.comparable[tag][:12]}, not {usual.get(tag, 'none')[:12]})"
-            for tag, why in COMPARABLE.items()
-            if tag in trial.comparable and trial.comparable[tag] != usual.get(tag)
-        ]
-        if reasons:
+        if reasons := foreign(trial.comparable, usual):
             value = objective_of(trial, sweep.objective)
             said = "; ".join(reasons)
             apart.append(Apart(trial.trial, trial.stage, trial.outcome, said, value))
         else:
             alike.append(trial)
     return tuple(alike), tuple(apart)
+
+
+def yardstick(sweep: SweepRecord) -> dict[str, str]:
+    """The tags of `COMPARABLE` that most trials share, of equals the first's."""
+    kinds = Counter(tuple(sorted(t.comparable.items())) for t in sweep.trials if t.comparable)
+    return dict(kinds.most_common(1)[0][0]) if kinds else {}
+
+
+def foreign(tags: Mapping[str, str], usual: Mapping[str, str]) -> list[str]:
+    """Why something may not be compared with what is usual; empty if it may.
+
+    A tag that it lacks (a trial failed before it knew) tells nothing against it.
+    """
+    return [
+        f"{why} ({tag} {tags[tag][:12]}, not {usual.get(tag, 'none')[:12]})"
+        for tag, why in COMPARABLE.items()
+        if tag in tags and tags[tag] != usual.get(tag)
+    ]
 
 
 def winner(sweep: SweepRecord) -> TrialRecord | None:

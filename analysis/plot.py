@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from analysis.beside import best_so_far, course
 from analysis.compare import Comparison, Row
 from analysis.importance import Importance, Pruning
 from trainer.document.figures import Figure, make_figure
@@ -19,7 +20,7 @@ from trainer.document.words import Said, Words
 
 COLOURS = {"8k": "#0072B2", "s1": "#C85500", "s2": "#00513F", "s3": "#BF5F95"}
 OTHER, BASE_COLOUR, BESIDE = "#000000", "#555555", "#8A5A00"
-_THIN = 0.8
+THIN = 0.85
 """Opacity of the many thin lines: they still stand out 3 to 1 from white."""
 HATCHINGS = {"8k": "", "s1": "/", "s2": "x", "s3": "."}
 DASHES = {"8k": "solid", "s1": "dash", "s2": "dot", "s3": "dashdot"}
@@ -47,7 +48,7 @@ def learning_curves(facts: Comparison, words: Words) -> Figure | None:
             x += [*curve, None]
             y += [*(_percent(value) for value in curve.values()), None]
             said += [_label(row, words)] * (len(curve) + 1)
-        traces.append(_line(stage, stage, x, y, said, width=1, opacity=_THIN))
+        traces.append(_line(stage, stage, x, y, said, width=1, opacity=THIN))
     for row in reversed(special):
         curve = facts.evidence.curves[row.trial]
         best = row is facts.best
@@ -104,6 +105,7 @@ def parallel_coordinates(facts: Comparison, words: Words) -> Figure | None:
             "colorbar": {"title": {"text": "%"}, "thickness": 12},
         },
         "labelfont": {"size": 13},
+        "labelangle": -12,  # on a narrow screen one label would cover the next
     }
     figure = make_figure(words, Said("Settings and what they reached"), [trace], "", "")
     figure["layout"]["margin"] = {"l": 60, "r": 40, "t": 60, "b": 30}
@@ -141,31 +143,20 @@ def importance_bars(found: Sequence[Importance], words: Words) -> Figure | None:
 
 def history(facts: Comparison, beside: Comparison | None, words: Words) -> Figure | None:
     """What had been reached after so many epochs of training in all, trial after trial."""
-    points = _history(facts)
+    points = course(facts)
     if not points:
         return None
-    traces: list[Any] = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": words(Said("trial")),
-            "x": [epochs for epochs, _ in points],
-            "y": [_percent(row.objective) for _, row in points],
-            "text": [_label(row, words) for _, row in points],
-            "hoverinfo": "text",
-            "marker": {
-                "color": [COLOURS.get(row.stage, OTHER) for _, row in points],
-                "symbol": [
-                    MARKERS.get(row.stage, "star") + ("" if row.outcome == "completed" else "-open")
-                    for _, row in points
-                ],
-                "size": 8,
-            },
-        },
-        _best_so_far(facts, points, words, OTHER, "solid"),
-    ]
-    if beside is not None and (others := _history(beside)):
-        traces.append(_best_so_far(beside, others, words, BESIDE, "dash"))
+    traces: list[Any] = []
+    for stage in sorted({row.stage for _, row in points}):
+        own = [(epochs, row) for epochs, row in points if row.stage == stage]
+        shape = MARKERS.get(stage, "star")
+        symbols = [shape if row.outcome == "completed" else f"{shape}-open" for _, row in own]
+        trace = _marks(stage, [row for _, row in own], [epochs for epochs, _ in own], words)
+        trace["marker"] |= {"symbol": symbols, "size": 8}
+        traces.append(trace)
+    traces.append(_line_of_best(facts, words, OTHER, "solid"))
+    if beside is not None:
+        traces.append(_line_of_best(beside, words, BESIDE, "dash"))
     base = facts.base.get(facts.objective)
     if base is not None:
         end = points[-1][0]
@@ -241,22 +232,10 @@ def front(facts: Comparison, words: Words) -> Figure | None:
     traces: list[Any] = []
     for stage in sorted({row.stage for row in rows}):
         own = [row for row in rows if row.stage == stage]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": stage,
-                "x": [_percent(row.objective) for row in own],
-                "y": [_percent(row.wideband_cer) for row in own],
-                "text": [_label(row, words) for row in own],
-                "hoverinfo": "text",
-                "marker": {
-                    "color": COLOURS.get(stage, OTHER),
-                    "symbol": MARKERS.get(stage, "star"),
-                    "size": [12 if row.front else 7 for row in own],
-                },
-            }
-        )
+        trace = _marks(stage, own, [_percent(row.objective) for row in own], words)
+        trace["y"] = [_percent(row.wideband_cer) for row in own]
+        trace["marker"] |= {"size": [12 if row.front else 7 for row in own], "opacity": 1}
+        traces.append(trace)
     ahead = sorted((row.objective or 0.0, row.wideband_cer or 0.0) for row in rows if row.front)
     traces.append(
         {
@@ -328,32 +307,28 @@ def _log_axis(label: str, values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _history(facts: Comparison) -> list[tuple[int, Row]]:
-    """Trials by number with the epochs that all had cost by then."""
-    spent, points = 0, []
-    for row in sorted(facts.rows, key=lambda row: row.trial):
-        spent += row.epochs_run or 0
-        if row.objective is not None and row.replicate_of is None:
-            points.append((spent, row))
-    return points
+def _marks(stage: str, rows: Sequence[Row], x: Sequence[Any], words: Words) -> dict[str, Any]:
+    """A mark for each trial of a stage, at its objective."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": stage,
+        "x": list(x),
+        "y": [_percent(row.objective) for row in rows],
+        "text": [_label(row, words) for row in rows],
+        "hoverinfo": "text",
+        "marker": {"color": COLOURS.get(stage, OTHER), "symbol": MARKERS.get(stage, "star")},
+    }
 
 
-def _best_so_far(
-    facts: Comparison, points: Sequence[tuple[int, Row]], words: Words, colour: str, dash: str
-) -> dict[str, Any]:
-    x, y, best = [], [], math.inf
-    for epochs, row in points:
-        if row.outcome == "completed" and row.objective is not None:
-            best = min(best, row.objective)
-        if math.isfinite(best):
-            x.append(epochs)
-            y.append(_percent(best))
+def _line_of_best(facts: Comparison, words: Words, colour: str, dash: str) -> dict[str, Any]:
+    points = best_so_far(facts)
     return {
         "type": "scatter",
         "mode": "lines",
         "name": words(Said("best so far, {sweep}", sweep=facts.sweep)),
-        "x": x,
-        "y": y,
+        "x": [epochs for epochs, _ in points],
+        "y": [_percent(best) for _, best in points],
         "line": {"color": colour, "dash": dash, "width": 2, "shape": "hv"},
     }
 

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from analysis.answer import answer
+from analysis.beside import at_equal_cost
+from analysis.beside import beside as find_beside
 from analysis.browser import systems, texts
 from analysis.compare import Comparison, comparison
-from analysis.evidence import EvidenceSource
-from analysis.importance import FEWEST_TRIALS, Importance, Pruning, importances, pruning
+from analysis.evidence import BASE, EvidenceSource
+from analysis.importance import FEWEST_TRIALS, Pruning, importances, pruning
 from analysis.plot import (
     front,
     history,
@@ -49,9 +51,9 @@ from trainer.document.page import (
     table,
     write_text,
 )
-from trainer.document.shown import NOTHING
+from trainer.document.shown import NOTHING, rate
 from trainer.document.tables import Section, span
-from trainer.document.words import LANGUAGES, Said, Words, english
+from trainer.document.words import LANGUAGES, Said, Words, english, joined
 
 REPORT = "report.html"
 SCRIPT = Path(__file__).parent / "page" / "report.js"
@@ -98,16 +100,18 @@ def report(
         store: Where it is recorded.
         output_dir: Gets `report.html`; made if missing.
         language: `en` or `zh`.
-        beside: Another sweep, such as a random search of equal cost, for the figure of the search.
+        beside: Another sweep for the figure of the search; without one, the newest random search
+            over the same base, data and stages, if there is one.
         cache: Directory in which ended runs are remembered.
         log: Also put it, and the answer as the description, to the sweep's run.
 
     Raises:
-        UserError: No such sweep, or the directory cannot be written.
+        UserError: No such sweep, the directory cannot be written, or the sweep beside it saw other
+            data.
     """
     words = LANGUAGES[language]
     facts = comparison(name, store, cache)
-    other = None if beside is None else comparison(beside, store, cache)
+    other = find_beside(facts, store, beside, cache)
     text = render(facts, store, words, language, other)
     path = output_dir / REPORT
     write_text(path, text, "--output_dir")
@@ -141,21 +145,23 @@ def render(
         "front": front(facts, words),
     }
     figures = {name: figure for name, figure in drawn.items() if figure is not None}
-    sets = texts(facts, store)
+    captions = _captions(facts, beside, figures, cut)
+    sets = texts(facts, store, words)
     best = facts.best
     baseline = facts.baseline_of(best) if best else None
-    names = {system.trial: system.name for system in systems(facts)}
+    names = {system.trial: system.name for system in systems(facts, words)}
     data = {
         "figures": figures,
         "sets": sets,
         "best": names.get(best.trial) if best else None,
         "baseline": names.get(baseline.trial) if baseline else None,
+        "base": names[BASE],
         "words": script_words(words, SCRIPT_WORDS),
     }
     parts = [
         part("answer", words(Said("Answer")), _answer(facts, words)),
         part("trials", words(Said("Trials")), _trials(facts, words)),
-        part("figures", words(Said("Figures")), _figures(figures, importance, cut, words)),
+        part("figures", words(Said("Figures")), _figures(figures, captions, words)),
     ]
     if sets:
         parts.append(part("browser", words(Said("Utterances")), _browser(words)))
@@ -254,29 +260,50 @@ def _trial_heading(heading: str, words: Words) -> str:
 
 
 def _figures(
-    figures: dict[str, Figure], importance: Sequence[Importance], cut: Pruning, words: Words
+    figures: Mapping[str, Figure], captions: Mapping[str, list[Said]], words: Words
 ) -> str:
-    made = []
-    for name, figure in figures.items():
-        caption: Said | None = None
-        if name == "parallel":
-            caption = Said("Drag along an axis to choose lines, and again to let go.")
-        if name == "importance":
-            caption = Said(
-                "Shares are of what completed trials of a stage show; few trials, rough shares."
-            )
-        if name == "pruning":
-            caption = _saved(cut)
-        made.append(plot(name, figure["title"], words(caption) if caption else ""))
-    if "importance" not in figures:
-        few = Said(
-            "No stage has {least} completed trials that differ, so there is no importance.",
-            least=FEWEST_TRIALS,
-        )
-        made.append(f"<p>{escaped(words(few))}</p>")
-    if "pruning" not in figures and cut.pruned:
-        made.append(f"<p>{escaped(words(_saved(cut)))}</p>")
+    """Figures with their captions; what has only a caption says why there is no figure."""
+    said = {name: joined(words, sentences) for name, sentences in captions.items()}
+    made = [plot(name, figure["title"], said.get(name, "")) for name, figure in figures.items()]
+    made += [f"<p>{escaped(text)}</p>" for name, text in said.items() if name not in figures]
     return f'<div class="figures">{"".join(made)}</div>'
+
+
+def _captions(
+    facts: Comparison, beside: Comparison | None, figures: Mapping[str, Figure], cut: Pruning
+) -> dict[str, list[Said]]:
+    few = Said(
+        "No stage has {least} completed trials that differ, so there is no importance.",
+        least=FEWEST_TRIALS,
+    )
+    shares = Said("Shares are of what completed trials of a stage show; few trials, rough shares.")
+    captions = {"importance": [shares if "importance" in figures else few]}
+    if "parallel" in figures:
+        captions["parallel"] = [Said("Drag along an axis to choose lines, and again to let go.")]
+    if cut.pruned or "pruning" in figures:
+        captions["pruning"] = [_saved(cut)]
+    if "history" in figures:
+        captions["history"] = _course(facts, beside)
+    return captions
+
+
+def _course(facts: Comparison, beside: Comparison | None) -> list[Said]:
+    said = []
+    if any(row.outcome != "completed" for row in facts.rows):
+        said.append(Said("Hollow marks: trials that did not complete."))
+    equal = None if beside is None else at_equal_cost(facts, beside)
+    if beside is not None and equal is not None:
+        said.append(
+            Said(
+                "After {epochs} epochs of training: {sweep} {ours}, {other} {theirs}.",
+                epochs=equal.epochs,
+                sweep=facts.sweep,
+                ours=rate(equal.ours),
+                other=beside.sweep,
+                theirs=rate(equal.theirs),
+            )
+        )
+    return said
 
 
 def _saved(cut: Pruning) -> Said:
@@ -335,8 +362,7 @@ def _browser(words: Words) -> str:
 
 _SAID_VALUES = frozenset(
     {"best", "baseline", "base", "best of stage", "best, baseline", "completed", "pruned"}
-    | {"failed", "killed", "running", "duration", "speaker", "text", "numbers", "words", "mixed"}
-    | {"latin", "silence", *SEVERITIES}
+    | {"failed", "killed", "running", *SEVERITIES}
 )
 
 

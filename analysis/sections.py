@@ -33,6 +33,8 @@ INTERVALS = (
 
 _DECILES = 10
 _MOST_TAG_VALUES = 12
+SAID_KINDS = ("duration", "speaker", "text")
+"""Kinds of slices that are words; others are named as in the manifest."""
 _MOST_SLICES = 40
 """Of a kind: hundreds of speakers are no table; the report's browser has them all."""
 _RANGES: Mapping[str, tuple[str, tuple[float, ...]]] = {
@@ -175,9 +177,9 @@ def slices(facts: Comparison) -> Section:
                 for one in (base, theirs)
             ]
             paired = (None, None, None) if over is None else (over.value, _ends(over), over.p)
-            rows.append(
-                (split, by, name, len(lengths), total, *rates, own.value, _ends(own), *paired)
-            )
+            said = (Said(by) if by in SAID_KINDS else by, slice_name(by, name))
+            counts = (len(lengths), total)
+            rows.append((split, *said, *counts, *rates, own.value, _ends(own), *paired))
     return Section(
         "slices",
         Said("By slice"),
@@ -441,12 +443,27 @@ def _tag_labels(tag: str, values: Sequence[Any]) -> list[str | None]:
 
 
 def _in_ranges(name: str, values: Sequence[float | None]) -> list[str | None]:
-    unit, starts = _RANGES[name]
-    labels = [f"{low:g} to {high:g} {unit}" for low, high in zip(starts, starts[1:], strict=False)]
-    labels.append(f"{starts[-1]:g} {unit} and more")
-    if math.isinf(starts[0]):
-        labels[0] = f"below {starts[1]:g} {unit}"
+    labels = [str(said) for said in _range_names(name)]
+    starts = _RANGES[name][1]
     return [None if value is None else labels[bisect(starts, value) - 1] for value in values]
+
+
+def _range_names(name: str) -> list[Said]:
+    unit, starts = _RANGES[name]
+    names = [
+        Said("{low} to {high}", low=f"{low:g}", high=f"{high:g} {unit}")
+        for low, high in zip(starts, starts[1:], strict=False)
+    ]
+    if math.isinf(starts[0]):
+        names[0] = Said("below {high}", high=f"{starts[1]:g} {unit}")
+    return [*names, Said("{low} and more", low=f"{starts[-1]:g} {unit}")]
+
+
+def slice_name(kind: str, label: str) -> Said | str:
+    """A part's name to be said in a language; what stands in the manifest stays as it is."""
+    if kind in _RANGES:
+        return next(said for said in _range_names(kind) if str(said) == label)
+    return Said(label) if kind == "text" else label
 
 
 def _natural(value: Any) -> tuple[Any, ...]:

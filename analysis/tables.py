@@ -423,7 +423,8 @@ def fields(section: Section) -> list[str]:
 def _flat(section: Section, row: Sequence[Any]) -> dict[str, Any]:
     values: list[Any] = []
     for column, value in zip(section.columns, row, strict=True):
-        values += (value or (None, None)) if column.kind in PAIRS else [value]
+        plain = str(value) if isinstance(value, Said) else value
+        values += (value or (None, None)) if column.kind in PAIRS else [plain]
     return dict(zip(fields(section), values, strict=True))
 
 

@@ -8,15 +8,18 @@ possible. `trainer.channel` does the drawing and the work.
 """
 
 import hashlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from conf.errors import ConfigError
 from conf.layers import nearest_key
 from conf.reading import Document, read_yaml
+from conf.schema import Share, field_words
 from conf.writing import format_value
 
 CHANNELS = Path(__file__).parent / "channel"
@@ -76,7 +79,7 @@ _Pair = Field(min_length=2, max_length=2)
 Between = Annotated[list[float], _Pair, AfterValidator(_rising)]
 AtLeastZero = Annotated[list[float], _Pair, AfterValidator(_positive)]
 Voices = Annotated[list[int], _Pair, AfterValidator(_bursts)]
-Share = Annotated[float, Field(ge=0, le=1)]
+
 NoiseKind = Literal["white", "pink", "babble", "files"]
 
 
@@ -185,11 +188,10 @@ class ChannelRange(Part):
     echo: Echo | None = None
 
     def fingerprint(self) -> str:
-        """SHA-256 of all values, and of the noise files' names, sizes and times."""
+        """SHA-256 of all values, with the noise files' names and sizes for their places."""
         digest = hashlib.sha256(self.model_dump_json(exclude={"noise": {"files"}}).encode())
         for path in self.noise.files if self.noise else ():
-            found = Path(path).stat()
-            digest.update(f"{Path(path).name} {found.st_size} {found.st_mtime_ns}\n".encode())
+            digest.update(f"{Path(path).name} {Path(path).stat().st_size}\n".encode())
         return digest.hexdigest()
 
 
@@ -224,6 +226,21 @@ def load_channel(name_or_path: str | Path) -> ChannelRange:
         noise = ranges.noise.model_copy(update={"files": files})
         ranges = ranges.model_copy(update={"noise": noise})
     return ranges
+
+
+def check_installed(ranges: ChannelRange) -> None:
+    """Refuses a channel whose codecs cannot run here.
+
+    Raises:
+        ConfigError: One needs the extra `av`, which is not installed.
+    """
+    parts = [part for codec in ranges.codecs for part in codec.split("+")]
+    needing = [part for part in parts if part in NEED_AV]
+    if needing and importlib.util.find_spec("av") is None:
+        raise ConfigError(
+            f"channel {ranges.name}: codecs: got {needing[0]}, which needs the package av, "
+            "expected it to be installed: pip install 'telesweep[av]'"
+        )
 
 
 def _path(name: str) -> Path:
@@ -278,22 +295,26 @@ def _explain(error: ValidationError, document: Document) -> list[str]:
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         parts = [str(part) for part in detail["loc"]]
-        block = _block(parts[:-1])
-        key = ".".join(part for part in parts if part in block or part in ChannelRange.model_fields)
+        block = _block(parts)
+        key = ".".join(
+            part for index, part in enumerate(parts) if part in _block(parts[: index + 1])
+        )
         if detail["type"] == "extra_forbidden":
             key = ".".join(parts)
             near = nearest_key(parts[-1], list(block))
             hint = f" (nearest: {near})" if near else ""
             message = f"got an unknown key, expected one of {', '.join(block)}{hint}"
         else:
-            expected = detail["msg"].removeprefix("Value error, ").replace("'", "")
-            expected = expected.removeprefix("Input should be ")
+            said = detail["type"] == "value_error"
+            expected = (
+                str(detail["ctx"]["error"]) if said else field_words(block[key.split(".")[-1]])
+            )
             message = f"got {_show(detail['input'])}, expected {expected}"
         lines.setdefault(key, f"{document.where('.'.join(parts))}: {key}: {message}")
     return list(lines.values())
 
 
-def _block(path: Sequence[str]) -> Mapping[str, Any]:
+def _block(path: Sequence[str]) -> Mapping[str, FieldInfo]:
     """The fields of the block that a pydantic location lies in."""
     parts: dict[str, type[Part]] = {
         "handset": Handset,
@@ -303,7 +324,7 @@ def _block(path: Sequence[str]) -> Mapping[str, Any]:
         "loss": Loss,
         "echo": Echo,
     }
-    return (parts.get(path[0], ChannelRange) if path else ChannelRange).model_fields
+    return (ChannelRange if len(path) == 1 else parts.get(path[0], ChannelRange)).model_fields
 
 
 def _show(value: Any) -> str:

@@ -111,6 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     package.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
     package.add_argument("--checkpoint", metavar="NAME", help="default: the one the run chose")
     package.add_argument("--no_verify", action="store_true", help="do not decode with stock FunASR")
+    package.add_argument(
+        "--stock_dir",
+        type=Path,
+        metavar="DIR",
+        help="write beside it what stock FunASR's own training takes: script and data lists",
+    )
     package.set_defaults(run=_package, takes_overrides=False)
 
     prepare = commands.add_parser(
@@ -269,12 +275,16 @@ def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _package(arguments: argparse.Namespace, _: list[str]) -> int:
-    from trainer.package import package, verify
+    from trainer.package import package
+    from trainer.verify import verify
 
-    directory = package(arguments.run_dir, arguments.output_dir, arguments.checkpoint)
+    directory = package(
+        arguments.run_dir, arguments.output_dir, arguments.checkpoint, arguments.stock_dir
+    )
     print(f"wrote {directory}")
     if not arguments.no_verify:
-        print(verify(directory, arguments.run_dir))
+        for result in verify(directory, arguments.run_dir):
+            print(result)
     return 0
 
 

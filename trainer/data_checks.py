@@ -233,6 +233,8 @@ class Survey:
             found.append(f"{said} ({', '.join(f'{rate} Hz' for rate in sorted(rates))})")
             if split == "wideband":
                 wrong += [split] if wide < len(heard) / 2 else []
+            elif split == "train" and self._config["finetune_conf.channel"]:
+                found[-1] += ", which a telephone channel takes away"
             elif self._config.stage in STAGE_TRAINS and wide > len(heard) / 10:
                 wrong.append(split)
         return Finding(

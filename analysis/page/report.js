@@ -35,21 +35,21 @@ const own = ({ $, make, say, data }) => {
   const fillSet = () => {
     const names = current().systems.map((name, index) => [String(index), name]);
     const indexOf = (name) => String(Math.max(0, current().systems.indexOf(name)));
-    const other = data.baseline && data.baseline !== data.best ? data.baseline : "base";
+    const other = data.baseline && data.baseline !== data.best ? data.baseline : data.base;
     fill($("browse-a"), names, indexOf(data.best));
     fill($("browse-b"), names, indexOf(other));
-    const slices = new Map();
+    const counts = new Map();
     for (const { slices: own } of current().utterances) {
-      for (const [kind, label] of Object.entries(own)) {
-        if (!slices.has(kind)) slices.set(kind, new Map());
-        slices.get(kind).set(label, (slices.get(kind).get(label) || 0) + 1);
+      for (const slice of Object.entries(own)) {
+        const value = JSON.stringify(slice);
+        counts.set(value, (counts.get(value) || 0) + 1);
       }
     }
-    const groups = [...slices].map(([kind, labels]) => {
-      const sorted = [...labels].sort(([a], [b]) => a.localeCompare(b, undefined, { numeric: true }));
-      return make("optgroup", { label: kind }, ...sorted.map(([label, count]) =>
-        make("option", { value: JSON.stringify([kind, label]) }, `${label} (${count})`)));
-    });
+    const groups = Object.entries(current().slices).map(([kind, labels]) =>
+      make("optgroup", { label: kind }, ...labels.map((label) => {
+        const value = JSON.stringify([kind, label]);
+        return make("option", { value }, `${label} (${counts.get(value) || 0})`);
+      })));
     $("browse-slice").replaceChildren(make("option", { value: "" }, say("all")), ...groups);
   };
 

@@ -175,6 +175,10 @@ def test_every_figure_is_drawn(opened):
         plots.nth(index).locator(".main-svg, .message").first.wait_for(state="attached")
     traces = page.evaluate("document.getElementById('figure-curves').data.length")
     assert traces >= 5
+    caption = page.locator("#figure-history ~ figcaption").inner_text()
+    assert re.fullmatch(
+        r"Hollow marks: .* After \d+ epochs of training: synthetic .* %, synthetic .* %\.", caption
+    )
 
 
 def test_utterances_are_compared_filtered_and_sorted(opened, store):
@@ -232,6 +236,12 @@ def test_chinese_says_it_in_chinese(opened):
     assert page.inner_text("h2 >> nth=0") == "结论"
     assert "个试验" in page.inner_text(".answer")
     assert page.inner_text("#browse-summary").startswith("60 条话语")
+    assert page.locator("#browse-b option").all_inner_texts()[-1] == "基座"
+    kinds = page.locator("#browse-slice optgroup").evaluate_all("all => all.map((o) => o.label)")
+    assert kinds == ["时长", "说话人", "文本", "codec", "snr_db"]
+    names = page.locator("#browse-slice optgroup[label=snr_db] option").all_inner_texts()
+    assert [name.split(" (")[0] for name in names][::5] == ["0 至 5 dB"]
+    assert names[-1].startswith("20 dB 及以上")
 
 
 @pytest.mark.quick

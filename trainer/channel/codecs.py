@@ -4,7 +4,7 @@ soundfile brings G.711, GSM 06.10 and G.726; AMR-NB and Opus come with the extra
 """
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from fractions import Fraction
 from functools import cache, partial
 
@@ -13,8 +13,6 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from conf.channels import NEED_AV
-from conf.errors import ConfigError
 from trainer.channel.levels import FRAME, RATE_HZ, Samples
 
 Pcm = npt.NDArray[np.int16]
@@ -46,7 +44,7 @@ def code(samples: Samples, codec: str) -> Samples:
         As many, in time with the input; each a multiple of 1/32768, as a wav file holds them.
 
     Raises:
-        ConfigError: The codec needs the extra `av`, which is not installed.
+        ImportError: The codec needs the extra `av`; `conf.channels.check_installed` says so before.
     """
     pcm = to_pcm(samples)
     for name in codec.split("+"):
@@ -59,27 +57,6 @@ def to_pcm(samples: Samples) -> Pcm:
     return np.rint(samples * _FULL_SCALE).clip(-_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
 
 
-def check_installed(codecs: Iterable[str], place: str) -> None:
-    """Refuses codecs that cannot run here.
-
-    Args:
-        codecs: As a channel names them.
-        place: Who names them, for the message.
-
-    Raises:
-        ConfigError: One needs the extra `av`, which is not installed.
-    """
-    named = [name for codec in codecs for name in codec.split("+") if name in NEED_AV]
-    if named:
-        try:
-            import av  # noqa: F401
-        except ImportError:
-            raise ConfigError(
-                f"{place}: codecs: got {named[0]} and no package av, expected it to be installed: "
-                "pip install 'telesweep[av]'"
-            ) from None
-
-
 def _coder(name: str) -> Callable[[Pcm], Pcm]:
     if name == "none":
         return lambda pcm: pcm
@@ -87,7 +64,6 @@ def _coder(name: str) -> Callable[[Pcm], Pcm]:
         return partial(np.take, g711_table(name), mode="wrap")
     if name in _FILES:
         return partial(_through_file, container=_FILES[name])
-    check_installed([name], "channel")
     kind, rate = name.split("_")
     return partial(_through_av, kind=kind, bits_per_s=round(float(rate) * 1000))
 

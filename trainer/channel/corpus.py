@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from conf.channels import ChannelRange
+from conf.channels import ChannelRange, check_installed
 from conf.errors import DataError, WorkError
-from trainer.channel.codecs import check_installed, to_pcm
+from trainer.channel.codecs import to_pcm
 from trainer.channel.draws import draw_line
 from trainer.channel.levels import RATE_HZ, Samples
 from trainer.channel.line import simulate
@@ -85,7 +85,7 @@ def simulate_manifest(
         ConfigError: A codec needs the extra `av`.
         WorkError: A process died.
     """
-    check_installed(channel.codecs, f"channel {channel.name}")
+    check_installed(channel)
     utterances = read_data_list(manifest)
     if output.exists() and output.samefile(manifest):
         raise DataError(f"{output}: got the manifest itself, expected another file to write")

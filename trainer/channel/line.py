@@ -47,7 +47,7 @@ def simulate(
         what was drawn, as flat fields of a manifest's line.
 
     Raises:
-        ConfigError: A codec needs the extra `av`.
+        ImportError: A codec needs the extra `av`.
         DataError: A noise file cannot be read, or nobody is there to babble.
         ValueError: The samples are not mono or none, or babble is drawn and not given.
     """

@@ -75,6 +75,8 @@ def _last_period(heard: Samples) -> Samples:
         return heard[-FRAME:]
     recent = heard[-_HEARD:]
     windows = np.lib.stride_tricks.sliding_window_view(heard[:-_SHORTEST_PITCH], _HEARD)
-    likeness = windows @ recent / np.sqrt(np.square(windows).sum(axis=1) + 1e-9)
+    # einsum keeps to one thread, and so to one way of rounding.
+    products = np.einsum("ij,j->i", windows, recent)
+    likeness = products / np.sqrt(np.einsum("ij,ij->i", windows, windows) + 1e-9)
     lag = len(heard) - _HEARD - int(likeness.argmax())
     return heard[-lag:]
