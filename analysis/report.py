@@ -48,7 +48,7 @@ from trainer.document.page import (
     plot,
     script_words,
     table,
-    write,
+    write_text,
 )
 from trainer.document.shown import NOTHING, rate, setting
 from trainer.document.tables import Section, span
@@ -113,7 +113,7 @@ def report(
     other = find_beside(facts, store, beside, cache)
     text = render(facts, store, words, language, other)
     path = output_dir / REPORT
-    write(path, text, "--output_dir")
+    write_text(path, text, "--output_dir")
     if log:
         store.log_artifact(facts.run_id, path, REPORT)
         store.set_tags(facts.run_id, {"mlflow.note.content": description(facts, words)})

@@ -22,6 +22,7 @@ import torch
 from conf.errors import ConfigError, WorkError
 from conf.load import PATHS, Config
 from conf.reading import flatten, read_yaml
+from trainer.longer import EPOCHS, HYPOTHESES, POINT_FILES, is_longer
 from trainer.model import file_sha256
 
 _LOG = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class ResumeFolder:
         for other in self._points():
             if other != path:
                 other.unlink(missing_ok=True)
+        shutil.rmtree(self.directory / HYPOTHESES, ignore_errors=True)  # of an earlier end
 
     def load(self) -> dict[str, Any] | None:
         """The newest whole point, or None; a damaged one, or another run's, is passed over."""
@@ -91,11 +93,13 @@ class ResumeFolder:
 
     def _points(self) -> list[Path]:
         """Newest first."""
-        return sorted(self.directory.glob("update-*.pt"), reverse=True)
+        return sorted(self.directory.glob(POINT_FILES), reverse=True)
 
 
 def refuse_another_run(directory: Path, config: Config) -> None:
     """Checks that a directory is new, or holds a fine-tune of this configuration to go on with.
+
+    One of fewer epochs may go on where the schedule does not depend on their number.
 
     Raises:
         ConfigError: It holds something else; names the keys that differ.
@@ -109,12 +113,13 @@ def refuse_another_run(directory: Path, config: Config) -> None:
             "one of an interrupted run"
         )
     there, here = flatten(read_yaml(described).values), config.flat()
+    free = PATHS | {"train_conf.resume"} | ({EPOCHS} if is_longer(directory, config) else set())
     problems = [
         f"output_dir: {directory} holds a run of another configuration: {key} is "
         f"{there.get(key, 'not set')} there; got {here.get(key, 'nothing')}, expected the same, "
         "or a new directory"
         for key in dict.fromkeys([*there, *here])
-        if key not in PATHS and key != "train_conf.resume" and there.get(key) != here.get(key)
+        if key not in free and there.get(key) != here.get(key)
     ]
     if problems:
         raise ConfigError(problems)

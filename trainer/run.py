@@ -25,8 +25,9 @@ import torch
 from conf.delta import classify, deltas_json, deltas_markdown
 from conf.errors import ConfigError, WorkError
 from conf.load import Config
-from trainer import stages
+from trainer import longer, stages
 from trainer.batch import BatchSampler, LeftOut, text_lengths
+from trainer.channel.on_the_fly import on_the_fly
 from trainer.checkpoint import Checkpoint, CheckpointFolder, average, load_state
 from trainer.data import Data, read_data
 from trainer.evaluate import Scores, evaluate, read_keywords, read_texts
@@ -137,12 +138,14 @@ class _Run:
         keywords = config["finetune_conf.keywords"]
         self._keywords = read_keywords(Path(keywords)) if keywords else ()
         self._folder = CheckpointFolder(
-            self._directory / "checkpoints",
+            self._directory / longer.CHECKPOINTS,
             config["train_conf.keep_nbest_models"],
             nano.coverage.sha256,
         )
-        self._identity = " ".join([config.fingerprint(), data.sha256, nano.coverage.sha256])
-        self._resume = ResumeFolder(self._directory / "resume", self._identity)
+        self._augment = on_the_fly(nano, config, data.train)
+        lines = [self._augment.fingerprint] if self._augment else []
+        self._identity = longer.identity(config, data.sha256, nano.coverage.sha256, *lines)
+        self._resume = ResumeFolder(self._directory / longer.POINTS, self._identity)
         self.metrics: dict[str, float] = {}
         self.evaluations: list[Evaluation] = []
         self._left_out: dict[str, LeftOut] = {}
@@ -190,7 +193,10 @@ class _Run:
             self._objective,
             optimizer,
             build_scheduler(optimizer, config),
-            Loader(data.train, load, config["dataset_conf"].get("num_workers", 0)),
+            Loader(
+                *(data.train, load, config["dataset_conf"].get("num_workers", 0)),
+                augment=self._augment,
+            ),
             sampler,
             conf,
             Listeners(
@@ -254,16 +260,20 @@ class _Run:
         if not self._config.get("train_conf.resume", True):
             self._result_path.unlink(missing_ok=True)
             self._resume.clear()
-        if self._result_path.exists():
-            result = json.loads(self._result_path.read_text(encoding="utf-8"))
-            if result["identity"] == self._identity:
-                self._take_up(result["run"])
-                _LOG.info("%s: this fine-tune has finished before", self._directory)
-                return
-        if isinstance(self.engine, Trainer) and (point := self._resume.load()) is not None:
-            self._restore(point)
-            _LOG.info("going on after update %d", self.engine.step)
+        epochs = self._config["train_conf.max_epoch"]
+        result = longer.read_result(self._directory)
+        if result and (result["identity"], result["epochs"]) == (self._identity, epochs):
+            self._take_up(result["run"])
+            _LOG.info("%s: this fine-tune has finished before", self._directory)
             return
+        if isinstance(self.engine, Trainer) and (point := self._resume.load()) is not None:
+            if point["trainer"]["epoch"] <= epochs + 1:
+                self._restore(point)
+                _LOG.info("going on after update %d", self.engine.step)
+                return
+            _LOG.warning(
+                "the point of update %d is beyond epoch %d", point["trainer"]["step"], epochs
+            )
         self._score_epoch(0)
         self._log_epoch(0)
         _seed(self._config["finetune_conf.seed"])
@@ -288,8 +298,10 @@ class _Run:
 
         The winner's metrics are logged one step after the last update, so that the last value of
         each metric, which MLflow's tables show, belongs to the checkpoint that would be exported.
+        The last resume point stays: a longer fine-tune goes on from there (`trainer.longer`).
         """
         assert self._best is not None
+        longer.keep_texts(self._directory)
         model = self.engine.nano.model
         members = self._folder.ranked[: self._config["train_conf.avg_nbest_model"]]
         if len(members) > 1:
@@ -309,9 +321,9 @@ class _Run:
         epoch, step = self.evaluations[-1].epoch, self.engine.step
         self._tracker.log_metrics({**self.metrics, "epoch": float(epoch)}, step=step + 1)
         self.evaluations.append(Evaluation(epoch, step, dict(self.metrics), finished=True))
-        result = {"identity": self._identity, "run": self._state()}
+        epochs = self._config["train_conf.max_epoch"]
+        result = {"identity": self._identity, "epochs": epochs, "run": self._state()}
         _write_whole(self._result_path, json.dumps(result, indent=2) + "\n")
-        self._resume.clear()
         _LOG.info("objective %.2f %% from %s", 100 * self.metrics["objective"], self._best.name)
 
     def result(self) -> FinetuneResult:
@@ -435,10 +447,10 @@ class _Run:
 
     @property
     def _result_path(self) -> Path:
-        return self._directory / "result.json"
+        return self._directory / longer.RESULT
 
     def _base_path(self, split: str) -> Path:
-        return self._directory / "hypotheses" / "base" / f"{split}.jsonl"
+        return self._directory / longer.HYPOTHESES / "base" / f"{split}.jsonl"
 
     # Telling
 
@@ -472,7 +484,7 @@ class _Run:
             self._tracker.log_metrics({"train/left_out": count}, step=self.engine.step)
 
     def _write_hypotheses(self, split: str, scores: Scores) -> None:
-        path = self._directory / "hypotheses" / f"{split}.jsonl"
+        path = self._directory / longer.HYPOTHESES / f"{split}.jsonl"
         scores.write_hypotheses(path)
         self._tracker.log_artifact(path, f"hypotheses/{split}.jsonl")
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "fun-asr-nano-8k-telephone"
 EVENTS = "events.jsonl"
-_RUN_ID = "mlflow_run_id"
+RUN_ID = "mlflow_run_id"
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -284,7 +284,7 @@ class Store:
         """
         from mlflow.exceptions import MlflowException
 
-        path = directory / _RUN_ID
+        path = directory / RUN_ID
         run_id = None
         if self.inherited_run_id is None and path.exists():
             run_id = path.read_text(encoding="utf-8").strip()

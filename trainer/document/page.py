@@ -79,7 +79,7 @@ def page(
     return "".join(made)
 
 
-def write(path: Path, text: str, flag: str) -> None:
+def write_text(path: Path, text: str, flag: str) -> None:
     """Write a document whole or not at all; its directory is made if it is not there.
 
     Raises:

@@ -55,9 +55,11 @@ def change(ratio: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, in the spelling of the configs: 5e-5, 0.01."""
+    """Three significant digits, in the spelling of the configs: 5e-5, 0.01; thousands whole."""
     if value is None:
         return NOTHING
+    if 1000 <= abs(value) < 1e5:
+        return f"{value:.0f}"
     if value == 0 or 0.01 <= abs(value) < 1e5:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")
@@ -67,6 +69,11 @@ def number(value: float | None) -> str:
 def setting(value: Any) -> str:
     """A config's value: a learning rate that a search drew has 17 digits, of which three matter."""
     return number(value) if isinstance(value, float) else format_value(value)
+
+
+def hours(seconds: float | None) -> str:
+    """Seconds as hours, to half a minute."""
+    return NOTHING if seconds is None else f"{seconds / 3600:.2f}"
 
 
 def duration(seconds: float | None) -> str:

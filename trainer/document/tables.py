@@ -5,20 +5,21 @@ One form for all who draw them: Markdown, console, CSV, JSON and HTML pages.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from conf.writing import format_value
-from trainer.document.shown import NOTHING, ends, number, p_value, points, rate, setting
+from trainer.document.shown import NOTHING, ends, hours, number, p_value, points, rate, setting
 from trainer.document.words import Said, Words, english
 
 Kind = Literal[
-    "text", "value", "count", "number", "rate", "interval", "points", "span", "p", "mark"
+    "text", "value", "count", "number", "hours", "rate", "interval", "points", "span", "p", "mark"
 ]
-"""How a value is printed: a config's value as there, rates and points (differences of rates) in
-percent, an interval as the pair of ends of a rate, a span as those of a difference, a mark as yes
-or nothing."""
+"""How a value is printed: a config's value as there, seconds as hours, rates and points
+(differences of rates) in percent, an interval as the pair of ends of a rate, a span as those of
+a difference, a mark as yes or nothing."""
 PAIRS = ("interval", "span")
 LEFT = ("text", "value", "mark")
 """Kinds that stand on the left of their column; numbers stand on the right."""
@@ -73,6 +74,7 @@ def show(kind: Kind, value: Any) -> str:
         "p": p_value,
         "number": number,
         "value": setting,
+        "hours": hours,
     }
     if kind in shown:
         return shown[kind](value)
@@ -125,8 +127,13 @@ def markdown_table(table: Grid, left: set[int]) -> str:
     """A grid in Markdown."""
     headings, rows = table
     rule = [":--" if i in left else "--:" for i in range(len(headings))]
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    escaped = [[markdown_text(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [headings, rule, *escaped])
+
+
+def markdown_text(text: str) -> str:
+    """A text as it may stand in a table's cell: on one line, and what looks like HTML as it is."""
+    return re.sub(r"<(?=[A-Za-z/!|])", "&lt;", " ".join(text.split("\n"))).replace("|", "\\|")
 
 
 def markdown_notes(notes: Sequence[Said], words: Words = english) -> str:

@@ -43,6 +43,13 @@ class Listed(Said):
     """Words and numbers side by side: the template is alike in every language."""
 
 
+class Name(Said):
+    """A name that somebody else gives: in Chinese where the catalogue knows it, else as it is."""
+
+    def __str__(self) -> str:
+        return self.template
+
+
 Words = Callable[[Any], str]
 """Says a text or a `Said` in a language."""
 
@@ -61,6 +68,8 @@ def chinese(said: str | Said) -> str:
     template = said.template if isinstance(said, Said) else said
     if not template:
         return ""
+    if isinstance(said, Name):
+        return catalogue().get(template, template)
     if isinstance(said, Listed):
         return template.format(**{k: _in_chinese(v) for k, v in said.values.items()})
     try:

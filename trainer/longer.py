@@ -1,0 +1,182 @@
+"""A finished fine-tune as the first epochs of a longer one.
+
+Where neither the schedule nor anything else in an epoch depends on the number of epochs, a run of
+20 epochs begins as the run of 5 with the same other settings does. So a finished run keeps the
+point at the end of its last epoch, before weights were averaged, and a longer one goes on from it,
+with the checkpoints, texts and numbers of the epochs so far as if it had trained them itself.
+
+    finished = read_finished(shorter_dir)     # None: it has not finished, or its point is gone
+    take_up(finished, longer_dir)             # `finetune` in longer_dir then goes on from there
+
+Nothing heavy is imported: the driver of a sweep does this for its workers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conf.load import Config
+from conf.reading import flatten, read_yaml
+from trainer.tracking import EVENTS, RUN_ID, read_events
+
+CHECKPOINTS, HYPOTHESES, POINTS, RESULT = "checkpoints", "hypotheses", "resume", "result.json"
+POINT_FILES = "update-*.pt"
+EPOCHS = "train_conf.max_epoch"
+_ORIGIN = "went_on_from.json"
+
+
+def twin(config: Config) -> str | None:
+    """What runs have in common that differ in their number of epochs alone; None if none do."""
+    if config["scheduler"] != "warmuplr" or config.get("finetune_conf.engine", "here") != "here":
+        return None
+    return config.replace({EPOCHS: 1}, "epochs").fingerprint()
+
+
+def identity(config: Config, data_sha256: str, weights_sha256: str, *others: str) -> str:
+    """What a run's points and results hold for: configuration, data and initial weights.
+
+    Args:
+        config: Its number of epochs is left out where it decides nothing but the end.
+        data_sha256: Of all sets, as in `Data`.
+        weights_sha256: Of the file that the run starts from.
+        others: Of whatever else the configuration only names.
+    """
+    return " ".join([twin(config) or config.fingerprint(), data_sha256, weights_sha256, *others])
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished fine-tune that a longer one can go on from."""
+
+    directory: Path
+    identity: str
+    epochs: int
+
+
+def read_finished(directory: Path) -> Finished | None:
+    """Read what a fine-tune's directory says of its end; None without one or without its point."""
+    result = read_result(directory)
+    if result is None or not any((directory / POINTS).glob(POINT_FILES)):
+        return None
+    return Finished(directory, result["identity"], result["epochs"])
+
+
+def read_result(directory: Path) -> dict[str, Any] | None:
+    """Read the end of a fine-tune: `identity`, `epochs` and the state of the `run`."""
+    path = directory / RESULT
+    if not path.exists():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def take_up(finished: Finished, directory: Path, origin: str) -> None:
+    """Put a longer run where the finished one was at the end of its last epoch.
+
+    Cut off anywhere it can be done again; the point itself comes last. Large files are linked, as
+    nobody ever changes them.
+
+    Args:
+        finished: The shorter run.
+        directory: Of the longer one, which has not begun.
+        origin: What the shorter one is called.
+    """
+    source = finished.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(directory / POINTS, ignore_errors=True)
+    for path in sorted((source / CHECKPOINTS).glob("epoch-*.safetensors")):
+        link(path, directory / CHECKPOINTS / path.name)
+    _copy_texts(source, directory)
+    _write(directory / EVENTS, events_before_the_end(source, finished.epochs))
+    _write(directory / _ORIGIN, json.dumps({"from": origin, "epochs": finished.epochs}) + "\n")
+    partial = directory / f"{POINTS}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    for path in (source / POINTS).glob(POINT_FILES):
+        link(path, partial / path.name)
+    os.replace(partial, directory / POINTS)
+
+
+def taken_up(directory: Path) -> tuple[str, int] | None:
+    """What a run went on from, and after how many epochs; None if it did not."""
+    path = directory / _ORIGIN
+    if not path.exists() or not (directory / POINTS).is_dir():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found["from"], found["epochs"]
+
+
+def is_longer(directory: Path, config: Config) -> bool:
+    """Whether a directory holds a run of this configuration with fewer epochs, which can go on."""
+    described = directory / "config.yaml"
+    if not described.exists() or twin(config) is None:
+        return False
+    epochs = flatten(read_yaml(described).values).get(EPOCHS)
+    return isinstance(epochs, int) and epochs < config[EPOCHS]
+
+
+def reopen(directory: Path) -> None:
+    """Put a run back to the end of its last epoch, to go on in the same directory.
+
+    Its numbers then go to a new run in MLflow, where parameters and points cannot be taken back.
+    """
+    (directory / RUN_ID).unlink(missing_ok=True)
+    result = read_result(directory)
+    _copy_texts(directory, directory)
+    _write(
+        directory / EVENTS, events_before_the_end(directory, result["epochs"] if result else None)
+    )
+    (directory / RESULT).unlink(missing_ok=True)
+
+
+def keep_texts(directory: Path) -> None:
+    """Keep the best epoch's texts with the point, before those of an average take their place."""
+    kept, texts = directory / POINTS / HYPOTHESES, directory / HYPOTHESES
+    if kept.exists() or not kept.parent.is_dir():  # an end that was cut off may have replaced them
+        return
+    partial = kept.with_name(f"{HYPOTHESES}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for path in texts.glob("*.jsonl"):
+        shutil.copy2(path, partial / path.name)
+    os.replace(partial, kept)
+
+
+def events_before_the_end(directory: Path, epochs: int | None) -> str:
+    """A run's event log without its parameters, up to the end of an epoch if one is given."""
+    lines = []
+    for event in read_events(directory):
+        if "params" not in event:
+            lines.append(json.dumps(event, ensure_ascii=False) + "\n")
+        if epochs is not None and event.get("metrics", {}).get("epoch") == epochs:
+            break
+    return "".join(lines)
+
+
+def link(source: Path, goal: Path) -> None:
+    """Make a second name for a file, or a copy where the file system has no such thing."""
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    goal.unlink(missing_ok=True)
+    try:
+        os.link(source, goal)
+    except OSError:
+        partial = goal.with_name(f"{goal.name}.partial")
+        shutil.copyfile(source, partial)
+        os.replace(partial, goal)
+
+
+def _copy_texts(source: Path, directory: Path) -> None:
+    """The texts of every set as they were before the end, and those of the base."""
+    for texts in (source / HYPOTHESES, source / POINTS / HYPOTHESES):
+        if texts.is_dir() and texts != directory / HYPOTHESES:
+            shutil.copytree(texts, directory / HYPOTHESES, dirs_exist_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
