@@ -115,6 +115,11 @@ class SweepRecord:
     settings: Mapping[str, str] = field(default_factory=dict)
     """The sweep file's, by dotted key."""
 
+    @property
+    def by_number(self) -> dict[int, TrialRecord]:
+        """The trials by their numbers."""
+        return {trial.trial: trial for trial in self.trials}
+
 
 def load_sweep(name: str, store: RunSource) -> SweepRecord:
     """Read a sweep and all its trials; of several sweeps of one name, the newest.
