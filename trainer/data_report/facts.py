@@ -613,8 +613,17 @@ def _characters(read: Sequence[_Reading], model: str | None) -> Characters:
         rare_count=len(rare),
         unseen=tuple(unseen[:_SHOWN_CHARACTERS]),
         unseen_count=len(unseen),
-        unspelt=unspelt_by(Path(model), together) if model else None,
+        unspelt=_unspelt(model, together),
     )
+
+
+def _unspelt(
+    model: str | None, counts: Counter[str]
+) -> Mapping[str, tuple[tuple[str, int], ...]] | None:
+    """None without a model, or if it is not there any more: nothing else depends on it."""
+    if not model or not (Path(model) / "config.yaml").is_file():
+        return None
+    return unspelt_by(Path(model), counts)
 
 
 def _left_out(path: Path) -> tuple[Rule, ...]:

@@ -144,6 +144,8 @@ def test_a_models_tokenizers_are_asked(tmp_path: Path) -> None:
     )
     lost = gather(tmp_path / "a").characters.unspelt
     assert lost == {"LLM": (), "CTC": (("你", 2), ("好", 1))}
+    (model / "config.yaml").unlink()
+    assert gather(tmp_path / "a").characters.unspelt is None
 
 
 @pytest.mark.parametrize(

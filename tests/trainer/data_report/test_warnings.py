@@ -248,8 +248,9 @@ def test_much_left_out(tmp_path: Path) -> None:
 def test_characters_that_a_model_cannot_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "config.yaml").touch()
     monkeypatch.setattr(facts, "unspelt_by", lambda _, counts: {"LLM": (), "CTC": (("号", 9),)})
-    [found] = _found(tmp_path, ordinary(), settings={"model": "a model"})
+    [found] = _found(tmp_path, ordinary(), settings={"model": str(tmp_path)})
     assert found.grave
     assert str(found.found) == "The CTC tokenizer does not give back 1 characters (9 times): 号"
 
@@ -269,4 +270,5 @@ def test_grave_ones_come_first_in_both_forms(tmp_path: Path) -> None:
         for said in (page, text):
             places = [said.index(words(concern.found)) for concern in found]
             assert places == sorted(places)
+            assert said.count(words("[grave] ")) == sum(concern.grave for concern in found)
             assert places[-1] < said.index("| :--" if said is text else "<table")
