@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf.language import LANGUAGES as DOCUMENT_LANGUAGES
-from trainer.data_report.facts import Facts, gather
+from trainer.data_report.facts import Facts
 from trainer.data_report.figures import caption, figures, spectrogram
+from trainer.data_report.gather import gather
 from trainer.data_report.sounds import Sound, listen
 from trainer.data_report.tables import heading, sections
 from trainer.data_report.warnings import Concern, concerns
