@@ -295,7 +295,7 @@ class _Run:
 
     def _care(self) -> None:
         best = [state.number for state in self._ledger.best]
-        self._room.care(self._ledger.states(), best)
+        self._room.care(self._ledger.states(), best, self._ledger.awaited)
 
 
 @contextmanager

@@ -180,7 +180,8 @@ def _lines(job: _Job, workers: int) -> Iterator[dict[str, Any]]:
     if workers == 1 or total <= _CHUNK:
         yield from itertools.chain.from_iterable(map(job, chunks))
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start, (job,)) as pool:
+    # Forked, as the loader's workers are: nothing is imported again, and paths stay as they are.
+    with ProcessPoolExecutor(workers, get_context("fork"), _start, (job,)) as pool:
         waiting: deque[Future[list[dict[str, Any]]]] = deque()
         try:
             for chunk in chunks:

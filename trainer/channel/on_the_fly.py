@@ -79,7 +79,7 @@ class OnTheFly:
     ) -> None:
         self._extractor = extractor
         self._codec = codec
-        self._ranges = ranges
+        self.ranges = ranges
         self._share = share
         self._seed = seed
         self._others = OtherSpeakers(utterances)
@@ -103,7 +103,7 @@ class OnTheFly:
                 *(samples, rate_hz),
                 seed=self._seed,
                 key=key,
-                ranges=self._ranges,
+                ranges=self.ranges,
                 babble=self._others.besides(utterance),
             )
         except (OSError, RuntimeError, TypeError, ValueError) as error:
