@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from conf.weights import RELEASED
 from tests.conftest import BASE, ROOT
 from tests.end_to_end.conftest import Workspace, clean_environment
 
@@ -105,7 +106,9 @@ def run(day: Workspace, command: str, code: int = 0) -> str:
 def said_without_a_model(day: Workspace) -> dict[str, str]:
     """What commands say before the model is fetched; then it is there."""
     page = commands(READMES[0])
-    early = (*page["check"], *page["train"], *page["forecast"])
+    from_hub = page["train"][0].replace("telephone.yaml --model", "telephone_from_hub.yaml --model")
+    by_name = (from_hub.replace(f"--model {MODEL} ", ""), from_hub.replace(MODEL, RELEASED))
+    early = (*page["check"], *page["train"], *page["forecast"], *by_name)
     said = {command: run(day, command, code=2) for command in early}
     shutil.copytree(BASE, day.directory / MODEL)
     return said
