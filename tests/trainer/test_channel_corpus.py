@@ -185,6 +185,16 @@ def test_a_folder_of_somebody_else_is_left_alone(run: Run, tmp_path: Path) -> No
 
 
 @pytest.mark.quick
+def test_one_speaker_makes_no_babble(run: Run, tmp_path: Path) -> None:
+    manifest = tmp_path / "in.jsonl"
+    lines = ({"key": key, "source": "a.wav", "target": "好", "speaker_id": "Wu"} for key in "abc")
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(DataError, match=r"in.jsonl: got one speaker \(Wu\), expected several, of"):
+        run("out", manifest=manifest)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.quick
 def test_the_manifest_itself_is_not_overwritten(tmp_path: Path, cut: Callable[..., Path]) -> None:
     manifest = cut("wideband", 3)
     before = manifest.read_bytes()

@@ -83,7 +83,8 @@ def simulate_manifest(
         on_progress: Gets how many utterances are done, and of how many.
 
     Raises:
-        DataError: The manifest is not one, or `audio_dir` holds files of somebody else.
+        DataError: The manifest is not one, `audio_dir` holds files of somebody else, or there is
+            babble to mix and one speaker.
         ConfigError: A codec needs the extra `av`.
         WorkError: A process died.
     """
@@ -91,6 +92,7 @@ def simulate_manifest(
     utterances = read_data_list(manifest)
     if output.exists() and output.samefile(manifest):
         raise DataError(f"{output}: got the manifest itself, expected another file to write")
+    OtherSpeakers(utterances).check(channel)
     _take(audio_dir, _identity(manifest, channel, seed))
     job = _Job(utterances, audio_dir, output.parent, channel, seed)
     done = Simulated()
