@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.data_report [LINES]
 
-Prints seconds, those of the processor, and megabytes at the peak above what the process had before; the audio is not there.
+Prints seconds, those of the processor, and megabytes at the peak above what the process had before;
+the audio is not there.
 """
 
 from __future__ import annotations
