@@ -568,9 +568,9 @@ class FinetuneConf(Block):
     """Directory of those features; null takes the user's cache directory."""
     cache_frozen_outputs: bool = True
     """Keep outputs of a frozen encoder and adaptor too, where no SpecAug comes before them."""
-    channel: Annotated[str | None, IMPORTANT] = None
+    channel: Annotated[str | None, Is("augmentation", "important")] = None
     """Telephone channel for training utterances: a name in conf/channel, or a YAML file."""
-    channel_share: Annotated[Share, IMPORTANT] = 1.0
+    channel_share: Annotated[Share, Is("augmentation", "important")] = 1.0
     """Share of the training utterances that goes over the channel, drawn anew in each epoch."""
     wideband_data_set_list: str | None = None
     """Manifest of clean 16 kHz speech; shows what fine-tuning forgets."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,18 @@ def test_the_manifest_itself_is_not_overwritten(tmp_path: Path, cut: Callable[..
 
 @pytest.mark.quick
 def test_any_key_makes_a_file_name() -> None:
-    keys = ["call-7", "通话.1", "../../etc/passwd", "a/b", "a b", ".hidden", "", "长" * 300, "a/B"]
+    keys = [
+        "call-7",
+        "通话.1",
+        "../../etc/passwd",
+        "a/b",
+        "a b",
+        ".hidden",
+        "",
+        "长" * 300,
+        "𠀀" * 60,
+        "a/B",
+    ]
     names = [file_name(key) for key in keys]
     assert names[:2] == ["call-7.wav", "通话.1.wav"]
     assert len(set(names)) == len(keys)
@@ -211,3 +223,22 @@ def test_a_process_that_dies_is_said_and_the_same_command_goes_on(
         with pytest.raises(WorkError, match="a process that simulates died, maybe for want of mem"):
             run("out", workers=2)
     assert run("out", workers=2).written == 12
+
+
+@pytest.mark.slow
+def test_g711_with_noise_takes_less_than_a_150th_of_real_time_on_two_cores(
+    corpus: Path, tmp_path: Path
+) -> None:
+    lines = (corpus / "wideband.jsonl").read_text(encoding="utf-8").splitlines()
+    manifest = tmp_path / "many.jsonl"
+    with manifest.open("w", encoding="utf-8") as file:
+        for copy in range(20):
+            for line in map(json.loads, lines):
+                line |= {"key": f"{line['key']}-{copy}", "source": str(corpus / line["source"])}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    audio_s = read_headers(read_data_list(manifest)).durations_s.sum()
+    started_s = time.perf_counter()
+    simulate_manifest(manifest, tmp_path / "out" / "a.jsonl", tmp_path / "wav", RANGES, workers=2)
+    factor = audio_s / (time.perf_counter() - started_s)
+    print(f"{audio_s:.0f} s of speech over landline_g711: {factor:.0f} times real time")
+    assert factor >= 150

@@ -39,7 +39,9 @@ _CHUNK = 64
 _MARK = ".channel.json"
 _STALE = ("bandwidth_hz", "level_dbfs", "peak_dbfs", "clipped", "sha256")
 """What a manifest says of audio's content, and no longer holds."""
-_SAFE_NAME = re.compile(r"\w[\w.-]{0,80}")
+_SAFE_NAME = re.compile(r"\w[\w.-]*")
+_LONGEST_NAME = 200
+"""Bytes; file systems take 255 with what is added."""
 _RULE = "channel"
 
 
@@ -167,7 +169,7 @@ def read_mono(path: Path) -> tuple[Samples, int]:
 
 def file_name(key: str) -> str:
     """A file's name for a key; one that is no safe name gets a digest instead of what is not."""
-    if _SAFE_NAME.fullmatch(key):
+    if _SAFE_NAME.fullmatch(key) and len(key.encode()) <= _LONGEST_NAME:
         return f"{key}.wav"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     return f"{re.sub(r'[^A-Za-z0-9]+', '-', key).strip('-')[:40]}-{digest}.wav"

@@ -17,6 +17,7 @@ from trainer.data_report import write
 from trainer.data_report.facts import Picked
 from trainer.data_report.sounds import Sound, listen
 from trainer.document.words import catalogue
+from trainer.prepare.rules import BAD_INPUT, CHOICES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -179,3 +180,8 @@ def test_a_document_is_in_the_catalogue_once() -> None:
     lines = CATALOGUE.read_text(encoding="utf-8").splitlines()
     entries = [line for line in lines if line and not line.startswith("#")]
     assert len(entries) == len(catalogue())
+
+
+@pytest.mark.quick
+def test_every_rule_of_prepare_has_a_chinese_name() -> None:
+    assert [rule for rule in (*BAD_INPUT, *CHOICES) if rule not in catalogue()] == []
