@@ -74,7 +74,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--beside",
         metavar="NAME",
-        help="another sweep, such as a random search of equal cost, for the figure of the search",
+        help="another sweep for the figure of the search (default: the newest random search over "
+        "the same base, data and stages)",
     )
     report.add_argument(
         "--no_log", action="store_true", help="do not put it to the sweep's MLflow run"
@@ -96,7 +97,19 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--no_verify",
         action="store_true",
-        help="do not decode the validation set with the written model in stock FunASR",
+        help="do not decode the validation set with what was written",
+    )
+    export.add_argument(
+        "--register_as",
+        metavar="NAME",
+        help="registered model of MLflow that gets it as its champion (default: "
+        "fun-asr-nano-8k-telephone)",
+    )
+    export.add_argument(
+        "--no_register", action="store_true", help="leave MLflow's model registry as it is"
+    )
+    export.add_argument(
+        "--allow_running", action="store_true", help="take the best so far of a running sweep"
     )
 
     align = commands.add_parser(
@@ -150,7 +163,7 @@ def main(argv: Sequence[str]) -> int:
         return _align(arguments)
     if arguments.command == "annotate":
         return _annotate(arguments)
-    return _export(arguments.sweep, arguments.output_dir, verify=not arguments.no_verify)
+    return _export(arguments)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -196,18 +209,33 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _export(name: str, output_dir: Path, *, verify: bool) -> int:
-    from analysis.export import CONFIG, MODEL, export
+def _export(arguments: argparse.Namespace) -> int:
+    from analysis.export import CONFIG, MODEL, SCRIPT, export
+    from trainer.serving import NAME
 
-    checks = "" if not verify else " and decode the validation set with it"
+    if arguments.no_register and arguments.register_as is not None:
+        raise UserError("--register_as: got it with --no_register, expected one of the two")
+    name, output_dir = arguments.sweep, arguments.output_dir
+    checks = "" if arguments.no_verify else " and decode the validation set with it"
     print(f"sweep {name}: build the best trial's model directory{checks} ...", file=sys.stderr)
-    origin = export(name, _store(), output_dir, verify=verify)
+    origin = export(
+        name,
+        _store(),
+        output_dir,
+        verified=not arguments.no_verify,
+        register_as=None if arguments.no_register else arguments.register_as or NAME,
+        allow_running=arguments.allow_running,
+    )
     print(
         f"trial {origin.trial} ({origin.stage}) of sweep {origin.sweep}, "
         f"{origin.objective} {100 * origin.value:.2f} %:"
     )
-    print(f"  config: {output_dir / CONFIG}")
-    print(f"  model:  {output_dir / MODEL} ({origin.verification or 'not verified'})")
+    for note in origin.notes:
+        print(f"  note: {note}")
+    print(f"  config:     {output_dir / CONFIG} (with stock FunASR: {output_dir / SCRIPT})")
+    print(f"  model:      {output_dir / MODEL}")
+    print(f"  verified:   {'; '.join(origin.verification or ['no'])}")
+    print(f"  registered: {origin.registered or 'no'}")
     return 0
 
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 
-from analysis.compare import EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
+from analysis.compare import FIRST, Comparison, Row
 from analysis.evidence import BASE, json_numbers
-from analysis.runs import OUTCOMES
-from analysis.shown import NOTHING, change, duration, ends, number, p_value, points, rate
+from analysis.runs import OUTCOMES, differing
 from analysis.significance import Estimate
-from analysis.words import Listed, Said, Words, english, joined
-from conf.delta import RUN_KEYS
-from conf.writing import format_value
+from trainer.document.shown import (
+    NOTHING,
+    change,
+    duration,
+    ends,
+    number,
+    p_value,
+    points,
+    rate,
+    setting,
+)
+from trainer.document.tables import span
+from trainer.document.words import Listed, Said, Words, english, joined
 
 COMMA = Said(", ")
 
@@ -42,7 +51,8 @@ def _sentences(facts: Comparison) -> list[Said | None]:
             )
         ]
     stage = next((s for s in facts.stages if s.stage == best.stage), None)
-    says = [_which(facts, best, ended), _reaches(facts, best, best.objective)]
+    says: list[Said | None] = [_which(facts, best, ended), _reaches(facts, best, best.objective)]
+    says.append(_over_seeds(facts, best))
     if best.baseline:
         says.append(Said("It is itself the default config of {stage}.", stage=best.stage))
     elif stage is None or stage.baseline is None or best.over_baseline is None:
@@ -103,12 +113,9 @@ def _which(facts: Comparison, best: Row, ended: Said) -> Said:
     trials = "trials" if len(facts.rows) > 1 else "trial"
     template = (
         f"Best of {{count}} {trials} ({{ended}}): trial {{trial}}, {{stage}}, lr {{lr}}, "
-        "weight decay {weight_decay}, {epochs} epochs"
+        "weight decay {weight_decay}, {epochs} epochs."
     )
-    if best.replicate_of is None:
-        return Said(template + ".", **values)
-    again = " (trial {of} with another seed)."
-    return Said(template + again, **values, of=best.replicate_of)
+    return Said(template, **values)
 
 
 def _reaches(facts: Comparison, best: Row, objective: float) -> Said:
@@ -128,6 +135,26 @@ def _reaches(facts: Comparison, best: Row, objective: float) -> Said:
         return Said(reaches + "the base has {base}.", **values)
     times = f"{1 / best.over_base:.1f}"
     return Said(reaches + "the base has {base}, {times} times as much.", **values, times=times)
+
+
+def _over_seeds(facts: Comparison, best: Row) -> Said | None:
+    """What other seeds say of the choice."""
+    if best.confirmed is None:
+        return None
+    mean = (
+        "Over {seeds} seeds its mean is {mean}, the lowest of the {configs} configs that were "
+        "repeated"
+    )
+    values = {
+        "seeds": len(best.seeds),
+        "mean": rate(best.confirmed),
+        "configs": sum(1 for row in facts.rows if row.seeds),
+    }
+    default = facts.baseline_of(best)
+    if default is None or default.confirmed is None or default.trial == best.trial:
+        return Said(mean + ".", **values)
+    also = "; that of the default config is {default}."
+    return Said(mean + also, **values, default=rate(default.confirmed))
 
 
 def _on_the_test_set(facts: Comparison, best: Row) -> list[Said]:
@@ -174,22 +201,17 @@ def _changed(facts: Comparison, best: Row) -> Said | None:
     baseline = facts.baseline_of(best)
     if baseline is None or baseline.trial == best.trial:
         return None
-    trials = {trial.trial: trial.params for trial in facts.sweep_record.trials}
-    ours, theirs = trials[best.trial], trials[baseline.trial]
-    keys = [k for k in ours if k not in RUN_KEYS and ours[k] != theirs.get(k)]
-    first = (LR, WEIGHT_DECAY, EPOCHS)
-    keys.sort(key=lambda key: first.index(key) if key in first else len(first))
+    trials = facts.sweep_record.by_number
+    found = differing([trials[baseline.trial], trials[best.trial]])
+    keys = sorted(found, key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
     if not keys:
         return None
-    changes = ", ".join(f"{k} {_value(theirs.get(k))} → {_value(ours[k])}" for k in keys)
+    changes = ", ".join(f"{k} {_value(found[k][0])} → {_value(found[k][1])}" for k in keys)
     return Said("Against that default it changes {changes}.", changes=changes)
 
 
 def _value(text: str | None) -> str:
-    if text is None:
-        return NOTHING
-    value = json_numbers(text)
-    return number(value) if isinstance(value, float) else format_value(value)
+    return NOTHING if text is None else setting(json_numbers(text))
 
 
 def _paired(estimate: Estimate | None, lead: str | Said = COMMA) -> Said | str:
@@ -206,12 +228,6 @@ def _paired(estimate: Estimate | None, lead: str | Said = COMMA) -> Said | str:
         interval=span(interval),
         p=p_value(estimate.p),
     )
-
-
-def span(text: str) -> Said:
-    """The ends of an interval, with a word between them."""
-    low, _, high = text.partition(" to ")
-    return Said("{low} to {high}", low=low, high=high)
 
 
 def _certainty(facts: Comparison) -> Said:

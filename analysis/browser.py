@@ -5,19 +5,16 @@ Texts are compared as they are scored: normalised, character by character, align
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kaldialign import align
 
 from analysis.compare import Comparison
-from analysis.evidence import BASE, EvidenceSource, Reader, read_lines
-from analysis.sections import cuts
-from conf.errors import DataError
+from analysis.evidence import BASE, EvidenceSource, Reader
+from analysis.sections import SAID_KINDS, cuts, slice_name
+from trainer.document.words import Said, Words, english
 from trainer.score import normalise
 
 
@@ -29,28 +26,33 @@ class System:
     trial: int
 
 
-def systems(facts: Comparison) -> tuple[System, ...]:
+def systems(facts: Comparison, words: Words = english) -> tuple[System, ...]:
     """The finalists and the base."""
     found = []
     for row in facts.finalists:
         what = "default" if row.baseline else "best" if row is facts.best else ""
-        name = f"{row.stage} #{row.trial} {what}".strip()
+        name = f"{row.stage} #{row.trial} {words(Said(what))}".strip()
         found.append(System(name, row.trial))
-    return (*found, System("base", BASE))
+    return (*found, System(words(Said("base")), BASE))
 
 
-def texts(facts: Comparison, store: EvidenceSource) -> dict[str, Any]:
+def texts(facts: Comparison, store: EvidenceSource, words: Words = english) -> dict[str, Any]:
     """What the browser shows, as JSON: by set its utterances, each with every system's text."""
     reader = Reader(facts.sweep_record, store, None)
-    shown = systems(facts)
+    shown = systems(facts, words)
     sets = {}
     for split, evaluated in facts.evidence.sets.items():
-        heard = {system: _texts(facts, reader, store, system, split) for system in shown}
+        heard = {system: _texts(facts, reader, system, split) for system in shown}
         heard = {system: found for system, found in heard.items() if found}
         labels: dict[int, dict[str, str]] = {}
+        slices: dict[str, list[str]] = {}
         for kind, label, chosen in cuts(evaluated):
+            said = words(Said(kind)) if kind in SAID_KINDS else kind
+            name = slice_name(kind, label)
+            name = words(name) if isinstance(name, Said) else name
+            slices.setdefault(said, []).append(name)
             for index in chosen.tolist():
-                labels.setdefault(index, {})[kind] = label
+                labels.setdefault(index, {})[said] = name
         utterances = []
         for index, key in enumerate(evaluated.keys):
             references = [found[key][0] for found in heard.values() if key in found]
@@ -71,6 +73,7 @@ def texts(facts: Comparison, store: EvidenceSource) -> dict[str, Any]:
         if utterances:
             sets[split] = {
                 "systems": [system.name for system in heard],
+                "slices": slices,
                 "utterances": utterances,
                 "whole": len(utterances),
             }
@@ -92,19 +95,16 @@ def operations(reference: str, hypothesis: str) -> list[str]:
 
 
 def _texts(
-    facts: Comparison, reader: Reader, store: EvidenceSource, system: System, split: str
+    facts: Comparison, reader: Reader, system: System, split: str
 ) -> Mapping[str, tuple[str, str]]:
     """Reference and text by key; empty where they are not to be had."""
-    with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(DataError):
-        if system.trial == BASE:
-            path = reader.base_hypotheses(split)
-        else:
-            row = facts.row(system.trial)
-            assert row is not None
-            path = store.download(row.run_id, f"hypotheses/{split}.jsonl", Path(scratch))
-        if path is not None:
-            return {
-                line["key"]: (str(line.get("reference", "")), str(line.get("text", "")))
-                for line in read_lines(path)
-            }
-    return {}
+    if system.trial == BASE:
+        lines = reader.base_lines(split)
+    else:
+        row = facts.row(system.trial)
+        assert row is not None
+        lines = reader.lines(row.run_id, f"hypotheses/{split}.jsonl")
+    return {
+        line["key"]: (str(line.get("reference", "")), str(line.get("text", "")))
+        for line in lines or ()
+    }

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from analysis.evidence import Evidence, EvidenceSource, Reader, Scored
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LR, WEIGHT_DECAY, EPOCHS = "optim_conf.lr", "optim_conf.weight_decay", "train_conf.max_epoch"
+FIRST = (LR, WEIGHT_DECAY, EPOCHS)
+"""Keys that are named before all others."""
 EDITS = ("substitutions", "deletions", "insertions")
 
 
@@ -64,6 +66,8 @@ class Row:
     critical: tuple[str, ...]
     duration_s: float | None
     replicate_of: int | None = None
+    seeds: tuple[float, ...] = ()
+    """The objectives of its config over several seeds, its own first; empty if it was run once."""
     known_from: str = ""
     known_epochs: int | None = None
     candidate: bool = True
@@ -74,6 +78,11 @@ class Row:
     """The objective minus that of the stage's default config, on the same utterances."""
     front: bool = False
     """Completed, and no other completed trial is better on telephone and wideband speech alike."""
+
+    @property
+    def confirmed(self) -> float | None:
+        """The mean objective over its seeds, where it was run with several."""
+        return fmean(self.seeds) if self.seeds else None
 
 
 @dataclass(frozen=True)
@@ -169,15 +178,9 @@ class Comparison:
 
     @property
     def best(self) -> Row | None:
-        """The completed candidate with the lowest objective."""
-        return next(
-            (
-                row
-                for row in self.rows
-                if row.candidate and row.outcome == "completed" and row.objective is not None
-            ),
-            None,
-        )
+        """The row of the `winner`."""
+        found = winner(self.sweep_record)
+        return None if found is None else self.row(found.trial)
 
     @property
     def common_critical(self) -> tuple[str, ...]:
@@ -240,8 +243,9 @@ def gather(sweep: SweepRecord, reader: Reader) -> Evidence:
     trials, _ = comparable(sweep)
     curves = {trial.trial: reader.curve(trial) for trial in trials if trial.metrics}
     done = [trial for trial in trials if trial.outcome == "completed"]
-    for trial in done:
-        reader.score(trial, "valid")
+    for trial in trials:
+        if trial.outcome in ("completed", "pruned"):
+            reader.score(trial, "valid")
     draft = compare(sweep, Evidence())
     finalists = {row.trial for row in draft.finalists}
     for split in ("test", "wideband"):
@@ -275,27 +279,74 @@ def compare(sweep: SweepRecord, evidence: Evidence | None = None) -> Comparison:
 
 
 def comparable(sweep: SweepRecord) -> tuple[tuple[TrialRecord, ...], tuple[Apart, ...]]:
-    """Part the trials that may be compared from those that saw something else.
-
-    The yardstick is what most trials share, of equals the first: a tag that a trial lacks (it
-    failed before it knew) tells nothing against it.
-    """
-    kinds = Counter(tuple(sorted(t.comparable.items())) for t in sweep.trials if t.comparable)
-    usual = dict(kinds.most_common(1)[0][0]) if kinds else {}
+    """Part the trials that may be compared from those that saw something else."""
+    usual = yardstick(sweep)
     alike, apart = [], []
     for trial in sweep.trials:
-        reasons = [
-            f"{why} ({tag} {trial.comparable[tag][:12]}, not {usual.get(tag, 'none')[:12]})"
-            for tag, why in COMPARABLE.items()
-            if tag in trial.comparable and trial.comparable[tag] != usual.get(tag)
-        ]
-        if reasons:
+        if reasons := foreign(trial.comparable, usual):
             value = objective_of(trial, sweep.objective)
             said = "; ".join(reasons)
             apart.append(Apart(trial.trial, trial.stage, trial.outcome, said, value))
         else:
             alike.append(trial)
     return tuple(alike), tuple(apart)
+
+
+def yardstick(sweep: SweepRecord) -> dict[str, str]:
+    """The tags of `COMPARABLE` that most trials share, of equals the first's."""
+    kinds = Counter(tuple(sorted(t.comparable.items())) for t in sweep.trials if t.comparable)
+    return dict(kinds.most_common(1)[0][0]) if kinds else {}
+
+
+def foreign(tags: Mapping[str, str], usual: Mapping[str, str]) -> list[str]:
+    """Why something may not be compared with what is usual; empty if it may.
+
+    A tag that it lacks (a trial failed before it knew) tells nothing against it.
+    """
+    return [
+        f"{why} ({tag} {tags[tag][:12]}, not {usual.get(tag, 'none')[:12]})"
+        for tag, why in COMPARABLE.items()
+        if tag in tags and tags[tag] != usual.get(tag)
+    ]
+
+
+def winner(sweep: SweepRecord) -> TrialRecord | None:
+    """The completed candidate of the lowest objective, the first of equals.
+
+    The lowest of many is low by luck, too. Where it was repeated with other seeds, the lowest mean
+    of those that were repeated wins instead.
+    """
+    trials, _ = comparable(sweep)
+    values = {
+        trial.trial: value
+        for trial in trials
+        if trial.candidate
+        and trial.outcome == "completed"
+        and (value := objective_of(trial, sweep.objective)) is not None
+    }
+    if not values:
+        return None
+    lowest = min(values, key=lambda number: (values[number], number))
+    seeds = _seeds(trials, sweep.objective)
+    if lowest in seeds:
+        values = {number: fmean(seeds[number]) for number in values if number in seeds}
+        lowest = min(values, key=lambda number: (values[number], number))
+    return next(trial for trial in trials if trial.trial == lowest)
+
+
+def _seeds(trials: Sequence[TrialRecord], objective: str) -> Mapping[int, tuple[float, ...]]:
+    """The objectives of the trials that were repeated, their own first."""
+    own: dict[int, float] = {}
+    others: dict[int, list[float]] = {}
+    for trial in trials:
+        value = objective_of(trial, objective)
+        if trial.outcome != "completed" or value is None:
+            continue
+        if trial.replicate_of is None:
+            own[trial.trial] = value
+        else:
+            others.setdefault(trial.replicate_of, []).append(value)
+    return {number: (own[number], *values) for number, values in others.items() if number in own}
 
 
 def objective_of(trial: TrialRecord, name: str) -> float | None:
@@ -322,6 +373,7 @@ def _rows(sweep: SweepRecord, trials: Sequence[TrialRecord], evidence: Evidence)
             baselines.setdefault(trial.stage, (trial.trial, value))
     base = sweep.base.get(sweep.objective)
     front = _front(trials, sweep.objective)
+    seeds = _seeds(trials, sweep.objective)
     for trial in trials:
         value = objective_of(trial, sweep.objective)
         baseline, baseline_value = baselines.get(trial.stage, (None, None))
@@ -355,6 +407,7 @@ def _rows(sweep: SweepRecord, trials: Sequence[TrialRecord], evidence: Evidence)
             critical=trial.critical,
             duration_s=trial.duration_s,
             replicate_of=trial.replicate_of,
+            seeds=seeds.get(trial.trial, ()),
             known_from=trial.known_from,
             known_epochs=trial.known_epochs,
             candidate=trial.candidate,
@@ -401,13 +454,7 @@ def _front(trials: Sequence[TrialRecord], objective: str) -> frozenset[int]:
 
 def _noise(rows: Sequence[Row]) -> Noise | None:
     """The band from the configs that were run with several seeds."""
-    groups: dict[int, list[float]] = {}
-    repeated = {row.replicate_of for row in rows if row.replicate_of is not None}
-    for row in rows:
-        config = row.trial if row.replicate_of is None else row.replicate_of
-        if config in repeated and row.objective is not None and row.outcome == "completed":
-            groups.setdefault(config, []).append(row.objective)
-    several = [group for group in groups.values() if len(group) > 1]
+    several = [row.seeds for row in rows if row.seeds]
     band = noise_band(several)
     return None if band is None else Noise(band, len(several), sum(map(len, several)))
 

@@ -5,7 +5,8 @@ validation set of the completed ones, other sets of the finalists alone. What is
 has ended is kept on disk under its id, since it does not change: a second look at a sweep asks only
 for what is under way.
 
-Who speaks in an utterance stands in the manifest that the trials name, or in the hypotheses.
+Who speaks in an utterance, how long and over which channel stands in the hypotheses; what they do
+not say is taken from the manifest that the trials name, where it can be read.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +27,7 @@ import orjson
 from analysis.runs import RunSource, SweepRecord, TrialRecord
 from analysis.significance import Ints, cluster_indices
 from conf.errors import DataError, UserError
+from trainer.manifest import SLICED_BY, Utterance
 from trainer.tracking import MetricPoint
 
 SPLITS: Mapping[str, str] = {
@@ -35,9 +38,11 @@ SPLITS: Mapping[str, str] = {
 """The evaluation sets, and the key that names each one's manifest."""
 BASE = -1
 """Stands for the untrained base where a trial's number stands otherwise."""
-FRAMES_PER_SECOND = 100
-_FORMAT = 1
+_FORMAT = 2
+BASE_HYPOTHESES = "hypotheses/base"
+"""Where the base's texts lie: as artifacts of the sweep's run, and in a trial's directory."""
 _CHANGES_NO_MORE = ("completed", "pruned", "failed")
+_OF_RECORDING = ("reference", "speaker", "call", "duration_s", *SLICED_BY)
 
 
 class EvidenceSource(RunSource, Protocol):
@@ -147,47 +152,58 @@ class Reader:
         """Take up a trial's errors on a set; those of another set's utterances do not count."""
         measure = self._measure(split)
 
-        def fetch() -> list[list[Any]] | None:
-            with tempfile.TemporaryDirectory() as scratch:
-                try:
-                    name = f"hypotheses/{split}.jsonl"
-                    path = self._store.download(trial.run_id, name, Path(scratch))
-                    return _columns(read_lines(path), measure)
-                except DataError:
-                    return None
+        @cache
+        def lines() -> list[dict[str, Any]]:
+            return self.lines(trial.run_id, f"hypotheses/{split}.jsonl") or []
 
-        columns = self._remember(trial, f"scored {split} {measure}", fetch)
+        def recordings() -> list[dict[str, Any]]:
+            return [_recording(line) for line in lines()]
+
+        columns = self._remember(
+            trial, f"scored {split} {measure}", lambda: _columns(lines(), measure)
+        )
         if columns:
-            self._take(trial.trial, split, columns)
+            remembered = partial(self._remember, trial, f"recordings {split}", recordings)
+            self._take(trial.trial, split, columns, remembered)
 
     def score_base(self, split: str) -> None:
         """Take up the errors of the untrained base, where its hypotheses are within reach."""
-        path = self.base_hypotheses(split)
-        columns = None if path is None else _columns(read_lines(path), self._measure(split))
-        if columns:
-            self._take(BASE, split, columns)
+        lines = self.base_lines(split)
+        columns = None if lines is None else _columns(lines, self._measure(split))
+        if lines is not None and columns:
+            self._take(BASE, split, columns, partial(list, map(_recording, lines)))
 
-    def base_hypotheses(self, split: str) -> Path | None:
-        """The base's texts: of the sweep's own evaluation, or of a trial's step 0.
+    def lines(self, run_id: str, name: str) -> list[dict[str, Any]] | None:
+        """A run's hypotheses; None if it has none of this name."""
+        with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(DataError):
+            return read_lines(self._store.download(run_id, name, Path(scratch)))
+        return None
 
-        A stage may hear the base otherwise (native 8 kHz features), so texts that do not give the
-        base's score are none of it.
+    def base_lines(self, split: str) -> list[dict[str, Any]] | None:
+        """The base's hypotheses: of the sweep's own evaluation, or of a trial's step 0.
+
+        The sweep's run has them; of one recorded before runs did, they may still lie in its
+        directory. A stage may hear the base otherwise (native 8 kHz features), so texts that do not
+        give the base's score are none of it.
         """
-        places = [trial.directory / "hypotheses" for trial in self._sweep.trials if trial.directory]
-        if self._sweep.directory is not None:
-            places.insert(0, self._sweep.directory / "base")
         metric = self._sweep.objective if split == "valid" else f"{split}/cer"
         expected = self._sweep.base.get(metric)
-        for place in places:
-            for path in (place / f"hypotheses/{split}.jsonl", place / f"base/{split}.jsonl"):
-                if not path.is_file():
-                    continue
-                with contextlib.suppress(DataError):
-                    columns = _columns(read_lines(path), self._measure(split))
-                    rate = sum(columns[1]) / sum(columns[2]) if columns else None
-                    if rate is not None and (expected is None or abs(rate - expected) < 1e-6):
-                        return path
+        for lines in self._found_base(split):
+            columns = _columns(lines, self._measure(split))
+            rate = sum(columns[1]) / sum(columns[2]) if columns else None
+            if rate is not None and (expected is None or abs(rate - expected) < 1e-6):
+                return lines
         return None
+
+    def _found_base(self, split: str) -> Iterator[list[dict[str, Any]]]:
+        logged = self.lines(self._sweep.run_id, f"{BASE_HYPOTHESES}/{split}.jsonl")
+        if logged is not None:
+            yield logged
+        if self._sweep.directory is not None:
+            yield from _read(self._sweep.directory / "base" / "hypotheses" / f"{split}.jsonl")
+        for trial in self._sweep.trials:
+            if trial.directory is not None:
+                yield from _read(trial.directory / BASE_HYPOTHESES / f"{split}.jsonl")
 
     def evidence(self, curves: Mapping[int, Mapping[int, float]]) -> Evidence:
         """All that was taken up, and write down what is new of ended runs."""
@@ -198,33 +214,32 @@ class Reader:
         """The error count that the objective is made of; other sets are scored by CER."""
         return self._sweep.objective.removeprefix("valid/") if split == "valid" else "cer"
 
-    def _take(self, number: int, split: str, columns: Sequence[Sequence[Any]]) -> None:
-        keys, errors, lengths, speakers, calls = columns
-        known = self._sets.get(split)
-        if known is None:
-            known = self._sets[split] = self._set_of(split, keys, speakers, calls)
-        if tuple(keys) != known.keys:
+    def _take(
+        self,
+        number: int,
+        split: str,
+        columns: Sequence[Sequence[Any]],
+        recordings: Callable[[], Sequence[Mapping[str, Any]]],
+    ) -> None:
+        """Keep a system's errors; the first to come tells what the set is."""
+        keys, errors, lengths = columns
+        if split not in self._sets:
+            self._sets[split] = self._set_of(split, keys, recordings() or [{}] * len(keys))
+        if tuple(keys) != self._sets[split].keys:
             return
         self._scored[number, split] = Scored(
             numpy.array(errors, dtype=numpy.int64), numpy.array(lengths, dtype=numpy.int64)
         )
 
     def _set_of(
-        self,
-        split: str,
-        keys: Sequence[str],
-        speakers: Sequence[str | None],
-        calls: Sequence[str | None],
+        self, split: str, keys: Sequence[str], recordings: Sequence[Mapping[str, Any]]
     ) -> EvaluationSet:
-        spoken, note, problem = self._manifest(split)
-        each = [
-            replace(
-                known := spoken.get(key, Spoken()),
-                speaker=speaker or known.speaker,
-                call=call or known.call,
-            )
-            for key, speaker, call in zip(keys, speakers, calls, strict=True)
-        ]
+        """The set as the hypotheses describe it, and the manifest where they do not."""
+        manifest, note, problem = self._manifest(split)
+        each = tuple(
+            _merged(said, manifest.get(key, Spoken()))
+            for key, said in zip(keys, recordings, strict=True)
+        )
         names = {
             "speaker": [one.speaker for one in each],
             "call": [one.call for one in each],
@@ -233,10 +248,10 @@ class Reader:
         if not units:
             note = note or "the manifest names neither speaker nor call"
             alone = numpy.arange(len(keys), dtype=numpy.int64)
-            return EvaluationSet(tuple(keys), tuple(each), alone, "utterance", note, problem)
+            return EvaluationSet(tuple(keys), each, alone, "utterance", note, problem)
         # Fewer clusters hold more of what is alike: a speaker's calls, or a call's two speakers.
         unit = min(units, key=lambda unit: int(cluster_indices(names[unit]).max()))
-        return EvaluationSet(tuple(keys), tuple(each), cluster_indices(names[unit]), unit)
+        return EvaluationSet(tuple(keys), each, cluster_indices(names[unit]), unit)
 
     def _manifest(self, split: str) -> tuple[dict[str, Spoken], str, str]:
         from trainer.manifest import read_data_list
@@ -304,8 +319,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _columns(lines: Iterable[Mapping[str, Any]], measure: str) -> list[list[Any]] | None:
-    """Keys, errors, reference lengths, speakers and calls; None if the errors are not there."""
-    columns: list[list[Any]] = [[], [], [], [], []]
+    """Keys, errors and reference lengths; None if the errors are not there."""
+    columns: list[list[Any]] = [[], [], []]
     try:
         for line in lines:
             if measure == "cer":
@@ -313,8 +328,7 @@ def _columns(lines: Iterable[Mapping[str, Any]], measure: str) -> list[list[Any]
                 length = line["reference_length"]
             else:
                 errors, length = line[f"{measure}_errors"], line[f"{measure}_reference_length"]
-            fields = (line["key"], errors, length, line.get("speaker"), line.get("call"))
-            for column, value in zip(columns, fields, strict=True):
+            for column, value in zip(columns, (line["key"], errors, length), strict=True):
                 column.append(value)
     except KeyError:
         return None
@@ -336,19 +350,35 @@ def _by_epoch(
     return sorted(curve.items())
 
 
-def _spoken(item: Any) -> Spoken:
-    tags = dict(item.tags)
-    call = tags.pop("call", None) or tags.pop("call_id", None)
-    frames, seconds = tags.pop("source_len", None), tags.pop("duration_s", None)
-    tags.pop("target_len", None)
-    if seconds is None and isinstance(frames, int | float):
-        seconds = frames / FRAMES_PER_SECOND
+def _read(path: Path) -> Iterator[list[dict[str, Any]]]:
+    if path.is_file():
+        with contextlib.suppress(DataError):
+            yield read_lines(path)
+
+
+def _recording(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line of hypotheses says of its recording."""
+    return {name: line[name] for name in _OF_RECORDING if line.get(name) is not None}
+
+
+def _merged(said: Mapping[str, Any], known: Spoken) -> Spoken:
+    """What a line says of a recording, and what only the manifest does."""
+    tags = {name: said[name] for name in SLICED_BY if name in said}
+    return replace(
+        known,
+        **{name: said[name] for name in said if name not in tags},
+        tags={**known.tags, **tags},
+    )
+
+
+def _spoken(item: Utterance) -> Spoken:
+    elsewhere = ("call", "call_id", "source_len", "target_len", "duration_s")
     return Spoken(
         reference=item.target,
         speaker=item.speaker,
-        call=None if call is None else str(call),
-        duration_s=None if seconds is None else float(seconds),
-        tags=tags,
+        call=item.call,
+        duration_s=item.duration_s,
+        tags={name: value for name, value in item.tags.items() if name not in elsewhere},
     )
 
 
@@ -358,3 +388,8 @@ def json_numbers(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

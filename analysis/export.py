@@ -2,33 +2,55 @@
 
     python -m analysis export --sweep demo --output_dir exports/demo
 
-writes `best_config.yaml` (trains again with `python -m trainer train --config`), `model/` (loads in
-stock `funasr.AutoModel`) and `export.json` (where they come from). The model directory is built and
-verified by `python -m trainer package` in a process of its own: this one never loads torch. Nothing
-half-written is left behind: all is made in a temporary directory beside the goal and then renamed.
+writes
+
+- `best_config.yaml`, which trains again with `python -m trainer train --config`, and with stock
+  FunASR's own command by `train_with_stock.sh`, on the data lists in `stock/`;
+- `model/`, which loads in stock `funasr.AutoModel`, with its card;
+- `export.json`: where they come from;
+
+and makes the model the champion of a registered model of MLflow. What was written is decoded with
+in a fresh process before anybody is told of it. The model directory is built by `python -m trainer
+package` in a process of its own: this one never loads torch. Nothing half-written is left behind:
+all is made in a directory beside the goal and then renamed.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
-from analysis.compare import comparable, objective_of
-from analysis.provenance import PROVENANCE, recorded, seal
-from analysis.runs import RunSource, SweepRecord, TrialRecord, load_sweep
+from analysis import card
+from analysis.compare import objective_of, winner
+from analysis.evidence import EvidenceSource
+from analysis.provenance import PROVENANCE, recorded, seal, sha256
+from analysis.runs import OUTCOMES, RunSource, SweepRecord, TrialRecord, load_sweep
 from conf.errors import ConfigError, DataError, UserError, WorkError
+from conf.load import Config
+from trainer import serving, verify
+from trainer.document.shown import rate
 
 CONFIG, MODEL, ORIGIN = "best_config.yaml", "model", "export.json"
+STOCK, SCRIPT = "stock", "train_with_stock.sh"
 MODEL_FILES = ("config.yaml", "configuration.json", "model.pt")
 """What stock FunASR cannot do without; without model.pt it would build random weights, silently."""
+
+
+class Source(EvidenceSource, Protocol):
+    """What is read of a `trainer.tracking.Store`, and where it is."""
+
+    uri: str
 
 
 @dataclass(frozen=True)
@@ -42,8 +64,14 @@ class Origin:
     stage: str
     objective: str
     value: float
-    verification: str | None
-    """What reloading the model showed; None if nobody looked."""
+    model_sha256: str
+    """Of model.pt."""
+    verification: tuple[str, ...] | None
+    """What reloading the model showed, in stock FunASR and as it is served; None if not looked."""
+    registered: str | None
+    """What became of it in MLflow's registry; None if it was not to be registered."""
+    notes: tuple[str, ...] = ()
+    """What else is to be known of the choice."""
 
 
 def best_config(name: str, store: RunSource) -> str:
@@ -54,51 +82,76 @@ def best_config(name: str, store: RunSource) -> str:
     """
     sweep = load_sweep(name, store)
     trial, value = best_trial(sweep)
-    return _annotated(sweep, trial, value, store)
+    return _annotated(_config(sweep, trial, store), sweep, trial, value)
 
 
 def best_trial(sweep: SweepRecord) -> tuple[TrialRecord, float]:
-    """The completed candidate of the lowest objective, the first of equals, and that objective."""
-    scored = [
-        (value, trial.trial, trial)
-        for trial in comparable(sweep)[0]
-        if trial.outcome == "completed"
-        and trial.candidate
-        and (value := objective_of(trial, sweep.objective)) is not None
-    ]
-    if not scored:
+    """The sweep's winner, and its objective.
+
+    Raises:
+        DataError: No candidate has completed.
+    """
+    trial = winner(sweep)
+    value = None if trial is None else objective_of(trial, sweep.objective)
+    if trial is None or value is None:
+        ended = Counter(trial.outcome for trial in sweep.trials)
+        said = ", ".join(f"{ended[outcome]} {outcome}" for outcome in OUTCOMES if ended[outcome])
         raise DataError(
-            f"sweep {sweep.name}: got no completed trial among {len(sweep.trials)}, expected one"
+            f"sweep {sweep.name}: got no completed trial that may be chosen among "
+            f"{len(sweep.trials)} ({said or 'none'}), expected one"
         )
-    value, _, trial = min(scored, key=lambda entry: entry[:2])
     return trial, value
 
 
-def export(name: str, store: RunSource, output_dir: Path, *, verify: bool = True) -> Origin:
-    """Write the best trial's config and model directory.
+def export(
+    name: str,
+    store: Source,
+    output_dir: Path,
+    *,
+    verified: bool = True,
+    register_as: str | None = None,
+    allow_running: bool = False,
+) -> Origin:
+    """Write the best trial's config and model directory; whole and verified, or not at all.
 
     Args:
         name: The sweep.
         store: Where it is recorded.
         output_dir: A new or empty directory, or an earlier export, which is then replaced.
-        verify: Decode the validation set with stock FunASR and compare with the trial's texts.
+        verified: Decode the validation set anew and compare with what the trial logged.
+        register_as: Registered model of MLflow whose champion this becomes; None leaves it.
+        allow_running: Take the best so far of a sweep that has not ended.
 
     Raises:
         UserError: The sweep, its best trial's files or the goal are not what they should be.
-        WorkError: Building or verifying the model directory failed; nothing is left of it.
+        WorkError: Building, verifying or registering it failed; nothing is left of it.
     """
     _check_goal(output_dir)
     sweep = load_sweep(name, store)
+    notes = _notes(sweep, allow_running=allow_running)
     trial, value = best_trial(sweep)
     run_dir = _trial_directory(sweep, trial)
-    text = _annotated(sweep, trial, value, store)
+    config = _config(sweep, trial, store)
     try:
         with _replacing(output_dir) as scratch:
+            model, served = scratch / MODEL, scratch.with_name("served")
+            text = _annotated(config, sweep, trial, value)
             (scratch / CONFIG).write_text(text, encoding="utf-8")
-            said = _package(run_dir, scratch / MODEL, verify=verify)
-            if (chain := recorded(sweep.run_id, trial.trial, store)) is not None:
-                text = seal(scratch / MODEL, chain).to_json()
-                (scratch / MODEL / PROVENANCE).write_text(text, encoding="utf-8")
+            _package(run_dir, model, scratch / STOCK)
+            _complete_card(model, config, sweep, trial, store, notes)
+            if register_as is not None:
+                serving.save(model, served)
+            results = None
+            if verified:
+                served_too = None if register_as is None else served
+                results = tuple(map(str, _verify(model, run_dir, served_too)))
+            weights = sha256(model / "model.pt")
+            registered = None
+            if register_as is not None:
+                tags = _tags(sweep, trial, value, weights, results)
+                registered = str(
+                    serving.register(served, store.uri, register_as, trial.run_id, tags)
+                )
             origin = Origin(
                 sweep=sweep.name,
                 sweep_run_id=sweep.run_id,
@@ -107,7 +160,10 @@ def export(name: str, store: RunSource, output_dir: Path, *, verify: bool = True
                 stage=trial.stage,
                 objective=sweep.objective,
                 value=value,
-                verification=said if verify else None,
+                model_sha256=weights,
+                verification=results,
+                registered=registered,
+                notes=notes,
             )
             (scratch / ORIGIN).write_text(json.dumps(asdict(origin), indent=2) + "\n")
     except OSError as error:
@@ -116,18 +172,93 @@ def export(name: str, store: RunSource, output_dir: Path, *, verify: bool = True
     return origin
 
 
-def _annotated(sweep: SweepRecord, trial: TrialRecord, value: float, store: RunSource) -> str:
-    from conf.delta import annotate
+def _notes(sweep: SweepRecord, *, allow_running: bool) -> tuple[str, ...]:
+    """What the choice leaves aside; a sweep under way is refused unless it may be."""
+    notes = []
+    if sweep.status == "RUNNING":
+        ended = sum(trial.outcome != "running" for trial in sweep.trials)
+        so_far = f"{ended} of {len(sweep.trials)} trials have ended"
+        if not allow_running:
+            raise UserError(
+                f"sweep {sweep.name}: is still running, or was cut off ({so_far}); wait, or go on "
+                "with it by its command, or take the best so far with --allow_running"
+            )
+        notes.append(f"the best so far: the sweep was not at its end, {so_far}")
+    best = winner(sweep)
+    value = None if best is None else objective_of(best, sweep.objective)
+    for trial in sweep.trials:
+        better = objective_of(trial, sweep.objective)
+        if trial.outcome == "pruned" and better is not None and (value is None or better < value):
+            notes.append(
+                f"trial {trial.trial} had {sweep.objective} {rate(better)} when it was pruned; "
+                "only completed trials are exported"
+            )
+    return tuple(notes)
+
+
+def _tags(
+    sweep: SweepRecord,
+    trial: TrialRecord,
+    value: float,
+    weights: str,
+    results: tuple[str, ...] | None,
+) -> dict[str, str]:
+    """Of the registered version: what to search by, and what it was made of."""
+    known = {name: trial.metric(name) for name in ("valid/cer", "test/cer", "wideband/cer")}
+    return {
+        "sweep": sweep.name,
+        "sweep.run_id": sweep.run_id,
+        "trial": str(trial.trial),
+        "stage": trial.stage,
+        sweep.objective: f"{value:.6f}",
+        **{name: f"{rate:.6f}" for name, rate in known.items() if rate is not None},
+        "weights.sha256": weights,
+        **{tag: digest for tag, digest in trial.comparable.items() if tag.endswith(".sha256")},
+        "verified": "false" if results is None else "true",
+    }
+
+
+def _verify(model: Path, run_dir: Path, served: Path | None) -> list[verify.Verification]:
+    try:
+        return verify.verify(model, run_dir, served)
+    except (DataError, WorkError) as error:
+        # Its scratch directory is of no use to the reader.
+        raise type(error)(str(error).replace(str(model), MODEL)) from error
+
+
+def _complete_card(
+    model: Path,
+    config: Config,
+    sweep: SweepRecord,
+    trial: TrialRecord,
+    store: Source,
+    notes: tuple[str, ...],
+) -> None:
+    facts = card.compared(sweep, trial, store)
+    remark = "".join(f"; {note}" for note in notes)
+    with (model / "README.md").open("a", encoding="utf-8") as file:
+        file.write("\n" + card.card(facts, trial, config, card.data_sets(config), remark))
+    if (chain := recorded(sweep.run_id, trial.trial, store)) is not None:
+        text = seal(model, chain).to_json()
+        (model / PROVENANCE).write_text(text, encoding="utf-8")
+
+
+def _config(sweep: SweepRecord, trial: TrialRecord, store: RunSource) -> Config:
+    """The trial's, without its output_dir: the next fine-tune goes somewhere else."""
     from conf.load import load_config
 
     with tempfile.TemporaryDirectory() as scratch:
         path = store.download(trial.run_id, "config.yaml", Path(scratch))
         try:
-            # Without the trial's output_dir: the next fine-tune goes somewhere else.
-            config = load_config(path).replace({"output_dir": None}, "export")
+            return load_config(path).replace({"output_dir": None}, "export")
         except ConfigError as error:
             place = f"sweep {sweep.name}, trial {trial.trial}: config.yaml"
             raise ConfigError(line.replace(str(path), place) for line in error.problems) from error
+
+
+def _annotated(config: Config, sweep: SweepRecord, trial: TrialRecord, value: float) -> str:
+    from conf.delta import annotate
+
     head = (
         f"# Best trial of sweep {sweep.name}: trial {trial.trial}, stage {trial.stage}, "
         f"{sweep.objective} {100 * value:.2f} % (MLflow run {trial.run_id}).\n"
@@ -144,22 +275,18 @@ def _trial_directory(sweep: SweepRecord, trial: TrialRecord) -> Path:
     return trial.directory
 
 
-def _package(run_dir: Path, model_dir: Path, *, verify: bool) -> str:
-    """Build the model directory in a child process, see that it is whole, return the last word."""
-    command = [sys.executable, "-m", "trainer", "package"]
-    command += ["--run", str(run_dir), "--output_dir", str(model_dir)]
-    if not verify:
-        command.append("--no_verify")
+def _package(run_dir: Path, model: Path, stock: Path) -> None:
+    """Build model directory, script and data in a child process, and see that all is there."""
+    command = [sys.executable, "-m", "trainer", "package", "--no_verify"]
+    command += ["--run", str(run_dir), "--output_dir", str(model), "--stock_dir", str(stock)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        # Its scratch directory is of no use to the reader.
-        problem = _last_line(done.stderr).replace(str(model_dir), MODEL)
+        problem = _last_line(done.stderr).replace(str(model), MODEL)
         kind = DataError if done.returncode == UserError.exit_code else WorkError
         raise kind(f"packaging {run_dir}: {problem.removeprefix('trainer: ')}")
-    missing = [name for name in MODEL_FILES if not (model_dir / name).is_file()]
+    missing = [name for name in MODEL_FILES if not (model / name).is_file()]
     if missing:
         raise WorkError(f"packaging {run_dir} left out {', '.join(missing)}")
-    return _last_line(done.stdout)
 
 
 def _last_line(text: str) -> str:
@@ -181,22 +308,39 @@ def _check_goal(output_dir: Path) -> None:
 
 @contextmanager
 def _replacing(goal: Path) -> Iterator[Path]:
-    """Give an empty directory that takes the goal's place if all goes well, else disappears."""
+    """Give an empty directory that takes the goal's place if all goes well, else disappears.
+
+    It lies beside the goal, since a rename is atomic only within one file system, and is locked: a
+    second export to the same place is refused, and what a killed one left is cleared.
+    """
     goal = goal.absolute()
     goal.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the goal, since a rename is atomic only within one file system.
-    scratch = Path(tempfile.mkdtemp(prefix=f".{goal.name}.", dir=goal.parent))
+    scratch = goal.with_name(f".{goal.name}.partial")
     new, old = scratch / "new", scratch / "old"
+    scratch.mkdir(exist_ok=True)
+    lock = os.open(scratch, os.O_RDONLY)
     try:
-        new.mkdir()
-        yield new
-        if goal.exists():
-            os.rename(goal, old)
         try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--output_dir: got {goal}, which another export is writing") from None
+        try:
+            _restore(goal, old)
+            for left in scratch.iterdir():
+                shutil.rmtree(left)
+            new.mkdir()
+            yield new
+            if goal.exists():
+                os.rename(goal, old)
             os.rename(new, goal)
-        except OSError:
-            if old.exists():
-                os.rename(old, goal)
-            raise
+        finally:
+            _restore(goal, old)
+            shutil.rmtree(scratch, ignore_errors=True)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(lock)
+
+
+def _restore(goal: Path, old: Path) -> None:
+    """Put an earlier export back where the new one did not get into its place."""
+    if old.exists() and not goal.exists():
+        os.rename(old, goal)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analysis.compare import Comparison, Row
-from analysis.evidence import json_numbers
-from analysis.runs import TrialRecord
-from conf.delta import RUN_KEYS
+from analysis.evidence import is_number, json_numbers
+from analysis.runs import TrialRecord, differing
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -61,7 +60,7 @@ class Pruning:
 
 def importances(facts: Comparison, *, seed: int = 0) -> tuple[Importance, ...]:
     """Importance per stage, of the keys that differ among its completed trials."""
-    trials = {trial.trial: trial for trial in facts.sweep_record.trials}
+    trials = facts.sweep_record.by_number
     found = []
     for stage in dict.fromkeys(row.stage for row in facts.rows):
         rows = [
@@ -119,16 +118,15 @@ def _fanova(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     params: list[dict[str, float | str]] = [{} for _ in trials]
     space: dict[str, BaseDistribution] = {}
-    for key in dict.fromkeys(key for trial in trials for key in trial.params):
-        texts = [trial.params.get(key) for trial in trials]
-        if key in RUN_KEYS or None in texts or len(set(texts)) < 2:
+    for key, texts in differing(trials).items():
+        if None in texts:
             continue
         values = [json_numbers(str(text)) for text in texts]
         distribution = _distribution(values)
         if distribution is None:
             continue
         space[key] = distribution
-        numeric = all(_is_number(value) for value in values)
+        numeric = all(is_number(value) for value in values)
         for one, value, text in zip(params, values, texts, strict=True):
             one[key] = float(value) if numeric else str(text)
     study = optuna.create_study()
@@ -145,13 +143,9 @@ def _fanova(
 def _distribution(values: Sequence[object]) -> BaseDistribution | None:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    numbers = [float(value) for value in values if _is_number(value)]  # type: ignore[arg-type]
+    numbers = [float(value) for value in values if is_number(value)]  # type: ignore[arg-type]
     if len(numbers) == len(values):
         low, high = min(numbers), max(numbers)
         return FloatDistribution(low, high, log=low > 0 and high / low >= 10)
     labels = sorted({str(value) for value in values})
     return CategoricalDistribution(labels) if len(labels) <= _MOST_CATEGORIES else None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

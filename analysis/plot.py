@@ -1,7 +1,8 @@
 """The report's figures: plain dictionaries in Plotly's own form, made from facts alone.
 
 They are drawn by the Plotly that the page carries with it; nothing of it is needed here. Stages
-differ in colour (Okabe & Ito's, which colour-blind people tell apart) and in dash or marker.
+differ in colour (after Okabe & Ito's, which colour-blind people tell apart; darker, so that thin
+lines stand out from white) and in dash, marker or hatching.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from analysis.beside import best_so_far, course
 from analysis.compare import Comparison, Row
 from analysis.importance import Importance, Pruning
-from analysis.shown import number, rate
-from analysis.words import Said, Words
+from trainer.document.figures import Figure, make_figure
+from trainer.document.shown import number, rate
+from trainer.document.words import Said, Words
 
-Figure = dict[str, Any]
-"""`data`, `layout` and a `title` that stands above it."""
-
-COLOURS = {"8k": "#0072B2", "s1": "#D55E00", "s2": "#009E73", "s3": "#CC79A7"}
-OTHER, BASE_COLOUR = "#56B4E9", "#555555"
+COLOURS = {"8k": "#0072B2", "s1": "#C85500", "s2": "#00513F", "s3": "#BF5F95"}
+OTHER, BASE_COLOUR, BESIDE = "#000000", "#555555", "#8A5A00"
+THIN = 0.85
+"""Opacity of the many thin lines: they still stand out 3 to 1 from white."""
+HATCHINGS = {"8k": "", "s1": "/", "s2": "x", "s3": "."}
 DASHES = {"8k": "solid", "s1": "dash", "s2": "dot", "s3": "dashdot"}
 MARKERS = {"8k": "circle", "s1": "square", "s2": "diamond", "s3": "cross"}
 
@@ -45,7 +48,7 @@ def learning_curves(facts: Comparison, words: Words) -> Figure | None:
             x += [*curve, None]
             y += [*(_percent(value) for value in curve.values()), None]
             said += [_label(row, words)] * (len(curve) + 1)
-        traces.append(_line(stage, stage, x, y, said, width=1, opacity=0.45))
+        traces.append(_line(stage, stage, x, y, said, width=1, opacity=THIN))
     for row in reversed(special):
         curve = facts.evidence.curves[row.trial]
         best = row is facts.best
@@ -64,7 +67,7 @@ def learning_curves(facts: Comparison, words: Words) -> Figure | None:
     if not traces:
         return None
     title = Said("Learning curves: {objective} after so many epochs", objective=facts.objective)
-    return _figure(words, title, traces, Said("epoch"), f"{facts.objective} (%)")
+    return make_figure(words, title, traces, Said("epoch"), f"{facts.objective} (%)")
 
 
 def parallel_coordinates(facts: Comparison, words: Words) -> Figure | None:
@@ -102,8 +105,9 @@ def parallel_coordinates(facts: Comparison, words: Words) -> Figure | None:
             "colorbar": {"title": {"text": "%"}, "thickness": 12},
         },
         "labelfont": {"size": 13},
+        "labelangle": -12,  # on a narrow screen one label would cover the next
     }
-    figure = _figure(words, Said("Settings and what they reached"), [trace], "", "")
+    figure = make_figure(words, Said("Settings and what they reached"), [trace], "", "")
     figure["layout"]["margin"] = {"l": 60, "r": 40, "t": 60, "b": 30}
     return figure
 
@@ -123,12 +127,15 @@ def importance_bars(found: Sequence[Importance], words: Words) -> Figure | None:
             "name": words(Said("{stage} ({trials} trials)", stage=one.stage, trials=one.trials)),
             "y": keys,
             "x": [one.shares.get(key) for key in keys],
-            "marker": {"color": COLOURS.get(one.stage, OTHER)},
+            "marker": {
+                "color": COLOURS.get(one.stage, OTHER),
+                "pattern": {"shape": HATCHINGS.get(one.stage, "+"), "solidity": 0.25},
+            },
         }
         for one in found
     ]
     title = Said("Which key mattered, stage by stage (fANOVA)")
-    figure = _figure(words, title, traces, Said("share of the variance explained"), "")
+    figure = make_figure(words, title, traces, Said("share of the variance explained"), "")
     figure["layout"]["margin"]["l"] = 220
     figure["layout"]["xaxis"]["range"] = [0, 1]
     return figure
@@ -136,31 +143,20 @@ def importance_bars(found: Sequence[Importance], words: Words) -> Figure | None:
 
 def history(facts: Comparison, beside: Comparison | None, words: Words) -> Figure | None:
     """What had been reached after so many epochs of training in all, trial after trial."""
-    points = _history(facts)
+    points = course(facts)
     if not points:
         return None
-    traces: list[Any] = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": words(Said("trial")),
-            "x": [epochs for epochs, _ in points],
-            "y": [_percent(row.objective) for _, row in points],
-            "text": [_label(row, words) for _, row in points],
-            "hoverinfo": "text",
-            "marker": {
-                "color": [COLOURS.get(row.stage, OTHER) for _, row in points],
-                "symbol": [
-                    MARKERS.get(row.stage, "star") + ("" if row.outcome == "completed" else "-open")
-                    for _, row in points
-                ],
-                "size": 8,
-            },
-        },
-        _best_so_far(facts, points, words, "#000000", "solid"),
-    ]
-    if beside is not None and (others := _history(beside)):
-        traces.append(_best_so_far(beside, others, words, "#E69F00", "dash"))
+    traces: list[Any] = []
+    for stage in sorted({row.stage for _, row in points}):
+        own = [(epochs, row) for epochs, row in points if row.stage == stage]
+        shape = MARKERS.get(stage, "star")
+        symbols = [shape if row.outcome == "completed" else f"{shape}-open" for _, row in own]
+        trace = _marks(stage, [row for _, row in own], [epochs for epochs, _ in own], words)
+        trace["marker"] |= {"symbol": symbols, "size": 8}
+        traces.append(trace)
+    traces.append(_line_of_best(facts, words, OTHER, "solid"))
+    if beside is not None:
+        traces.append(_line_of_best(beside, words, BESIDE, "dash"))
     base = facts.base.get(facts.objective)
     if base is not None:
         end = points[-1][0]
@@ -175,14 +171,16 @@ def history(facts: Comparison, beside: Comparison | None, words: Words) -> Figur
             }
         )
     title = Said("The search: what was reached at what cost")
-    return _figure(words, title, traces, Said("epochs trained so far"), f"{facts.objective} (%)")
+    return make_figure(
+        words, title, traces, Said("epochs trained so far"), f"{facts.objective} (%)"
+    )
 
 
 def rungs(facts: Comparison, found: Pruning, words: Words) -> Figure | None:
     """The objective after an early epoch against the end: were the right trials cut?"""
     traces = []
-    shapes = ["circle", "square", "diamond", "cross", "x", "triangle-up", "star"]
-    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+    shapes = [*MARKERS.values(), "x", "triangle-up", "star"]
+    colours = [*COLOURS.values(), BESIDE, BASE_COLOUR, OTHER]
     for index, rung in enumerate(found.rungs):
         rows = [
             row
@@ -219,7 +217,7 @@ def rungs(facts: Comparison, found: Pruning, words: Words) -> Figure | None:
         return None
     title = Said("Was pruning fair? Order after an early epoch and at the end")
     early = Said("{objective} after that epoch (%)", objective=facts.objective)
-    return _figure(words, title, traces, early, words(Said("objective at the end (%)")))
+    return make_figure(words, title, traces, early, words(Said("objective at the end (%)")))
 
 
 def front(facts: Comparison, words: Words) -> Figure | None:
@@ -234,22 +232,10 @@ def front(facts: Comparison, words: Words) -> Figure | None:
     traces: list[Any] = []
     for stage in sorted({row.stage for row in rows}):
         own = [row for row in rows if row.stage == stage]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": stage,
-                "x": [_percent(row.objective) for row in own],
-                "y": [_percent(row.wideband_cer) for row in own],
-                "text": [_label(row, words) for row in own],
-                "hoverinfo": "text",
-                "marker": {
-                    "color": COLOURS.get(stage, OTHER),
-                    "symbol": MARKERS.get(stage, "star"),
-                    "size": [12 if row.front else 7 for row in own],
-                },
-            }
-        )
+        trace = _marks(stage, own, [_percent(row.objective) for row in own], words)
+        trace["y"] = [_percent(row.wideband_cer) for row in own]
+        trace["marker"] |= {"size": [12 if row.front else 7 for row in own], "opacity": 1}
+        traces.append(trace)
     ahead = sorted((row.objective or 0.0, row.wideband_cer or 0.0) for row in rows if row.front)
     traces.append(
         {
@@ -277,27 +263,7 @@ def front(facts: Comparison, words: Words) -> Figure | None:
             }
         )
     title = Said("Telephone against wideband speech")
-    return _figure(words, title, traces, f"{facts.objective} (%)", "wideband/cer (%)")
-
-
-def _figure(
-    words: Words, title: Said, traces: Sequence[Any], x: Said | str, y: Said | str
-) -> Figure:
-    def axis(name: Said | str) -> dict[str, Any]:
-        text = words(name) if isinstance(name, Said) else name
-        return {"title": {"text": text}, "automargin": True, "gridcolor": "#dddddd"}
-
-    layout = {
-        "xaxis": axis(x),
-        "yaxis": axis(y),
-        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
-        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
-        "hovermode": "closest",
-        "font": {"size": 13},
-        "plot_bgcolor": "#ffffff",
-        "paper_bgcolor": "#ffffff",
-    }
-    return {"title": words(title), "data": list(traces), "layout": layout}
+    return make_figure(words, title, traces, f"{facts.objective} (%)", "wideband/cer (%)")
 
 
 def _line(
@@ -341,32 +307,28 @@ def _log_axis(label: str, values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _history(facts: Comparison) -> list[tuple[int, Row]]:
-    """Trials by number with the epochs that all had cost by then."""
-    spent, points = 0, []
-    for row in sorted(facts.rows, key=lambda row: row.trial):
-        spent += row.epochs_run or 0
-        if row.objective is not None and row.replicate_of is None:
-            points.append((spent, row))
-    return points
+def _marks(stage: str, rows: Sequence[Row], x: Sequence[Any], words: Words) -> dict[str, Any]:
+    """A mark for each trial of a stage, at its objective."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": stage,
+        "x": list(x),
+        "y": [_percent(row.objective) for row in rows],
+        "text": [_label(row, words) for row in rows],
+        "hoverinfo": "text",
+        "marker": {"color": COLOURS.get(stage, OTHER), "symbol": MARKERS.get(stage, "star")},
+    }
 
 
-def _best_so_far(
-    facts: Comparison, points: Sequence[tuple[int, Row]], words: Words, colour: str, dash: str
-) -> dict[str, Any]:
-    x, y, best = [], [], math.inf
-    for epochs, row in points:
-        if row.outcome == "completed" and row.objective is not None:
-            best = min(best, row.objective)
-        if math.isfinite(best):
-            x.append(epochs)
-            y.append(_percent(best))
+def _line_of_best(facts: Comparison, words: Words, colour: str, dash: str) -> dict[str, Any]:
+    points = best_so_far(facts)
     return {
         "type": "scatter",
         "mode": "lines",
         "name": words(Said("best so far, {sweep}", sweep=facts.sweep)),
-        "x": x,
-        "y": y,
+        "x": [epochs for epochs, _ in points],
+        "y": [_percent(best) for _, best in points],
         "line": {"color": colour, "dash": dash, "width": 2, "shape": "hv"},
     }
 

@@ -10,23 +10,21 @@ the sweep's run, and the answer becomes that run's description.
 
 from __future__ import annotations
 
-import base64
-import gzip
-import html
 import json
-import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from analysis.answer import answer, span
+from analysis.answer import answer
+from analysis.beside import at_equal_cost
+from analysis.beside import beside as find_beside
 from analysis.browser import systems, texts
 from analysis.compare import Comparison, comparison
-from analysis.evidence import EvidenceSource
-from analysis.importance import FEWEST_TRIALS, Importance, Pruning, importances, pruning
+from analysis.evidence import BASE, EvidenceSource
+from analysis.importance import FEWEST_TRIALS, Pruning, importances, pruning
 from analysis.plot import (
-    Figure,
     front,
     history,
     importance_bars,
@@ -34,16 +32,30 @@ from analysis.plot import (
     parallel_coordinates,
     rungs,
 )
-from analysis.sections import PAIRS, Section, sections
-from analysis.shown import NOTHING
-from analysis.tables import FIELDS, HEADINGS, notes, show, trial_columns
-from analysis.words import LANGUAGES, PAGE, Said, Words, english
+from analysis.sections import sections
+from analysis.tables import FIELDS, heading, notes, trial_columns
 from conf.delta import CHANGES, SEVERITIES
-from conf.errors import DataError, UserError, WorkError
+from conf.errors import DataError
 from conf.language import CHINESE, ENGLISH
-from conf.writing import format_value
+from trainer.document.figures import Figure
+from trainer.document.page import (
+    cell,
+    escaped,
+    head,
+    packed,
+    page,
+    part,
+    plot,
+    script_words,
+    table,
+    write_text,
+)
+from trainer.document.shown import NOTHING, rate, setting
+from trainer.document.tables import Section, span
+from trainer.document.words import LANGUAGES, Said, Words, english, joined
 
 REPORT = "report.html"
+SCRIPT = Path(__file__).parent / "page" / "report.js"
 MOST_PACKED = 2_500_000
 """Characters of packed data: with Plotly the page stays under 8 MB."""
 _SORTED_BY = {
@@ -87,27 +99,21 @@ def report(
         store: Where it is recorded.
         output_dir: Gets `report.html`; made if missing.
         language: `en` or `zh`.
-        beside: Another sweep, such as a random search of equal cost, for the figure of the search.
+        beside: Another sweep for the figure of the search; without one, the newest random search
+            over the same base, data and stages, if there is one.
         cache: Directory in which ended runs are remembered.
         log: Also put it, and the answer as the description, to the sweep's run.
 
     Raises:
-        UserError: No such sweep, or the directory cannot be written.
+        UserError: No such sweep, the directory cannot be written, or the sweep beside it saw other
+            data.
     """
     words = LANGUAGES[language]
     facts = comparison(name, store, cache)
-    other = None if beside is None else comparison(beside, store, cache)
-    page = render(facts, store, words, language, other)
+    other = find_beside(facts, store, beside, cache)
+    text = render(facts, store, words, language, other)
     path = output_dir / REPORT
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"--output_dir: got the file {output_dir}, expected a directory")
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{REPORT}.{os.getpid()}")
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise WorkError(f"--output_dir {output_dir}: {error.strerror or error}") from error
+    write_text(path, text, "--output_dir")
     if log:
         store.log_artifact(facts.run_id, path, REPORT)
         store.set_tags(facts.run_id, {"mlflow.note.content": description(facts, words)})
@@ -128,8 +134,6 @@ def render(
     beside: Comparison | None = None,
 ) -> str:
     """The page."""
-    from plotly.offline import get_plotlyjs
-
     importance, cut = importances(facts), pruning(facts)
     drawn: dict[str, Figure | None] = {
         "curves": learning_curves(facts, words),
@@ -140,54 +144,53 @@ def render(
         "front": front(facts, words),
     }
     figures = {name: figure for name, figure in drawn.items() if figure is not None}
-    sets = texts(facts, store)
+    captions = _captions(facts, beside, figures, cut)
+    sets = texts(facts, store, words)
     best = facts.best
     baseline = facts.baseline_of(best) if best else None
-    names = {system.trial: system.name for system in systems(facts)}
+    names = {system.trial: system.name for system in systems(facts, words)}
     data = {
         "figures": figures,
         "sets": sets,
         "best": names.get(best.trial) if best else None,
         "baseline": names.get(baseline.trial) if baseline else None,
-        "words": {key: words(text) for key, text in SCRIPT_WORDS.items()},
+        "base": names[BASE],
+        "words": script_words(words, SCRIPT_WORDS),
     }
     parts = [
-        _section("answer", words(Said("Answer")), _answer(facts, words)),
-        _section("trials", words(Said("Trials")), _trials(facts, words)),
-        _section("figures", words(Said("Figures")), _figures(figures, importance, cut, words)),
+        part("answer", words(Said("Answer")), _answer(facts, words)),
+        part("trials", words(Said("Trials")), _trials(facts, words)),
+        part("figures", words(Said("Figures")), _figures(figures, captions, words)),
     ]
     if sets:
-        parts.append(_section("browser", words(Said("Utterances")), _browser(words)))
+        parts.append(part("browser", words(Said("Utterances")), _browser(words)))
     further = sections(facts) if facts.rows else ()
-    tables = "".join(_table(section, words) for section in further)
+    tables = "".join(
+        table(
+            section,
+            words,
+            heading=partial(_heading, section, words),
+            said=_SAID_VALUES,
+            open=section.name == "finalists",
+        )
+        for section in further
+    )
     if tables:
-        parts.append(_section("tables", words(Said("Tables")), tables))
+        parts.append(part("tables", words(Said("Tables")), tables))
     if alignment := _alignment(facts, store, words):
-        heading = words(Said("What the best config changes against the released model"))
-        parts.append(_section("alignment", heading, alignment))
-    filled = {
-        "language": language,
-        "title": _escaped(words(Said("Sweep {sweep}", sweep=facts.sweep))),
-        "css": (PAGE / "report.css").read_text(encoding="utf-8"),
-        "skip": _escaped(words(Said("Skip to the trials"))),
-        "navigation": _navigation(parts, words),
-        "sections": "\n".join(html_ for _, _, html_ in parts),
-        "footer": _footer(facts, words),
-        "noscript": _escaped(words(Said("Figures and texts need JavaScript."))),
-        "old": _escaped(
-            words("This browser cannot unpack the figures (DecompressionStream): a newer one can.")
-        ),
-        "data": packed(data),
-        "plotly": get_plotlyjs(),
-        "js": (PAGE / "report.js").read_text(encoding="utf-8"),
-    }
-    page = (PAGE / "report.html").read_text(encoding="utf-8")
-    head, *pieces = page.split("{{")
-    made = [head]
-    for piece in pieces:
-        key, _, rest = piece.partition("}}")
-        made += [filled[key], rest]
-    return "".join(made)
+        changed = words(Said("What the best config changes against the released model"))
+        parts.append(part("alignment", changed, alignment))
+    return page(
+        language=language,
+        words=words,
+        title=Said("Sweep {sweep}", sweep=facts.sweep),
+        skip=("trials", Said("Skip to the trials")),
+        parts=parts,
+        footer=_footer(facts),
+        noscript=Said("Figures and texts need JavaScript."),
+        data=shortened(data),
+        script=SCRIPT.read_text(encoding="utf-8"),
+    )
 
 
 SCRIPT_WORDS = {
@@ -199,7 +202,6 @@ SCRIPT_WORDS = {
     "empty": "No utterance fits.",
     "errors": "errors: A {0}, B {1}",
     "missing": "This system has no text of it.",
-    "webgl": "This figure needs WebGL, which this browser does not offer.",
     "S": "substituted",
     "D": "deleted",
     "I": "inserted",
@@ -207,32 +209,14 @@ SCRIPT_WORDS = {
 }
 """What the page's script says; numbers in braces are filled by it."""
 
-_Part = tuple[str, str, str]
-
-
-def _section(name: str, heading: str, content: str) -> _Part:
-    title = f'<h2 id="h-{name}">{_escaped(heading)}</h2>'
-    return (
-        name,
-        heading,
-        f'<section id="{name}" aria-labelledby="h-{name}">{title}\n{content}</section>',
-    )
-
-
-def _navigation(parts: Sequence[_Part], words: Words) -> str:
-    links = "".join(
-        f'<li><a href="#{name}">{_escaped(heading)}</a></li>' for name, heading, _ in parts
-    )
-    return f'<nav aria-label="{_escaped(words(Said("Contents")))}"><ul>{links}</ul></nav>'
-
 
 def _answer(facts: Comparison, words: Words) -> str:
-    return f'<p class="answer">{_escaped(answer(facts, words, full=True))}</p>'
+    return f'<p class="answer">{escaped(answer(facts, words, full=True))}</p>'
 
 
 def _trials(facts: Comparison, words: Words) -> str:
     columns = trial_columns(facts)
-    heads = "".join(_head(_trial_heading(c.heading, words), not c.left) for c in columns)
+    heads = "".join(head(_trial_heading(c.heading, words), not c.left) for c in columns)
     body = []
     for row in facts.rows:
         cells = []
@@ -243,21 +227,21 @@ def _trials(facts: Comparison, words: Words) -> str:
                 text = words(Said(text))
             elif " to " in text:
                 text = words(span(text))
-            cells.append(_cell(text, field(row) if field else None, not column.left))
+            cells.append(cell(text, field(row) if field else None, not column.left))
         classes = [row.outcome, *(["best"] if row is facts.best else [])]
         body.append(
-            f'<tr class="{" ".join(classes)}" data-stage="{_escaped(row.stage)}" '
+            f'<tr class="{" ".join(classes)}" data-stage="{escaped(row.stage)}" '
             f'data-outcome="{row.outcome}">{"".join(cells)}</tr>'
         )
     if not body:
-        return f"<p>{_escaped(words(Said('no trials')))}</p>"
+        return f"<p>{escaped(words(Said('no trials')))}</p>"
     stages = [(stage, stage) for stage in sorted({row.stage for row in facts.rows})]
     outcomes = [(o, words(Said(o))) for o in dict.fromkeys(row.outcome for row in facts.rows)]
-    said = "".join(f"<li>{_escaped(words(note))}</li>" for note in notes(facts))
+    said = "".join(f"<li>{escaped(words(note))}</li>" for note in notes(facts))
     find = words(Said("Find"))
     return (
         '<div class="controls">'
-        f'<label>{_escaped(find)} <input type="search" id="trial-find"></label>'
+        f'<label>{escaped(find)} <input type="search" id="trial-find"></label>'
         f"{_select('trial-stage', words(Said('stage')), stages, words)}"
         f"{_select('trial-outcome', words(Said('outcome')), outcomes, words)}"
         '<span id="trial-count" role="status"></span></div>'
@@ -275,36 +259,50 @@ def _trial_heading(heading: str, words: Words) -> str:
 
 
 def _figures(
-    figures: dict[str, Figure], importance: Sequence[Importance], cut: Pruning, words: Words
+    figures: Mapping[str, Figure], captions: Mapping[str, list[Said]], words: Words
 ) -> str:
-    made = []
-    for name, figure in figures.items():
-        title = _escaped(figure["title"])
-        caption = ""
-        if name == "parallel":
-            caption = words(Said("Drag along an axis to choose lines, and again to let go."))
-        if name == "importance":
-            caption = words(
-                Said(
-                    "Shares are of what completed trials of a stage show; few trials, rough shares."
-                )
-            )
-        if name == "pruning":
-            caption = words(_saved(cut))
-        said = f"<figcaption>{_escaped(caption)}</figcaption>" if caption else ""
-        made.append(
-            f'<figure><h3>{title}</h3><div class="plot" id="figure-{name}" data-figure="{name}" '
-            f'role="img" aria-label="{title}"></div>{said}</figure>'
-        )
-    if "importance" not in figures:
-        few = Said(
-            "No stage has {least} completed trials that differ, so there is no importance.",
-            least=FEWEST_TRIALS,
-        )
-        made.append(f"<p>{_escaped(words(few))}</p>")
-    if "pruning" not in figures and cut.pruned:
-        made.append(f"<p>{_escaped(words(_saved(cut)))}</p>")
+    """Figures with their captions; what has only a caption says why there is no figure."""
+    said = {name: joined(words, sentences) for name, sentences in captions.items()}
+    made = [plot(name, figure["title"], said.get(name, "")) for name, figure in figures.items()]
+    made += [f"<p>{escaped(text)}</p>" for name, text in said.items() if name not in figures]
     return f'<div class="figures">{"".join(made)}</div>'
+
+
+def _captions(
+    facts: Comparison, beside: Comparison | None, figures: Mapping[str, Figure], cut: Pruning
+) -> dict[str, list[Said]]:
+    few = Said(
+        "No stage has {least} completed trials that differ, so there is no importance.",
+        least=FEWEST_TRIALS,
+    )
+    shares = Said("Shares are of what completed trials of a stage show; few trials, rough shares.")
+    captions = {"importance": [shares if "importance" in figures else few]}
+    if "parallel" in figures:
+        captions["parallel"] = [Said("Drag along an axis to choose lines, and again to let go.")]
+    if cut.pruned or "pruning" in figures:
+        captions["pruning"] = [_saved(cut)]
+    if "history" in figures:
+        captions["history"] = _course(facts, beside)
+    return captions
+
+
+def _course(facts: Comparison, beside: Comparison | None) -> list[Said]:
+    said = []
+    if any(row.outcome != "completed" for row in facts.rows):
+        said.append(Said("Hollow marks: trials that did not complete."))
+    equal = None if beside is None else at_equal_cost(facts, beside)
+    if beside is not None and equal is not None:
+        said.append(
+            Said(
+                "After {epochs} epochs of training: {sweep} {ours}, {other} {theirs}.",
+                epochs=equal.epochs,
+                sweep=facts.sweep,
+                ours=rate(equal.ours),
+                other=beside.sweep,
+                theirs=rate(equal.theirs),
+            )
+        )
+    return said
 
 
 def _saved(cut: Pruning) -> Said:
@@ -329,8 +327,8 @@ def _browser(words: Words) -> str:
     options = [(value, words(Said(text))) for value, text in sorts]
 
     def select(name: str, label: str, choices: Sequence[tuple[str, str]] = ()) -> str:
-        inner = "".join(f'<option value="{v}">{_escaped(t)}</option>' for v, t in choices)
-        said = _escaped(words(Said(label)))
+        inner = "".join(f'<option value="{v}">{escaped(t)}</option>' for v, t in choices)
+        said = escaped(words(Said(label)))
         return f'<label>{said} <select id="{name}">{inner}</select></label>'
 
     return (
@@ -340,75 +338,39 @@ def _browser(words: Words) -> str:
         + select("browse-b", "B")
         + select("browse-slice", "slice")
         + select("browse-sort", "order", options)
-        + f'<label>{_escaped(words(Said("Find")))} <input type="search" id="browse-find"></label>'
+        + f'<label>{escaped(words(Said("Find")))} <input type="search" id="browse-find"></label>'
         + f'<label><input type="checkbox" id="browse-differ"> '
-        f"{_escaped(words(Said('only where A and B differ')))}</label></div>"
+        f"{escaped(words(Said('only where A and B differ')))}</label></div>"
         '<p id="browse-summary" role="status"></p>'
         '<p class="legend"><span class="S">字</span> '
-        f"{_escaped(words(Said('substituted')))} "
-        f'<span class="D">–</span> {_escaped(words(Said("deleted")))} '
-        f'<span class="I">+字</span> {_escaped(words(Said("inserted")))}. '
-        f"{_escaped(words(Said('Texts are shown as they are scored, normalised.')))}</p>"
+        f"{escaped(words(Said('substituted')))} "
+        f'<span class="D">–</span> {escaped(words(Said("deleted")))} '
+        f'<span class="I">+字</span> {escaped(words(Said("inserted")))}. '
+        f"{escaped(words(Said('Texts are shown as they are scored, normalised.')))}</p>"
         '<div id="browse-list"></div>'
-        f'<button type="button" id="browse-more">{_escaped(words(Said("Show more")))}</button>'
-        f"<h3>{_escaped(words(Said('Most frequent errors, in what is chosen above')))}</h3>"
+        f'<button type="button" id="browse-more">{escaped(words(Said("Show more")))}</button>'
+        f"<h3>{escaped(words(Said('Most frequent errors, in what is chosen above')))}</h3>"
         '<div class="wide" tabindex="0"><table id="browse-frequent"><thead><tr>'
         + "".join(
-            _head(words(Said(text)), right, sortable=False)
+            head(words(Said(text)), right, sortable=False)
             for text, right in (("reference", False), ("heard", False), ("A", True), ("B", True))
         )
         + "</tr></thead><tbody></tbody></table></div>"
     )
 
 
-def _table(section: Section, words: Words) -> str:
-    shown = [
-        (index, column)
-        for index, column in enumerate(section.columns)
-        if any(row[index] not in (None, "") for row in section.rows)
-    ]
-    heads = "".join(
-        _head(_heading(section, column.name, words), column.kind not in ("text", "mark"))
-        for _, column in shown
-    )
-    body = []
-    for row in section.rows:
-        cells = []
-        for index, column in shown:
-            value = row[index]
-            text = show(column.kind, value)
-            if column.kind in PAIRS and value:
-                text = words(span(text))
-            if column.kind == "mark" or (column.kind == "text" and text in _SAID_VALUES):
-                text = words(Said(text)) if text else ""
-            plain = value[0] if column.kind in PAIRS and value else value
-            cells.append(_cell(text, plain, column.kind not in ("text", "mark")))
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    said = "".join(f"<li>{_escaped(words(note))}</li>" for note in section.notes)
-    title = _escaped(words(section.title))
-    return (
-        f'<details id="table-{section.name}"{" open" if section.name == "finalists" else ""}>'
-        f"<summary>{title}</summary>"
-        f'<div class="wide" tabindex="0" role="region" aria-label="{title}">'
-        f'<table class="sortable"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-        f"{f'<ul class=notes>{said}</ul>' if said else ''}</details>"
-    )
-
-
 _SAID_VALUES = frozenset(
     {"best", "baseline", "base", "best of stage", "best, baseline", "completed", "pruned"}
-    | {"failed", "killed", "running", "duration", "speaker", "text", "numbers", "words", "mixed"}
-    | {"latin", "silence", *SEVERITIES}
+    | {"failed", "killed", "running", *SEVERITIES}
 )
 
 
-def _heading(section: Section, name: str, words: Words) -> str:
+def _heading(section: Section, words: Words, name: str) -> str:
     if name.startswith("epoch_"):
         return words(Said("epoch {epoch}", epoch=name.removeprefix("epoch_")))
     if section.name == "configs" and "#" in name:
         return name
-    text = HEADINGS.get(name, name.replace("_", " "))
+    text = heading(name)
     return text if "/" in text else words(Said(text))
 
 
@@ -428,18 +390,18 @@ def _alignment(facts: Comparison, store: EvidenceSource, words: Words) -> str:
     )
     language = ENGLISH if words is english else CHINESE
     heads = "".join(
-        _head(words(Said(text)), False)
+        head(words(Said(text)), False)
         for text in ("key", "released", "value", "change", "severity", "effect", "why")
     )
     rows = "".join(
         "<tr>"
-        + _cell(delta["key"], delta["key"], False)
-        + _cell(NOTHING if delta["change"] == "NEW" else format_value(delta["base"]), None, False)
-        + _cell(format_value(delta["value"]), None, False)
-        + _cell(delta["change"], None, False)
-        + _cell(words(Said(delta["severity"])), SEVERITIES.index(delta["severity"]), False)
-        + _cell(delta["effect"] or words(Said("unproven")), None, False)
-        + _cell(language.say_or_keep(delta["reason"]) or delta["note"], None, False)
+        + cell(delta["key"], delta["key"], False)
+        + cell(NOTHING if delta["change"] == "NEW" else setting(delta["base"]), None, False)
+        + cell(setting(delta["value"]), None, False)
+        + cell(delta["change"], None, False)
+        + cell(words(Said(delta["severity"])), SEVERITIES.index(delta["severity"]), False)
+        + cell(delta["effect"] or words(Said("unproven")), None, False)
+        + cell(language.say_or_keep(delta["reason"]) or delta["note"], None, False)
         + "</tr>"
         for delta in changes
     )
@@ -450,55 +412,34 @@ def _alignment(facts: Comparison, store: EvidenceSource, words: Words) -> str:
     )
 
 
-def _footer(facts: Comparison, words: Words) -> str:
+def _footer(facts: Comparison) -> Said:
     shared: dict[str, str] = {}
     for trial in facts.sweep_record.trials:
         if facts.best is not None and trial.trial == facts.best.trial:
             shared = dict(trial.comparable)
     known = ", ".join(f"{tag} {value[:16]}" for tag, value in shared.items())
-    said = words(
-        Said(
-            "MLflow run {run}. Compared: trials that share {known}.",
-            run=facts.run_id,
-            known=known or NOTHING,
-        )
+    return Said(
+        "MLflow run {run}. Compared: trials that share {known}.",
+        run=facts.run_id,
+        known=known or NOTHING,
     )
-    return _escaped(said)
-
-
-def _head(text: str, right: bool, *, sortable: bool = True) -> str:
-    inner = f'<button type="button">{_escaped(text)}</button>' if sortable else _escaped(text)
-    return f'<th scope="col"{" class=right" if right else ""}>{inner}</th>'
-
-
-def _cell(text: str, value: Any, right: bool) -> str:
-    plain = value if isinstance(value, int | float | str) else ""
-    if isinstance(plain, bool):
-        plain = int(plain)
-    kind = " class=right" if right else ""
-    return f'<td{kind} data-v="{_escaped(str(plain))}">{_escaped(text)}</td>'
 
 
 def _select(name: str, label: str, choices: Sequence[tuple[str, str]], words: Words) -> str:
     every = ("", words(Said("all")))
     inner = "".join(
-        f'<option value="{_escaped(v)}">{_escaped(t)}</option>' for v, t in [every, *choices]
+        f'<option value="{escaped(v)}">{escaped(t)}</option>' for v, t in [every, *choices]
     )
-    return f'<label>{_escaped(label)} <select id="{name}">{inner}</select></label>'
+    return f'<label>{escaped(label)} <select id="{name}">{inner}</select></label>'
 
 
-def _escaped(text: str) -> str:
-    return html.escape(text, quote=True)
-
-
-def packed(data: dict[str, Any], most: int = MOST_PACKED) -> str:
-    """What the script shows, as JSON, compressed as browsers unpack it, in letters HTML allows.
+def shortened(data: dict[str, Any], most: int = MOST_PACKED) -> str:
+    """What the script shows, packed.
 
     Of sets that would be too large the first utterances are taken; the page says how many.
     """
     while True:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        letters = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+        letters = packed(data)
         longest = max((len(one["utterances"]) for one in data["sets"].values()), default=0)
         if len(letters) <= most or longest < 2:
             return letters

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from conf.delta import RUN_KEYS
 from conf.errors import DataError
 from trainer.tracking import StoredRun
 
@@ -116,7 +117,14 @@ class SweepRecord:
     """The base's own scores by metric name, such as valid/cer, before any training."""
     trials: tuple[TrialRecord, ...]
     directory: Path | None = None
-    """The sweep's own files, such as the base's hypotheses."""
+    """The sweep's own files."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """The sweep file's, by dotted key."""
+
+    @property
+    def by_number(self) -> dict[int, TrialRecord]:
+        """The trials by their numbers."""
+        return {trial.trial: trial for trial in self.trials}
 
 
 def load_sweep(name: str, store: RunSource) -> SweepRecord:
@@ -141,7 +149,18 @@ def load_sweep(name: str, store: RunSource) -> SweepRecord:
         },
         trials=tuple(sorted(map(trial_record, store.trial_runs(name)), key=lambda t: t.trial)),
         directory=Path(parent.tags["sweep.dir"]) if "sweep.dir" in parent.tags else None,
+        settings=dict(parent.params),
     )
+
+
+def differing(trials: Sequence[TrialRecord]) -> dict[str, list[str | None]]:
+    """The keys in which the configs of trials differ, and each trial's text of it.
+
+    Paths and labels (`RUN_KEYS`) do not count; None stands for a key that a config lacks.
+    """
+    keys = dict.fromkeys(key for trial in trials for key in trial.params if key not in RUN_KEYS)
+    texts = {key: [trial.params.get(key) for trial in trials] for key in keys}
+    return {key: found for key, found in texts.items() if len(set(found)) > 1}
 
 
 def trial_record(run: StoredRun) -> TrialRecord:

@@ -1,7 +1,5 @@
-"""The further tables of a comparison, as facts: each a heading, typed columns and plain values.
-
-One form for all who draw them: Markdown, console, CSV, JSON and the report. Order of sections and
-of columns is part of the format.
+"""The further tables of a comparison, as facts. Order of sections and of columns is part of the
+format.
 """
 
 from __future__ import annotations
@@ -9,26 +7,25 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
-from typing import Any, Literal
+from typing import Any
 
 import numpy
 
-from analysis.compare import EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
-from analysis.evidence import BASE, EvaluationSet, json_numbers
+from analysis.compare import FIRST, Comparison, Row
+from analysis.evidence import BASE, EvaluationSet, is_number, json_numbers
+from analysis.runs import differing
 from analysis.significance import Estimate, difference, rate
-from analysis.words import Said
-from conf.delta import RUN_KEYS, SEVERITIES, UNPROVEN
+from conf.delta import SEVERITIES, UNPROVEN
 from conf.effects import effect_of
 from conf.schema import find_key
+from conf.writing import format_value
+from trainer.document.tables import Column, Section
+from trainer.document.words import Said
 
-Kind = Literal["text", "count", "number", "rate", "interval", "points", "span", "p", "mark"]
-"""How a value is printed: rates and points (differences of rates) in percent, an interval as the
-pair of ends of a rate, a span as those of a difference, a mark as yes or nothing."""
-PAIRS = ("interval", "span")
 INTERVALS = (
     "Intervals: 95 %, leaving out one speaker (or call, or utterance) at a time; differences are "
     "paired."
@@ -36,36 +33,15 @@ INTERVALS = (
 
 _DECILES = 10
 _MOST_TAG_VALUES = 12
+SAID_KINDS = ("duration", "speaker", "text")
+"""Kinds of slices that are words; others are named as in the manifest."""
 _MOST_SLICES = 40
 """Of a kind: hundreds of speakers are no table; the report's browser has them all."""
-_DURATIONS_S = (0.0, 2.0, 5.0, 10.0, 20.0, math.inf)
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: its name in every format, and what stands in it."""
-
-    name: str
-    kind: Kind = "text"
-
-
-@dataclass(frozen=True)
-class Section:
-    """One table.
-
-    Attributes:
-        name: In JSON and on the command line.
-        title: Its heading.
-        columns: What stands where.
-        rows: Values; None where nothing is known; an interval is a pair.
-        notes: What a reader must know to read it.
-    """
-
-    name: str
-    title: Said
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    notes: tuple[Said, ...] = ()
+_RANGES: Mapping[str, tuple[str, tuple[float, ...]]] = {
+    "duration": ("s", (0, 2, 5, 10, 20)),
+    "snr_db": ("dB", (-math.inf, 0, 5, 10, 15, 20)),
+}
+"""Where the parts of a number begin, the same for every set, so that sets can be compared."""
 
 
 def sections(facts: Comparison) -> tuple[Section, ...]:
@@ -87,11 +63,7 @@ def confirmed(facts: Comparison) -> Section:
     names = [Column("set"), Column("config"), Column("trial", "count"), Column("stage")]
     columns = [*names, Column("cer", "rate"), Column("interval", "interval")]
     for other in ("baseline", "base"):
-        columns += [
-            Column(f"over_{other}", "points"),
-            Column(f"over_{other}_interval", "span"),
-            Column(f"over_{other}_p", "p"),
-        ]
+        columns += _difference_columns(f"over_{other}")
     rows = []
     for split in ("test", "valid", "wideband"):
         if all(_cer_of(facts, row, split) is None for row in facts.finalists):
@@ -109,7 +81,7 @@ def confirmed(facts: Comparison) -> Section:
             interval = _ends(facts.interval(row.trial, split))
             line: list[Any] = [split, _role(facts, row), row.trial, row.stage, cer, interval]
             for one in over:
-                line += [None, None, None] if one is None else [one.value, _ends(one), one.p]
+                line += _difference_cells(one)
             rows.append(tuple(line))
         base = facts.base.get(facts.objective if split == "valid" else f"{split}/cer")
         scored = facts.evidence.scored.get((BASE, split))
@@ -166,9 +138,7 @@ def slices(facts: Comparison) -> Section:
         Column("baseline", "rate"),
         Column("best", "rate"),
         Column("best_interval", "interval"),
-        Column("over_baseline", "points"),
-        Column("over_baseline_interval", "span"),
-        Column("over_baseline_p", "p"),
+        *_difference_columns("over_baseline"),
     ]
     rows: list[tuple[Any, ...]] = []
     best = facts.best
@@ -200,10 +170,10 @@ def slices(facts: Comparison) -> Section:
                 None if one is None else float(one.errors[chosen].sum() / total)
                 for one in (base, theirs)
             ]
-            paired = (None, None, None) if over is None else (over.value, _ends(over), over.p)
-            rows.append(
-                (split, by, name, len(lengths), total, *rates, own.value, _ends(own), *paired)
-            )
+            paired = _difference_cells(over)
+            said = (Said(by) if by in SAID_KINDS else by, slice_name(by, name))
+            counts = (len(lengths), total)
+            rows.append((split, *said, *counts, *rates, own.value, _ends(own), *paired))
     return Section(
         "slices",
         Said("By slice"),
@@ -216,20 +186,23 @@ def slices(facts: Comparison) -> Section:
 def cuts(evaluated: EvaluationSet) -> Iterable[tuple[str, str, Any]]:
     """What the set can be divided by: kind, name and utterances of each part."""
     spoken = evaluated.spoken
-    by: dict[str, list[str | None]] = {
-        "duration": [_duration_label(one.duration_s) for one in spoken],
+    values: dict[str, list[Any]] = {
+        "duration": [one.duration_s for one in spoken],
         "speaker": [one.speaker for one in spoken],
         "text": [text_class(one.reference) if one.reference else None for one in spoken],
     }
     for tag in dict.fromkeys(tag for one in spoken for tag in one.tags):
-        by[tag] = _tag_labels([one.tags.get(tag) for one in spoken])
-    for kind, labels in by.items():
-        found = list(dict.fromkeys(label for label in labels if label is not None))
-        if len(found) < 2:
-            continue
-        for label in sorted(found, key=_natural):
-            chosen = [index for index, one in enumerate(labels) if one == label]
-            yield kind, label, numpy.array(chosen, dtype=numpy.int64)
+        values[tag] = [one.tags.get(tag) for one in spoken]
+    for kind, own in values.items():
+        labels = own if kind in ("speaker", "text") else _tag_labels(kind, own)
+        parts: dict[str, list[int]] = {}
+        for index in sorted(range(len(own)), key=lambda index: _natural(own[index])):
+            label = labels[index]
+            if label is not None:
+                parts.setdefault(label, []).append(index)
+        if len(parts) > 1:
+            for label, chosen in parts.items():
+                yield kind, label, numpy.array(sorted(chosen), dtype=numpy.int64)
 
 
 def text_class(text: str) -> str:
@@ -282,7 +255,6 @@ def forgetting(facts: Comparison) -> Section:
 
 def marginal(facts: Comparison) -> Section:
     """What each searched key did by itself, whatever the others were."""
-    scored = [row for row in facts.rows if row.objective is not None and row.replicate_of is None]
     columns = (
         Column("key"),
         Column("from", "number"),
@@ -294,23 +266,19 @@ def marginal(facts: Comparison) -> Section:
         Column("mean", "rate"),
         Column("best_trial", "count"),
     )
+    scored = [row for row in facts.rows if row.objective is not None and row.replicate_of is None]
+    trials = facts.sweep_record.by_number
     rows: list[tuple[Any, ...]] = []
-    readers: dict[str, Callable[[Row], float | None]] = {
-        LR: lambda row: row.lr,
-        WEIGHT_DECAY: lambda row: row.weight_decay,
-        EPOCHS: lambda row: row.epochs,
-    }
-    for key, read in readers.items():
-        pairs = [(value, row) for row in scored if (value := read(row)) is not None]
-        if len({value for value, _ in pairs}) < 2:
-            continue
-        for part in _parts(pairs):
-            values = [value for value, _ in part]
-            rows.append((key, min(values), max(values), "", *_summary([row for _, row in part])))
-    stages = list(dict.fromkeys(row.stage for row in scored))
-    for stage in stages if len(stages) > 1 else ():
-        of_stage = [row for row in scored if row.stage == stage]
-        rows.append(("stage", None, None, stage, *_summary(of_stage)))
+    for key in _searched(facts, scored):
+        pairs = [(json_numbers(trials[row.trial].params.get(key, "null")), row) for row in scored]
+        if all(is_number(value) for value, _ in pairs):
+            for part in _parts(pairs):
+                values = [value for value, _ in part]
+                rows.append((key, min(values), max(values), "", *_summary([r for _, r in part])))
+        else:
+            rows += _by_value(key, [(format_value(value), row) for value, row in pairs])
+    if len({row.stage for row in scored}) > 1:
+        rows += _by_value("stage", [(row.stage, row) for row in scored])
     return Section(
         "effects",
         Said("What each key did by itself"),
@@ -320,30 +288,52 @@ def marginal(facts: Comparison) -> Section:
     )
 
 
+def _searched(facts: Comparison, scored: Sequence[Row]) -> list[str]:
+    """The keys in which trials of one stage differ: the search set them, not the stage."""
+    trials = facts.sweep_record.by_number
+    found: dict[str, None] = {}
+    for stage in dict.fromkeys(row.stage for row in scored):
+        found |= dict.fromkeys(differing([trials[r.trial] for r in scored if r.stage == stage]))
+    return sorted(found, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key))
+
+
+def _by_value(key: str, pairs: Sequence[tuple[str, Row]]) -> list[tuple[Any, ...]]:
+    return [
+        (key, None, None, value, *_summary([row for one, row in pairs if one == value]))
+        for value in dict.fromkeys(value for value, _ in pairs)
+    ]
+
+
 def differing_keys(facts: Comparison) -> Section:
     """The finalists' configs against each other: only what differs, most severe first."""
-    trials = {trial.trial: trial for trial in facts.sweep_record.trials}
+    trials = facts.sweep_record.by_number
     shown = [row for row in facts.finalists if trials[row.trial].params]
     names = [f"{row.stage} #{row.trial}{' default' if row.baseline else ''}" for row in shown]
-    columns = [Column("key"), *map(Column, names), Column("severity"), Column("effect")]
-    params = [trials[row.trial].params for row in shown]
+    columns = [Column("key"), *(Column(name, "value") for name in names)]
+    columns += [Column("severity"), Column("effect")]
     rows = []
-    for key in dict.fromkeys(key for one in params for key in one):
-        values = [one.get(key) for one in params]
-        if len(set(values)) < 2 or key in RUN_KEYS:
-            continue
+    for key, texts in differing([trials[row.trial] for row in shown]).items():
         known = find_key(key)
-        effects = {effect_of(key, row.stage) or UNPROVEN for row in shown}
+        said = [None if text is None else json_numbers(text) for text in texts]
         severity = known.severity if known else "minor"
-        said = [None if value is None else json_numbers(value) for value in values]
-        rows.append((key, *said, severity, ", ".join(sorted(effects))))
+        rows.append((key, *said, severity, _effect(key, [row.stage for row in shown])))
     rows.sort(key=lambda row: SEVERITIES.index(row[-2]))
     return Section(
         "configs",
         Said("The finalists' configs, where they differ"),
         tuple(columns),
-        tuple(rows) if len(shown) > 1 else (),
+        tuple(rows),
     )
+
+
+def _effect(key: str, stages: Sequence[str]) -> str:
+    """Whether anything reads a key; where stages differ in that, which of them."""
+    by_effect: dict[str, list[str]] = {}
+    for stage in dict.fromkeys(stages):
+        by_effect.setdefault(effect_of(key, stage) or UNPROVEN, []).append(stage)
+    if len(by_effect) == 1:
+        return next(iter(by_effect))
+    return ", ".join(f"{effect} ({' '.join(own)})" for effect, own in by_effect.items())
 
 
 def curves(facts: Comparison) -> Section:
@@ -402,6 +392,14 @@ def _ends(estimate: Estimate | None) -> tuple[float, float] | None:
     return estimate.low, estimate.high
 
 
+def _difference_columns(name: str) -> list[Column]:
+    return [Column(name, "points"), Column(f"{name}_interval", "span"), Column(f"{name}_p", "p")]
+
+
+def _difference_cells(estimate: Estimate | None) -> list[Any]:
+    return [None] * 3 if estimate is None else [estimate.value, _ends(estimate), estimate.p]
+
+
 def _summary(rows: Sequence[Row]) -> tuple[int, float, float, float, int]:
     scored = [(row.objective, row.trial) for row in rows if row.objective is not None]
     values = [value for value, _ in scored]
@@ -423,24 +421,20 @@ def _parts(pairs: Sequence[tuple[float, Row]]) -> list[list[tuple[float, Row]]]:
     return [part for part in parts if part]
 
 
-def _duration_label(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    for low, high in zip(_DURATIONS_S, _DURATIONS_S[1:], strict=False):
-        if low <= seconds < high:
-            return f"{low:g} to {high:g} s" if math.isfinite(high) else f"{low:g} s and more"
-    return None
-
-
-def _tag_labels(values: Sequence[Any]) -> list[str | None]:
-    """A tag's values as they are where they are few; numbers in quarters of the set."""
+def _tag_labels(tag: str, values: Sequence[Any]) -> list[str | None]:
+    """A tag's values as they are where they are few; numbers in ranges or quarters of the set."""
     present = [value for value in values if value is not None]
-    plain = all(isinstance(value, str | int | float | bool) for value in present)
-    if not plain:
+    numbers = all(is_number(value) for value in present)
+    if numbers and tag in _RANGES:
+        return _in_ranges(tag, values)
+    if not all(isinstance(value, str | int | float) for value in present):
         return [None] * len(values)
-    if len(set(present)) <= _MOST_TAG_VALUES:
+    distinct = len(set(present))
+    if distinct == len(values) and not numbers:  # a name of each utterance says nothing of many
+        return [None] * len(values)
+    if distinct <= _MOST_TAG_VALUES:
         return [None if value is None else str(value) for value in values]
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
+    if not numbers:
         return [None] * len(values)
     edges = [float(edge) for edge in numpy.quantile(present, [0, 0.25, 0.5, 0.75, 1])]
     labels = [f"{low:.3g} to {high:.3g}" for low, high in zip(edges, edges[1:], strict=False)]
@@ -450,7 +444,33 @@ def _tag_labels(values: Sequence[Any]) -> list[str | None]:
     ]
 
 
-def _natural(label: str) -> tuple[Any, ...]:
-    """Sorts 2 before 10."""
-    parts = re.split(r"(\d+(?:\.\d+)?)", label)
+def _in_ranges(name: str, values: Sequence[float | None]) -> list[str | None]:
+    labels = [str(said) for said in _range_names(name)]
+    starts = _RANGES[name][1]
+    return [None if value is None else labels[bisect(starts, value) - 1] for value in values]
+
+
+def _range_names(name: str) -> list[Said]:
+    unit, starts = _RANGES[name]
+    names = [
+        Said("{low} to {high}", low=f"{low:g}", high=f"{high:g} {unit}")
+        for low, high in zip(starts, starts[1:], strict=False)
+    ]
+    if math.isinf(starts[0]):
+        names[0] = Said("below {high}", high=f"{starts[1]:g} {unit}")
+    return [*names, Said("{low} and more", low=f"{starts[-1]:g} {unit}")]
+
+
+def slice_name(kind: str, label: str) -> Said | str:
+    """A part's name to be said in a language; what stands in the manifest stays as it is."""
+    if kind in _RANGES:
+        return next(said for said in _range_names(kind) if str(said) == label)
+    return Said(label) if kind == "text" else label
+
+
+def _natural(value: Any) -> tuple[Any, ...]:
+    """Sorts numbers by their value, and in names 2 before 10."""
+    if is_number(value):
+        return ((0, float(value), ""),)
+    parts = re.split(r"(\d+(?:\.\d+)?)", str(value))
     return tuple((0, float(p), "") if i % 2 else (1, 0.0, p) for i, p in enumerate(parts))

@@ -15,34 +15,24 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.compare import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
-from analysis.sections import PAIRS, Kind, Section, clustering, sections
-from analysis.shown import NOTHING, change, duration, ends, number, p_value, points, rate
-from analysis.words import Said
+from analysis.sections import clustering, sections
 from conf.errors import UserError
-from conf.writing import format_value
+from trainer.document.shown import NOTHING, change, duration, ends, number, p_value, points, rate
+from trainer.document.tables import (
+    PAIRS,
+    Grid,
+    Section,
+    grid_of,
+    left,
+    markdown_notes,
+    markdown_table,
+    spaced,
+)
+from trainer.document.words import Said
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
-
-
-def show(kind: Kind, value: Any) -> str:
-    """A value of a section as a person reads it."""
-    if kind == "mark":
-        return "yes" if value else ""
-    if value is None:
-        return NOTHING
-    if kind in PAIRS:
-        return ends(value, signed=kind == "span")
-    shown: Mapping[str, Callable[[Any], str]] = {
-        "rate": rate,
-        "points": points,
-        "p": p_value,
-        "number": number,
-    }
-    if kind in shown:
-        return shown[kind](value)
-    return value if isinstance(value, str) else format_value(value)
 
 
 def short_key(key: str) -> str:
@@ -57,10 +47,6 @@ def short_key(key: str) -> str:
         )
         return f"{part}.{leaf}"
     return leaf
-
-
-Grid = tuple[list[str], list[list[str]]]
-"""Headings, and the cells under them."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +70,7 @@ def trial_columns(facts: Comparison) -> list[Column]:
         Column(EPOCHS, _epochs, 2),
         Column("errors", lambda r: NOTHING if r.errors is None else str(r.errors), 4),
         Column("objective", lambda r: rate(r.objective)),
+        Column("over seeds", _over_seeds, 4),
         Column("against base", lambda r: change(r.over_base), 1),
         Column("against baseline", lambda r: "baseline" if r.baseline else change(r.over_baseline)),
         Column("95 % interval", lambda r: ends(r.interval) or NOTHING, 9),
@@ -125,6 +112,10 @@ def _epochs(row: Row) -> str:
     return f"{row.epochs_run}/{row.epochs}" if stopped else str(row.epochs)
 
 
+def _over_seeds(row: Row) -> str:
+    return f"{rate(row.confirmed)} ({len(row.seeds)})" if row.seeds else NOTHING
+
+
 def notes(facts: Comparison) -> list[Said]:
     """What a reader must know to read the table of trials."""
     found = [
@@ -152,6 +143,13 @@ def notes(facts: Comparison) -> list[Said]:
     if facts.noise is not None:
         band = f"{100 * facts.noise.band:.2g}"
         found.append(Said("Differences under {band} points are noise here.", band=band))
+    if any(row.seeds for row in facts.rows):
+        found.append(
+            Said(
+                "over seeds: the mean objective over as many seeds as stand in brackets; the best "
+                "is chosen by it among the configs that were repeated."
+            )
+        )
     for row in facts.rows:
         if row.replicate_of is not None:
             values = {"trial": row.trial, "of": row.replicate_of}
@@ -289,14 +287,12 @@ ON_CONSOLE = ("finalists", "apart")
 
 def section_grid(section: Section) -> Grid:
     """A section's headings and its values as a person reads them; empty columns are left out."""
-    columns = [
-        (index, column)
-        for index, column in enumerate(section.columns)
-        if any(row[index] not in (None, "") for row in section.rows)
-    ]
-    headings = [HEADINGS.get(column.name, column.name.replace("_", " ")) for _, column in columns]
-    rows = [[show(column.kind, row[index]) for index, column in columns] for row in section.rows]
-    return headings, rows
+    return grid_of(section, heading=heading)
+
+
+def heading(name: str) -> str:
+    """A column's heading, from its name in JSON and CSV."""
+    return HEADINGS.get(name, spaced(name))
 
 
 HEADINGS = {
@@ -350,33 +346,17 @@ def markdown(facts: Comparison) -> str:
     parts = [f"# Sweep {facts.sweep}", facts.answer]
     if facts.rows:
         columns = trial_columns(facts)
-        left = {i for i, column in enumerate(columns) if column.left}
-        parts += ["## Trials", _markdown_grid(_trial_grid(facts, columns), left)]
-        parts.append("\n".join(f"- {note}" for note in notes(facts)))
-    for title, grid in ((STAGE_TITLE, _stage_grid(facts)), (BAND_TITLE, _band_grid(facts))):
-        if grid[1]:
-            parts += [f"## {title}", _markdown_grid(grid, {0})]
+        on_the_left = {i for i, column in enumerate(columns) if column.left}
+        parts += ["## Trials", markdown_table(_trial_grid(facts, columns), on_the_left)]
+        parts.append(markdown_notes(notes(facts)))
+    for title, found in ((STAGE_TITLE, _stage_grid(facts)), (BAND_TITLE, _band_grid(facts))):
+        if found[1]:
+            parts += [f"## {title}", markdown_table(found, {0})]
     for section in sections(facts) if facts.rows else ():
-        parts += [f"## {section.title}", _markdown_grid(section_grid(section), _left(section))]
+        parts += [f"## {section.title}", markdown_table(section_grid(section), left(section))]
         if section.notes:
-            parts.append("\n".join(f"- {note}" for note in section.notes))
+            parts.append(markdown_notes(section.notes))
     return "\n\n".join(parts) + "\n"
-
-
-def _left(section: Section) -> set[int]:
-    shown = [
-        column
-        for index, column in enumerate(section.columns)
-        if any(row[index] not in (None, "") for row in section.rows)
-    ]
-    return {index for index, column in enumerate(shown) if column.kind in ("text", "mark")}
-
-
-def _markdown_grid(grid: Grid, left: set[int]) -> str:
-    headings, rows = grid
-    rule = [":--" if i in left else "--:" for i in range(len(headings))]
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [headings, rule, *escaped])
 
 
 FIELDS: Mapping[str, Callable[[Row], object]] = {
@@ -410,6 +390,8 @@ FIELDS: Mapping[str, Callable[[Row], object]] = {
     "paired_p": lambda r: r.paired and r.paired.p,
     "front": lambda r: r.front,
     "replicate.of": lambda r: r.replicate_of,
+    "objective_over_seeds": lambda r: r.confirmed,
+    "seeds": lambda r: len(r.seeds) or None,
 }
 """A trial in CSV and JSON, in this order."""
 
@@ -450,7 +432,8 @@ def fields(section: Section) -> list[str]:
 def _flat(section: Section, row: Sequence[Any]) -> dict[str, Any]:
     values: list[Any] = []
     for column, value in zip(section.columns, row, strict=True):
-        values += (value or (None, None)) if column.kind in PAIRS else [value]
+        plain = str(value) if isinstance(value, Said) else value
+        values += (value or (None, None)) if column.kind in PAIRS else [plain]
     return dict(zip(fields(section), values, strict=True))
 
 

@@ -171,6 +171,15 @@ _ALL = (
         "Leave only one of train_conf.use_bf16 and use_fp16.",
     ),
     Check(
+        "channel",
+        "config",
+        "Is the telephone channel of training there, with its codecs?",
+        "A channel that is misspelt, or whose codec is not installed, would end the run only after"
+        " the model is loaded.",
+        "Name a channel of conf/channel or a YAML file; for AMR and Opus: pip install"
+        " 'telesweep[av]'.",
+    ),
+    Check(
         "effects",
         "config",
         "Does every changed key have an effect?",

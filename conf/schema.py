@@ -568,6 +568,10 @@ class FinetuneConf(Block):
     """Directory of those features; null takes the user's cache directory."""
     cache_frozen_outputs: bool = True
     """Keep outputs of a frozen encoder and adaptor too, where no SpecAug comes before them."""
+    channel: Annotated[str | None, IMPORTANT] = None
+    """Telephone channel for training utterances: a name in conf/channel, or a YAML file."""
+    channel_share: Annotated[Share, IMPORTANT] = 1.0
+    """Share of the training utterances that goes over the channel, drawn anew in each epoch."""
     wideband_data_set_list: str | None = None
     """Manifest of clean 16 kHz speech; shows what fine-tuning forgets."""
     silence_data_set_list: str | None = None
@@ -753,7 +757,7 @@ def _walk(block: type[Block], prefix: str) -> list[Key]:
         found.append(
             Key(
                 name=f"{prefix}{name}",
-                expected=_words(field),
+                expected=field_words(field),
                 default=field.get_default(call_default_factory=True),
                 meaning=field.description or "",
                 role=next((mark.role for mark in marks if mark.role), block.role),
@@ -763,7 +767,7 @@ def _walk(block: type[Block], prefix: str) -> list[Key]:
     return found
 
 
-def _words(field: FieldInfo) -> str:
+def field_words(field: FieldInfo) -> str:
     """What a field expects, in words: `a whole number >= 1`."""
     words = _type_words(field.annotation, field.metadata)
     for sign, attribute in ((">", "gt"), (">=", "ge"), ("<", "lt"), ("<=", "le")):
@@ -781,9 +785,14 @@ def _type_words(annotation: Any, marks: Sequence[Any] = ()) -> str:
     if origin is Literal:
         return " or ".join(str(choice) for choice in arguments)
     if origin is list:
-        length = next((f"{mark.min_length} " for mark in marks if hasattr(mark, "min_length")), "")
-        items = {int: "whole numbers", float: "numbers", str: "text"}[arguments[0]]
-        return f"a list of {length}{items}"
+        least = next((mark.min_length for mark in marks if hasattr(mark, "min_length")), 0)
+        most = next((mark.max_length for mark in marks if hasattr(mark, "max_length")), None)
+        length = f"{least} " if least and least == most else "one or more " if least else ""
+        item = get_args(arguments[0])[0] if get_origin(arguments[0]) is Annotated else arguments[0]
+        plural = {int: "whole numbers", float: "numbers", str: "text"}
+        return f"a list of {length}{plural.get(item) or _type_words(item)}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "a block of keys"
     if origin is dict:
         return FREE_BLOCK
     if origin in (UnionType, Union):

@@ -1,13 +1,27 @@
-"""Find the directory of the weights: config.yaml, tokenizers, model.pt. Nothing is downloaded."""
+"""Find the directory of the weights: config.yaml, tokenizers, model.pt. Nothing is downloaded.
+
+What is named may be a directory, or a model by its name on a hub, of which a copy is then looked
+for where both hubs' own clients put one: `--local-dir models/NAME`, or their caches.
+"""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from conf.errors import ConfigError
 from conf.layers import Layer, merge, who_said
 from conf.reading import flatten, read_yaml
+
+RELEASED = "FunAudioLLM/Fun-ASR-Nano-2512"
+"""The released model, on ModelScope and on Hugging Face alike."""
+LOCAL = Path("models")
+"""Where the messages and the README tell people to download to."""
+FILES = ("config.yaml", "model.pt")
+"""What a whole copy holds beside tokenizers; a download that broke off lacks the second."""
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def find_model_dir(model: Path | str | None, layers: Sequence[Layer]) -> Path | None:
@@ -23,18 +37,19 @@ def find_model_dir(model: Path | str | None, layers: Sequence[Layer]) -> Path | 
         ConfigError: If what is named is not there.
     """
     settings, where = merge(layers), who_said(layers)
-    named, init_param = settings.get("model"), settings.get("init_param")
+    named, init_param, hub = settings.get("model"), settings.get("init_param"), settings.get("hub")
     if init_param is not None and not Path(str(init_param)).is_file():
         raise ConfigError(
             f"{where('init_param')}: init_param: got {init_param}, expected a file of weights"
-            " such as MODEL/model.pt"
+            f" such as MODEL/model.pt{_download_hint(str(Path(str(init_param)).parent))}"
         )
     if model is not None:
-        return _directory(str(model), "--model")
+        return _complete(find_copy(str(model), "--model", hub=hub), "--model")
     if init_param is not None and not (isinstance(named, str) and Path(named).is_dir()):
         return _beside(Path(init_param), f"{where('init_param')}: init_param")
     if is_place(named):
-        return _directory(str(named), f"{where('model')}: model")
+        label = f"{where('model')}: model"
+        return _complete(find_copy(str(named), label, hub=hub), label)
     return None
 
 
@@ -43,17 +58,94 @@ def is_place(model: Any) -> bool:
     return isinstance(model, str) and ("/" in model or Path(model).is_dir())
 
 
-def _directory(name: str, label: str) -> Path:
-    candidates = [Path(name)]
-    if cache := os.environ.get("MODELSCOPE_CACHE"):
-        candidates.append(Path(cache, "models", name))
-    for candidate in candidates:
-        if candidate.is_dir():
-            return _complete(candidate, label)
+def find_copy(model: str, label: str, *, hub: object = None) -> Path:
+    """The directory that is named, or the copy on this machine of the model that is.
+
+    Args:
+        model: A directory or a hub's name, `OWNER/NAME`.
+        label: Who says so, for the message.
+        hub: `hf` looks into Hugging Face's cache before ModelScope's.
+
+    Raises:
+        ConfigError: There is neither; one line with the commands that fetch it.
+    """
+    found, part = _look_up(model, hub)
+    if found is not None:
+        return found
+    if not (hint := _download_hint(model)):
+        raise ConfigError(f"{label}: got {model!r} (no such directory), expected a model directory")
     raise ConfigError(
-        f"{label}: got {name}, expected a local directory: nothing is downloaded here,"
-        " so fetch that model once with its hub's own client and give the place as --model DIR"
+        f"{label}: got {model}{part}, expected a model directory or a hub's name with a copy on "
+        f"this machine{hint}"
     )
+
+
+def with_copy(model: str) -> str:
+    """The place of the copy on this machine where a hub's name is given; else what is given."""
+    found, _ = _look_up(model, None)
+    return model if found is None or Path(model).is_dir() else str(found)
+
+
+def _look_up(model: str, hub: object) -> tuple[Path | None, str]:
+    """A whole copy, or what to say about a part of one."""
+    if Path(model).expanduser().is_dir():
+        return Path(model).expanduser(), ""
+    part = ""
+    for copy in _copies(model, hub) if _HUB_NAME.fullmatch(model) else ():
+        missing = [name for name in FILES if not (copy / name).is_file()]
+        if not missing:
+            return copy, ""
+        if copy.is_dir():
+            part = part or f" (of which {copy} is a part, without {' and '.join(missing)})"
+    return None, part
+
+
+def _download_hint(model: str) -> str:
+    """What to download and where to put it, if that is known."""
+    if Path(model).name == Path(RELEASED).name:
+        model = RELEASED
+    elif not _HUB_NAME.fullmatch(model):
+        return ""
+    target = LOCAL / Path(model).name
+    return (
+        "; nothing is downloaded here. With network run "
+        f"`modelscope download {model} --local-dir {target}` or "
+        f"`hf download {model} --local-dir {target}`; without, copy that directory to {target}, "
+        "or name the place where it lies"
+    )
+
+
+def _copies(name: str, hub: object) -> Iterator[Path]:
+    """Directories that may be copies of a hub's model, the likeliest first."""
+    yield LOCAL / Path(name).name
+    caches = [_in_modelscope(name), _in_hugging_face(name)]
+    for cache in reversed(caches) if hub in ("hf", "huggingface") else caches:
+        yield from cache
+
+
+def _in_modelscope(name: str) -> Iterator[Path]:
+    """As modelscope_hub 0.5 lays copies out, and as modelscope before 1.38 did."""
+    root = Path(os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope").expanduser()
+    snapshots = root / "models" / name.replace("/", "--") / "snapshots"
+    yield from (snapshots / "master", snapshots / "main")
+    yield from sorted(snapshots.glob("*"))
+    owner, model = name.split("/")
+    for spelt in dict.fromkeys((model.replace(".", "___"), model)):
+        for place in ("models", "hub/models", "hub", "."):
+            yield root / place / owner / spelt
+
+
+def _in_hugging_face(name: str) -> Iterator[Path]:
+    """As huggingface_hub lays copies out: `refs/main` names the snapshot that was asked for."""
+    environ = os.environ
+    user = environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = environ.get("HF_HOME") or f"{user}/huggingface"
+    root = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    repository = Path(root).expanduser() / f"models--{name.replace('/', '--')}"
+    main = repository / "refs" / "main"
+    if main.is_file():
+        yield repository / "snapshots" / main.read_text(encoding="utf-8").strip()
+    yield from sorted((repository / "snapshots").glob("*"))
 
 
 def _beside(init_param: Path, label: str) -> Path:

@@ -57,7 +57,9 @@ def main(argv: Sequence[str]) -> int:
     if arguments.dry_run:
         from sweeps.dry_run import dry_run
 
-        return dry_run(arguments.sweep, name=arguments.name, overrides=overrides)
+        return dry_run(
+            arguments.sweep, name=arguments.name, overrides=overrides, tflops=arguments.tflops
+        )
     from sweeps.run import run_sweep
 
     return run_sweep(arguments.sweep, name=arguments.name, overrides=overrides)
@@ -86,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="run or resume a sweep",
-        usage="%(prog)s SWEEP.yaml [--name N] [key=value ...] [--dry-run]",
+        usage="%(prog)s SWEEP.yaml [--name N] [key=value ...] [--dry-run [--tflops X]]",
         epilog="key=value: a key of the sweep file (trials=4) or a training key (for set:)",
         allow_abbrev=False,
     )
@@ -94,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--name", metavar="N", help="name of the sweep (default: the file's)")
     run.add_argument(
         "--dry-run", action="store_true", help="print sampled, checked configs and start nothing"
+    )
+    run.add_argument(
+        "--tflops",
+        type=float,
+        metavar="X",
+        help="with --dry-run: 10^12 operations a second of one GPU, for hours that nobody measured",
     )
     pipeline = commands.add_parser(
         "pipeline",

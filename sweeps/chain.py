@@ -33,6 +33,7 @@ from conf.layers import who_said
 from conf.load import Config, nearest_key, parse_overrides
 from conf.reading import Document, flatten, parse_value, read_yaml, unflatten
 from conf.schema import keys
+from conf.weights import with_copy
 from conf.writing import format_value, to_yaml
 from sweeps import preflight
 from sweeps.run import check
@@ -174,7 +175,7 @@ class _Reading:
             expected = "letters, digits, '.', '_' or '-'"
             self._wrong("name", f"got {self.name!r}, expected {expected}")
             self.name = "pipeline"  # said once, not once for each step's sweep
-        self.base = self._text(raw, BASE)
+        self.base = with_copy(self._text(raw, BASE))
         self.allow = self._allowed(raw.get("allow", []))
         # A chain can be compared only where every step is one.
         self.chained = len(self.steps) == len(steps or []) and bool(self.base)

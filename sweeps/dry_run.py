@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from conf.errors import ConfigError
-from conf.load import Config
 from sweeps.forecast import forecast
 from sweeps.preflight import effective_concurrency
 from sweeps.run import check
@@ -20,21 +19,29 @@ from sweeps.view import short_number
 from sweeps.warm_start import WarmStart, read_warm_start
 
 
-def dry_run(path: Path, *, name: str | None = None, overrides: Sequence[str] = ()) -> int:
+def dry_run(
+    path: Path,
+    *,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    tflops: float | None = None,
+) -> int:
     """Print every stage's default config and what the search would draw, all checked.
 
     Chance and a grid draw just that; TPE does so in its startup trials, and what it draws from
-    results later cannot be known before.
+    results later cannot be known before. Weights and GPUs need not be there.
     """
-    sweep, configs = check(path, name=name, overrides=overrides)
+    sweep, configs, lacking = check(path, name=name, overrides=overrides, starts=False)
     keys = list(dict.fromkeys(key for stage in sweep.stages for key in sweep.ranges(stage)))
     table = Table("trial", "stage", *_headings(keys), box=None, pad_edge=False)
     warm = read_warm_start(sweep, configs)
     failing = 0
+    plan = []
     for number in range(sweep.trials):
         kind, choice = _drawn(sweep, warm, number)
         try:
             config = configs[choice.stage].replace(choice.values, f"trial {number}")
+            plan.append((choice.stage, int(config["train_conf.max_epoch"])))
             searched = sweep.ranges(choice.stage)
             values = [short_number(config.get(k)) if k in searched else "" for k in keys]
         except ConfigError as error:  # values that are fine one by one and wrong together
@@ -44,7 +51,9 @@ def dry_run(path: Path, *, name: str | None = None, overrides: Sequence[str] = (
     # Into a file or a pipe there is no width to respect: the whole table.
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
-    for line in _remarks(sweep, configs, warm):
+    remarks = [f"missing here: {line}" for line in lacking]
+    remarks += forecast(sweep, configs, effective_concurrency(sweep), plan, tflops)
+    for line in [*remarks, *_remarks(sweep, warm)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     refused = f", {failing} of them would fail" if failing else ""
     console.print(f"{sweep.trials} trials checked{refused}; nothing was started.", highlight=False)
@@ -67,8 +76,8 @@ def _headings(keys: Sequence[str]) -> list[str]:
     return [name if names.count(name) == 1 else key for key, name in zip(keys, names, strict=True)]
 
 
-def _remarks(sweep: SweepFile, configs: Mapping[str, Config], warm: WarmStart) -> list[str]:
-    lines = list(forecast(sweep, configs, effective_concurrency(sweep)))
+def _remarks(sweep: SweepFile, warm: WarmStart) -> list[str]:
+    lines = []
     if warm.known and sweep.warm_start is not None:
         lines.append(f"warm start: {len(warm.known)} results of {sweep.warm_start.sweep} are known")
     if sweep.replicates:

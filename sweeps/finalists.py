@@ -6,7 +6,6 @@ repeats = replicates(states, sweep, bounds)   # what is still to be repeated, wi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,27 +23,6 @@ class Repeat:
 
     of: int
     turn: int
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """A config's objective over its seeds: the search's own and those of its replicates."""
-
-    trial: int
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """The confirmed objective."""
-        return sum(self.values) / len(self.values)
-
-    @property
-    def deviation(self) -> float | None:
-        """Standard deviation between seeds; None for a single one."""
-        count = len(self.values)
-        if count < 2:
-            return None
-        return math.sqrt(sum((value - self.mean) ** 2 for value in self.values) / (count - 1))
 
 
 def resolve_bounds(sweep: SweepFile, base: Mapping[str, float]) -> dict[str, float]:
@@ -109,21 +87,6 @@ def replicates(
     """All repeats of the finalists, each finalist's first before anyone's second."""
     chosen = finalists(states, sweep, bounds) if sweep.replicates else []
     return [Repeat(s.number, turn) for turn in range(1, sweep.replicates + 1) for s in chosen]
-
-
-def confirmed(states: Sequence[TrialState]) -> list[Confirmed]:
-    """Every repeated config with its objectives over the seeds, best mean first."""
-    by_number = {state.number: state for state in states}
-    values: dict[int, list[float]] = {}
-    for state in states:
-        if REPLICATE_OF in state.notes and state.objective is not None:
-            values.setdefault(int(state.notes[REPLICATE_OF]), []).append(state.objective)
-    found = [
-        Confirmed(number, (own, *others))
-        for number, others in values.items()
-        if (own := by_number[number].objective) is not None
-    ]
-    return sorted(found, key=lambda one: (one.mean, one.trial))
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

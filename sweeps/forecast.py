@@ -1,44 +1,65 @@
-"""What a sweep will take before it is started: memory and time per stage, room on the disk.
+"""What a sweep will take before it is started: memory of every stage, GPU hours, room on the disk.
 
-Memory and time are those of `python -m trainer check` on each stage's default config, with the
-sweep's data: the model is built and trained for a few steps where that is a matter of seconds.
+None of it needs the weights or a GPU: see trainer/outlook.py for where the figures come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from conf.checks import CHECKS
-from conf.errors import UserError
+from conf.errors import UserError, WorkError
 from conf.load import Config
 from sweeps.room import free_bytes, gigabytes, need
 from sweeps.space import SweepFile
 from sweeps.state import SweepDirectory
 
-_TOLD = ("memory", "time")
+Plan = Sequence[tuple[str, int]]
+"""Stage and epochs of every trial."""
 
 
-def forecast(sweep: SweepFile, configs: Mapping[str, Config], concurrency: int) -> Iterator[str]:
+def forecast(
+    sweep: SweepFile,
+    configs: Mapping[str, Config],
+    concurrency: int,
+    plan: Plan,
+    tflops: float | None = None,
+) -> Iterator[str]:
     """Say line by line what the sweep will take.
 
     Args:
         sweep: The sweep.
         configs: Every stage's default config.
         concurrency: Trials that run at once.
+        plan: The trials, as far as they are known.
+        tflops: What a GPU does in a second; None measures or assumes.
     """
-    from trainer.check import run_checks
+    from trainer.outlook import ASSUMED_TFLOPS, Outlook, cards, outlook
 
-    skipped = [id for id, check in CHECKS.items() if check.part == "model" and id not in _TOLD]
+    looks: dict[str, Outlook] = {}
     for stage, config in configs.items():
         try:
-            results = run_checks(
-                config.replace(_places(sweep), "sweep"), skip=skipped, parts=("model", "data")
-            )
-        except UserError as error:
-            yield f"stage {stage}: no forecast ({error.problems[0]})"
+            looks[stage] = look = outlook(config.replace(_places(sweep), "sweep"), tflops=tflops)
+        except (UserError, WorkError) as error:
+            yield f"stage {stage}: no forecast ({str(error).splitlines()[0]})"
             continue
-        found = {result.id: result.found for result in results if result.id in _TOLD}
-        yield f"stage {stage}: memory {found['memory']}; time {found['time']}"
+        full = ""
+        if look.full_peak is not None:
+            full = f"; at full size {gigabytes(look.full_peak)}, which {cards(look.full_peak)}"
+        yield (
+            f"stage {stage}: memory {gigabytes(look.peak)} for the longest batch "
+            f"({look.batch.utterances} utterances of up to {look.batch.num_frames / 100:.1f} s), "
+            f"which {cards(look.peak)}{full}; {look.batches_per_epoch:,} batches an epoch in "
+            f"{_duration(look.epoch_s)}"
+        )
+    if len(looks) == len(configs):
+        yield _hours(sweep, plan, {stage: look.epoch_s for stage, look in looks.items()})
+        measured = {look.measured_on for look in looks.values()}
+        yield "time of steps, evaluation not counted: " + (
+            f"measured here ({', '.join(sorted(measured))}), one step of middling size"
+            if all(measured)
+            else f"operations counted, at {tflops or ASSUMED_TFLOPS:g} TFLOP/s a GPU"
+            + ("" if tflops else " (assumed; --tflops says otherwise, a GPU here measures)")
+        )
     room = need(sweep, configs, concurrency)
     stay = min(sweep.keep_checkpoints, sweep.trials)
     yield (
@@ -48,6 +69,32 @@ def forecast(sweep: SweepFile, configs: Mapping[str, Config], concurrency: int) 
         f"room points to go on from), "
         f"{gigabytes(free_bytes(SweepDirectory.of(sweep.name).root))} free"
     )
+
+
+def _hours(sweep: SweepFile, plan: Plan, epoch_s: Mapping[str, float]) -> str:
+    """The whole sweep, unpruned and pruned as early as can be, on 1, 2, 4 ... at once."""
+    whole_s = sum(epoch_s[stage] * epochs for stage, epochs in plan)
+    grace = None if sweep.pruning.method == "none" else sweep.pruning.grace
+    least_s = sum(epoch_s[stage] * min(epochs, grace or epochs) for stage, epochs in plan)
+    longest_s = max(epoch_s[stage] * epochs for stage, epochs in plan)
+    at_once = [2**k for k in range(sweep.concurrency.bit_length()) if 2**k < sweep.concurrency]
+    unit = "GPU" if sweep.resources.gpu else "at once"
+    times = ", ".join(
+        f"{count} {unit}{'s' if unit == 'GPU' and count > 1 else ''} "
+        f"{_duration(max(whole_s / count, longest_s))}"
+        for count in [*at_once, sweep.concurrency]
+    )
+    pruned = f" (at least {_duration(least_s)} however early they are pruned)" if grace else ""
+    return (
+        f"sweep: {len(plan)} trials, {sum(epochs for _, epochs in plan)} epochs in "
+        f"{_duration(whole_s)} if none is pruned{pruned}; with {times}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def _places(sweep: SweepFile) -> dict[str, str | None]:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -450,7 +451,9 @@ def _forecast(console: Console, pipeline: Pipeline) -> None:
 
     for step in pipeline.steps:
         concurrency = preflight.effective_concurrency(step.sweep)
-        for line in forecast(step.sweep, step.configs, concurrency):
+        defaults = [(name, config["train_conf.max_epoch"]) for name, config in step.configs.items()]
+        plan = list(islice(cycle(defaults), step.sweep.trials))
+        for line in forecast(step.sweep, step.configs, concurrency, plan):
             _say(console, f"step {step.number} {step.name}: {line}")
 
 

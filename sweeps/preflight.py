@@ -15,8 +15,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from conf.checks import Part
-from conf.errors import DataError, UserError
+from conf.errors import ConfigError, DataError, UserError
 from conf.load import Config
+from conf.weights import find_copy
 from sweeps.space import DEMO, Places, SweepFile
 from trainer.check import ChecksFailed, failed, one_line, run_checks
 from trainer.manifest import read_data_list, read_headers
@@ -28,22 +29,31 @@ _DATABASES = ("postgresql", "mysql", "mssql", "databricks", "databricks-uc")
 _MODEL_FILES = ("config.yaml", "model.pt")
 
 
-def check_places(sweep: SweepFile, places: Places) -> None:
+def check_places(sweep: SweepFile, places: Places, *, starts: bool = True) -> tuple[str, ...]:
     """Check the base's directory and the resources.
+
+    Args:
+        sweep: The sweep.
+        places: Where its keys stand.
+        starts: False, for a dry run, lets weights and devices be missing.
+
+    Returns:
+        What is missing and may be.
 
     Raises:
         UserError: All that is wrong, each with the sweep file's line.
     """
-    problems = []
+    problems: list[str] = []
+    lacking: list[str] = []
     base = Path(sweep.base)
     missing = [name for name in _MODEL_FILES if not (base / name).is_file()]
     if not base.is_dir():
-        problems.append(
-            f"{places.where('base')}: base: got {sweep.base!r} (no such directory), "
-            "expected a model directory"
-        )
+        try:
+            find_copy(sweep.base, f"{places.where('base')}: base")
+        except ConfigError as error:
+            problems += error.problems
     elif missing:
-        problems.append(
+        (lacking if missing == ["model.pt"] else problems).append(
             f"{places.where('base')}: base: got {sweep.base!r} (no {' and no '.join(missing)}), "
             f"expected a model directory with {' and '.join(_MODEL_FILES)}"
         )
@@ -53,24 +63,31 @@ def check_places(sweep: SweepFile, places: Places) -> None:
     ):
         if asked > there:
             key = f"resources.{kind}"
-            problems.append(
+            lacking.append(
                 f"{places.where(key)}: {key}: got {asked:g}, expected at most {there} here"
             )
-    if problems:
-        raise UserError(problems)
+    if problems or (lacking and starts):
+        raise UserError([*problems, *lacking])
+    return tuple(lacking)
 
 
-def check_configs(sweep: SweepFile, configs: Mapping[str, Config]) -> None:
+def check_configs(sweep: SweepFile, configs: Mapping[str, Config], *, starts: bool = True) -> None:
     """Run the checks before training on every stage's default config; searched keys may differ.
+
+    Args:
+        sweep: The sweep.
+        configs: By stage.
+        starts: False, for a dry run, lets weights be missing.
 
     Raises:
         ChecksFailed: One line per failed check, with its stage.
         ConfigError: `skip_checks` names a check that there is not.
     """
     problems = []
+    skipped = (*sweep.skip_checks, *(() if starts else ("init-param",)))
     for stage, config in configs.items():
         searched = sweep.ranges(stage)
-        results = run_checks(config, skip=sweep.skip_checks, parts=_CONFIG_ALONE, searched=searched)
+        results = run_checks(config, skip=skipped, parts=_CONFIG_ALONE, searched=searched)
         problems += [f"stage {stage}: {one_line(result)}" for result in failed(results)]
     if problems:
         raise ChecksFailed("\n".join(problems))

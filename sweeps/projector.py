@@ -17,13 +17,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from analysis.compare import LR
+from analysis.evidence import BASE_HYPOTHESES
 from conf.errors import UserError
+from conf.load import Config
 from conf.reading import flatten
 from sweeps.deaths import deaths
 from sweeps.output import tail
 from sweeps.space import SweepFile
 from sweeps.state import SweepDirectory, TrialState, sweep_text
 from sweeps.trial import TRIAL_LOG
+from trainer.document import shown
 from trainer.tracking import Status, Store
 
 _LOG = logging.getLogger(__name__)
@@ -50,6 +54,7 @@ class Projector:
         sweep: The sweep.
         sweep_id: What tells this sweep from an earlier one of the same name.
         store: The opened store.
+        configs: Every stage's default config.
         tags: More tags for the sweep's run.
     """
 
@@ -59,10 +64,12 @@ class Projector:
         sweep: SweepFile,
         sweep_id: str,
         store: Store,
+        configs: Mapping[str, Config],
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self._directory = directory
         self._sweep = sweep
+        self._configs = configs
         self._sweep_id = sweep_id
         self._tags = dict(tags or {})
         self._store = store
@@ -136,10 +143,15 @@ class Projector:
         return not self.behind and not self._thread.is_alive()
 
     def log_base(self, metrics: Mapping[str, float]) -> None:
-        """Write the base's own scores on the sweep, as `base/valid/cer` and so on."""
+        """Write the base's own scores on the sweep, as `base/valid/cer` and so on, and its texts.
+
+        With them a report is made of what MLflow has, on whatever machine.
+        """
         if metrics:
             base = {f"base/{name}": value for name, value in metrics.items()}
             self._store.log_metrics(self._parent, base)
+        for path in sorted((self._directory.base / "hypotheses").glob("*.jsonl")):
+            self._store.log_artifact(self._parent, path, f"{BASE_HYPOTHESES}/{path.name}")
 
     def log_sums(self, metrics: Mapping[str, float]) -> None:
         """Write what the sweep cost, and what pruning saved, on the sweep."""
@@ -196,7 +208,7 @@ class Projector:
             key = f"{self._sweep.name}/{state.number:03d}"
             run_id = self._runs[state.number] = self._store.ensure_run(
                 kind="trial",
-                name=key,
+                name=self._name(key, state),
                 key=key,
                 parent=self._parent,
                 tags=tags,
@@ -209,6 +221,14 @@ class Projector:
         if state.outcome == "failed":
             self._store.log_text(run_id, failure_text(state, directory), FAILURE_LOG)
         self._store.finish(run_id, _STATUS[state.outcome], ended_ms=state.ended_ms)
+
+    def _name(self, key: str, state: TrialState) -> str:
+        """What MLflow's lists and its compare page show of a trial: `demo/007 8k lr 2.91e-3`."""
+        rate = state.values.get(LR)
+        if rate is None and state.stage in self._configs:
+            rate = self._configs[state.stage].get(LR)
+        default = " default" if state.baseline else ""
+        return f"{key} {state.stage} lr {shown.number(rate)}{default}"
 
 
 def failure_text(state: TrialState, directory: Path) -> str:

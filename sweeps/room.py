@@ -28,6 +28,8 @@ from trainer.longer import CHECKPOINTS, POINTS
 _LOG = logging.getLogger(__name__)
 _RESUME = 2 * 3
 """Two points to go on from, the old and the new, each of weights and two moments."""
+_BYTES = 4
+"""Of a weight in a checkpoint, at most."""
 _LEAST_BYTES = 200_000_000
 """Below this nothing works: databases, logs, Ray's own files."""
 _CHECKPOINTS = (CHECKPOINTS, POINTS)
@@ -55,7 +57,8 @@ def need(sweep: SweepFile, configs: Mapping[str, Config], concurrency: int) -> N
 
     The share that is trained is that at full size; the tiny base's is near enough.
     """
-    weights = (Path(sweep.base) / "model.pt").stat().st_size
+    file = Path(sweep.base) / "model.pt"
+    weights = file.stat().st_size if file.is_file() else _BYTES * _parameters()
     running = kept = 0
     for config in configs.values():
         size = weights * trained_share(config)
@@ -78,6 +81,12 @@ def trained_share(config: Config) -> float:
     if "lora" in parts and "lora" not in counts and adapters is not None:
         learns += adapters.parameters
     return learns / everything if everything else 1.0
+
+
+def _parameters() -> int:
+    """Of the released model, for weights that are not here yet."""
+    counts = load_parameters()["8k"]
+    return sum(count.parameters for part, count in counts.items() if part != "lora")
 
 
 def check_room(sweep: SweepFile, directory: SweepDirectory, asked: Need) -> None:
@@ -229,7 +238,5 @@ def _taken(directory: SweepDirectory) -> int:
         if path.parent.name in _CHECKPOINTS:
             with contextlib.suppress(OSError):
                 found = os.stat(path)
-                total += (
-                    found.st_size // found.st_nlink
-                )  # trials that go on from others share files
+                total += found.st_size // found.st_nlink  # longer trials share files
     return total

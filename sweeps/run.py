@@ -60,7 +60,7 @@ def run_sweep(
         UserError: Nothing has been created.
         WorkError: The sweep cannot go on, or no trial completed.
     """
-    sweep, configs = check(path, name=name, overrides=overrides)
+    sweep, configs, _ = check(path, name=name, overrides=overrides)
     directory = SweepDirectory.of(sweep.name)
     preflight.check_store(os.environ)
     room = need(sweep, configs, preflight.effective_concurrency(sweep))
@@ -92,17 +92,27 @@ def run_sweep(
 
 
 def check(
-    path: Path | Document, *, name: str | None = None, overrides: Sequence[str] = ()
-) -> tuple[SweepFile, dict[str, Config]]:
+    path: Path | Document,
+    *,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    starts: bool = True,
+) -> tuple[SweepFile, dict[str, Config], tuple[str, ...]]:
     """Check everything that can be checked before a sweep; makes nothing but the demo corpus.
 
+    Args:
+        path: The sweep file.
+        name: Takes the place of the file's `name`.
+        overrides: `key=value` over the file.
+        starts: False, for a dry run, lets weights and devices be missing.
+
     Returns:
-        The sweep, and every stage's default config.
+        The sweep, every stage's default config, and what is missing and may be.
     """
     sweep, places = load_sweep(path, name=name, overrides=overrides)
-    preflight.check_places(sweep, places)
+    lacking = preflight.check_places(sweep, places, starts=starts)
     configs = stage_configs(sweep, places)
-    preflight.check_configs(sweep, configs)
+    preflight.check_configs(sweep, configs, starts=starts)
     if sweep.warm_start is not None:
         from sweeps.warm_start import check_warm_start
 
@@ -112,7 +122,7 @@ def check(
 
         ensure(DEMO_CORPUS)
     preflight.check_data(sweep, places)
-    return sweep, configs
+    return sweep, configs, lacking
 
 
 def _run(
@@ -183,7 +193,7 @@ class _Run:
         self._base = base
         self._concurrency = concurrency
         self._ledger: Ledger = Ledger(directory, sweep, configs)
-        self._projector = Projector(directory, sweep, self._ledger.sweep_id, store, tags)
+        self._projector = Projector(directory, sweep, self._ledger.sweep_id, store, configs, tags)
 
     def begin(self) -> None:
         """Open the sweep's run, and begin to catch up with what is not yet in MLflow."""

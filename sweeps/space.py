@@ -29,6 +29,7 @@ from conf.load import (
 )
 from conf.reading import Document, flatten, parse_value, read_yaml
 from conf.schema import find_key, keys
+from conf.weights import with_copy
 from sweeps.ranges import Part, Range, Value, tuple_of
 from sweeps.tunable import can_train, not_tunable, without_effect
 
@@ -231,6 +232,8 @@ def load_sweep(
         given[key] = parse_value(text, f"command line: {key}")
     places = Places(document, _lay_over(raw, given))
     _spell_out(raw)
+    if isinstance(raw.get("base"), str):
+        raw["base"] = with_copy(raw["base"])
     if raw.get("data") == "demo":
         raw["data"] = DEMO.model_dump()
     try:
@@ -499,9 +502,13 @@ def stage_configs(sweep: SweepFile, places: Places) -> dict[str, Config]:
         fixed = [(f"set.{key}", key, value) for key, value in sweep.set.items() if key not in own]
         fixed += [(f"stage_set.{stage}.{key}", key, value) for key, value in own.items()]
         layers = [(places.where(place), {key: value}) for place, key, value in fixed]
+        weights = Path(sweep.base) / "model.pt"
         try:
             config = load_config(
-                stage_config_path(stage), init_param=Path(sweep.base) / "model.pt", layers=layers
+                stage_config_path(stage),
+                model=None if weights.is_file() else sweep.base,
+                init_param=weights if weights.is_file() else None,
+                layers=layers,
             )
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)

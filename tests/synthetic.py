@@ -19,6 +19,7 @@ from pathlib import Path
 
 from conf.delta import classify, deltas_json
 from conf.load import Config, load_config, stage_config_path
+from trainer.document import shown
 from trainer.score import NORMALISATION, cer
 from trainer.tracking import Store
 
@@ -116,8 +117,7 @@ def write_sweep(directory: Path, shape: Shape, name: str = "synthetic") -> Store
     for split, lines in sets.items():
         rate = 0.16 if split == "wideband" else 0.62
         texts, metrics = _decoded(lines, split, rate, random.Random(9))
-        (directory / "base/hypotheses").mkdir(parents=True, exist_ok=True)
-        (directory / f"base/hypotheses/{split}.jsonl").write_text(texts, encoding="utf-8")
+        store.log_text(parent, texts, f"hypotheses/base/{split}.jsonl")
         base_metrics |= {f"base/{key}": value for key, value in metrics.items()}
     store.log_metrics(parent, base_metrics)
     configs = {stage: _config(stage, lists, shape) for stage in STAGES}
@@ -148,11 +148,8 @@ def _manifest(directory: Path, split: str, lines: Sequence[Line]) -> Path:
             "key": line.key,
             "source": f"wav/{line.key}.wav",
             "target": line.target,
-            "source_len": 40 + 22 * len(line.target),
             "speaker_id": f"speaker-{line.speaker}",
-            "domain": "wideband" if split == "wideband" else "telephone",
-            "codec": line.codec,
-            "snr_db": line.snr_db,
+            **_recorded(line, split),
         }
         for line in lines
     )
@@ -160,6 +157,16 @@ def _manifest(directory: Path, split: str, lines: Sequence[Line]) -> Path:
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _recorded(line: Line, split: str) -> dict[str, object]:
+    """What manifest and hypotheses say of a recording alike."""
+    return {
+        "duration_s": 0.4 + 0.22 * len(line.target),
+        "domain": "wideband" if split == "wideband" else "telephone",
+        "codec": line.codec,
+        "snr_db": line.snr_db,
+    }
 
 
 def _config(stage: str, lists: Mapping[str, Path], shape: Shape) -> Config:
@@ -245,7 +252,7 @@ def _write_trial(
         tags["replicate.of"] = "0"
     run_id = store.ensure_run(
         kind="trial",
-        name=f"{sweep}/{number:03d}",
+        name=f"{sweep}/{number:03d} {stage} lr {shown.number(config['optim_conf.lr'])}",
         key=f"{sweep}/{number:03d}",
         parent=parent,
         tags=tags,
@@ -310,6 +317,8 @@ def _decoded(
                 "deletions": count.deletions,
                 "insertions": count.insertions,
                 "reference_length": count.reference_length,
+                "speaker": f"speaker-{line.speaker}",
+                **_recorded(line, split),
             }
         )
     total = sum(counts[1:], start=counts[0])

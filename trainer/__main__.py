@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.errors import ConfigError, UserError, run_command
+from trainer.prepare import flags as prepare_flags
 
 if TYPE_CHECKING:
     from conf.load import Config
@@ -27,7 +28,7 @@ examples:
   python -m trainer evaluate --model MODEL --data telephone=calls.jsonl silence=noise.jsonl \\
       --keywords keywords.txt --base BASE_MODEL --output_dir outputs/scores
   python -m trainer package --run outputs/first --output_dir my-model
-  python -m trainer prepare --wav_scp wav.scp --text text --output_dir data/calls
+  python -m trainer prepare --input calls.jsonl --output_dir data/calls
   python -m trainer effects --check
   python -m trainer demo --output_dir data/demo
 """
@@ -110,16 +111,23 @@ def _parser() -> argparse.ArgumentParser:
     package.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
     package.add_argument("--checkpoint", metavar="NAME", help="default: the one the run chose")
     package.add_argument("--no_verify", action="store_true", help="do not decode with stock FunASR")
+    package.add_argument(
+        "--stock_dir",
+        type=Path,
+        metavar="DIR",
+        help="write beside it what stock FunASR's own training takes: script and data lists",
+    )
     package.set_defaults(run=_package, takes_overrides=False)
 
-    prepare = commands.add_parser("prepare", help="manifests from recordings and transcripts")
-    prepare.add_argument("--wav_dir", type=Path, metavar="DIR", help="with --transcripts")
-    prepare.add_argument("--transcripts", type=Path, metavar="F", help="NAME: text lines, or .gz")
-    prepare.add_argument("--wav_scp", type=Path, metavar="F", help="Kaldi's, with --text")
-    prepare.add_argument("--text", type=Path, metavar="F")
-    prepare.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
-    prepare.add_argument("--valid_share", type=float, default=0.1, metavar="X")
-    prepare.add_argument("--spoken", action="store_true", help="lower case, no punctuation")
+    prepare = commands.add_parser(
+        "prepare",
+        help="manifests from recordings and transcripts",
+        description=prepare_flags.DESCRIPTION,
+        epilog=prepare_flags.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    prepare_flags.add_to(prepare)
     prepare.set_defaults(run=_prepare, takes_overrides=False)
 
     effects = commands.add_parser("effects", help="proves which configuration keys do something")
@@ -267,33 +275,39 @@ def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _package(arguments: argparse.Namespace, _: list[str]) -> int:
-    from trainer.package import package, verify
+    from trainer.package import package
+    from trainer.verify import verify
 
-    directory = package(arguments.run_dir, arguments.output_dir, arguments.checkpoint)
+    directory = package(
+        arguments.run_dir, arguments.output_dir, arguments.checkpoint, arguments.stock_dir
+    )
     print(f"wrote {directory}")
     if not arguments.no_verify:
-        print(verify(directory, arguments.run_dir))
+        for result in verify(directory, arguments.run_dir):
+            print(result)
     return 0
 
 
 def _prepare(arguments: argparse.Namespace, _: list[str]) -> int:
-    from trainer.prepare import prepare, read_folder, read_kaldi
+    settings = prepare_flags.settings(arguments)
 
-    if not 0 < arguments.valid_share < 1:
-        raise UserError(f"--valid_share: got {arguments.valid_share}, expected between 0 and 1")
-    if arguments.wav_dir and arguments.transcripts:
-        recordings = read_folder(arguments.wav_dir, arguments.transcripts)
-    elif arguments.wav_scp and arguments.text:
-        recordings = read_kaldi(arguments.wav_scp, arguments.text)
-    else:
-        raise UserError("prepare: expected --wav_dir with --transcripts, or --wav_scp with --text")
-    prepared = prepare(
-        recordings,
-        arguments.output_dir,
-        valid_share=arguments.valid_share,
-        spoken=arguments.spoken,
-    )
+    from trainer.prepare.job import prepare
+    from trainer.prepare.progress import Progress
+
+    try:
+        prepared = prepare(
+            settings, arguments.output_dir, num_workers=arguments.workers, progress=Progress()
+        )
+    except KeyboardInterrupt:
+        print("the same command goes on where this one stopped", file=sys.stderr)
+        raise
+    for warning in prepared.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     print(f"{arguments.output_dir}: {prepared}")
+    if not arguments.no_report:
+        from trainer.data_report import write
+
+        print(f"wrote {', '.join(str(path) for path in write(arguments.output_dir))}")
     return 0
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from conf import rules
+from conf.channels import check_installed, load_channel
 from conf.checks import CHECKS, Part
 from conf.delta import classify
 from conf.errors import ConfigError, DataError, WorkError
@@ -312,8 +313,21 @@ def _unknown_keys(config: Config) -> Finding:
     )
 
 
+def _channel(config: Config) -> Finding:
+    key = "finetune_conf.channel"
+    name, expected = config[key], "a channel that can be simulated here, or none"
+    if name is None:
+        return Finding("channel", "passed", key, expected, "none")
+    try:
+        check_installed(load_channel(name))
+    except ConfigError as error:
+        return Finding("channel", "failed", key, expected, str(error))
+    return Finding("channel", "passed", key, expected, name)
+
+
 _CONFIG_CHECKS: Mapping[str, Callable[[Config], Finding]] = {
     "init-param": _init_param,
+    "channel": _channel,
     "effects": _effects,
     "unknown-keys": _unknown_keys,
 }

@@ -22,6 +22,8 @@ from conf.load import Config
 from conf.rules import STAGE_TRAINS, Finding, Status
 from trainer.manifest import Audios, Ints, Utterance, read_data_list, read_headers
 
+Floats = numpy.typing.NDArray[numpy.floating[Any]]
+
 if TYPE_CHECKING:
     from trainer.batch import BatchSampler
     from trainer.text import TextCodec
@@ -46,7 +48,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Largest:
-    """The largest batch of an epoch, padding included."""
+    """Sizes of a batch, the largest of an epoch or another, padding included."""
 
     utterances: int
     num_frames: int
@@ -147,12 +149,30 @@ class Survey:
     @cached_property
     def largest_batch(self) -> Largest:
         """The batch with the most frames and tokens, padding included."""
-        batch = max(
-            self._plan, key=lambda each: len(each) * self._lengths_of[each].max(), default=[]
+        return self._sizes(
+            max(self._plan, key=lambda each: len(each) * self._lengths_of[each].max(), default=[])
         )
+
+    @property
+    def middling_batch(self) -> Largest:
+        """The batch of middling padded length."""
+        by_size = sorted(self._plan, key=lambda each: len(each) * self._frames[each].max())
+        return self._sizes(by_size[len(by_size) // 2])
+
+    @property
+    def padded(self) -> int:
+        """Frames of an epoch's batches, padding included."""
+        return sum(len(batch) * int(self._frames[batch].max()) for batch in self._plan)
+
+    @property
+    def _frames(self) -> Ints:
+        frames: Ints = self.audios["train"].num_frames
+        return frames
+
+    def _sizes(self, batch: list[int]) -> Largest:
         return Largest(
             len(batch),
-            int(self.audios["train"].num_frames[batch].max(initial=0)),
+            int(self._frames[batch].max(initial=0)),
             int(self._text_lengths[batch].sum()),
         )
 
@@ -181,17 +201,9 @@ class Survey:
         """The tokenizers; None without a model directory."""
         if self._config.model_dir is None:
             return None
-        from trainer.model import resolved_values
-        from trainer.text import TextCodec
+        from trainer.model import resolved_values, text_codec
 
-        values = resolved_values(self._config)
-        dataset_conf = values["dataset_conf"]
-        return TextCodec(
-            values["tokenizer"],
-            values["tokenizer_conf"],
-            dataset_conf["ctc_tokenizer"],
-            dataset_conf["ctc_tokenizer_conf"],
-        )
+        return text_codec(resolved_values(self._config))
 
     @cached_property
     def _decoded(self) -> Mapping[str, list[Decoded]]:
@@ -221,6 +233,8 @@ class Survey:
             found.append(f"{said} ({', '.join(f'{rate} Hz' for rate in sorted(rates))})")
             if split == "wideband":
                 wrong += [split] if wide < len(heard) / 2 else []
+            elif split == "train" and self._config["finetune_conf.channel"]:
+                found[-1] += ", which a telephone channel takes away"
             elif self._config.stage in STAGE_TRAINS and wide > len(heard) / 10:
                 wrong.append(split)
         return Finding(
@@ -278,15 +292,12 @@ class Survey:
             for item in split:
                 counts.update(item.target)
         counts = Counter({char: n for char, n in counts.items() if not char.isspace()})
-        limit = self._config.get("ctc_vocab_size", 60515) - 1
+        blank = self._config.get("ctc_vocab_size", 60515) - 1
         found = []
-        for name, lost in (
-            ("LLM", [char for char in counts if not spelt_by_llm(self.codec, char)]),
-            ("CTC", [char for char in counts if not spelt_by_ctc(self.codec, char, limit)]),
-        ):
+        for name, lost in unspelt(self.codec, counts, blank).items():
             if lost:
                 times = sum(counts[char] for char in lost)
-                shown = " ".join(sorted(lost, key=lambda c: -counts[c])[:20])
+                shown = " ".join(lost[:20])
                 found.append(f"{name}: {len(lost)} characters, {times:,} times: {shown}")
         return Finding(
             "spelling",
@@ -370,17 +381,47 @@ def power_above(mono: numpy.typing.NDArray[Any], rate_hz: int) -> float:
     """Power above the telephone's band as a share of that within it."""
     if rate_hz / 2 <= BAND_ABOVE_HZ[0]:
         return 0.0
+    frequency, power = _spectrum(mono, rate_hz)
+    return _power(BAND_ABOVE_HZ, frequency, power) / _in_band(frequency, power)
+
+
+def bandwidth_hz(mono: numpy.typing.NDArray[Any], rate_hz: int) -> int:
+    """Up to where a recording has sound, whatever its header's rate.
+
+    Above it lies no more power than `WIDEBAND_SHARE` of that in the telephone's band.
+    """
+    frequency, power = _spectrum(mono, rate_hz)
+    above = numpy.cumsum(power[::-1])[::-1] / _in_band(frequency, power)
+    heard = numpy.flatnonzero(above > WIDEBAND_SHARE)
+    return int(frequency[heard[-1]]) if len(heard) else 0
+
+
+def _spectrum(mono: numpy.typing.NDArray[Any], rate_hz: int) -> tuple[Floats, Floats]:
+    """Frequencies in Hz, and the power at each over the whole recording."""
     window = min(1024, len(mono))
     whole = mono[: len(mono) // window * window]
     # A window that ends softly, or the edges of each piece would look like high frequencies.
     pieces = whole.reshape(-1, window) * numpy.blackman(window)
     power = (numpy.abs(numpy.fft.rfft(pieces, axis=1)) ** 2).sum(axis=0)
-    frequency = numpy.fft.rfftfreq(window, 1 / rate_hz)
+    frequency: Floats = numpy.fft.rfftfreq(window, 1 / rate_hz)
+    return frequency, power
 
-    def within(band: tuple[int, int]) -> float:
-        return float(power[(frequency >= band[0]) & (frequency <= band[1])].sum())
 
-    return within(BAND_ABOVE_HZ) / max(within(BAND_HZ), 1e-20)
+def _in_band(frequency: Floats, power: Floats) -> float:
+    return max(_power(BAND_HZ, frequency, power), 1e-20)
+
+
+def _power(band_hz: tuple[int, int], frequency: Floats, power: Floats) -> float:
+    return float(power[(frequency >= band_hz[0]) & (frequency <= band_hz[1])].sum())
+
+
+def unspelt(codec: TextCodec, counts: Counter[str], blank: int) -> dict[str, list[str]]:
+    """Characters that a tokenizer does not give back, most frequent first, by tokenizer."""
+    lost = {
+        "LLM": [char for char in counts if not spelt_by_llm(codec, char)],
+        "CTC": [char for char in counts if not spelt_by_ctc(codec, char, blank)],
+    }
+    return {name: sorted(chars, key=lambda c: -counts[c]) for name, chars in lost.items()}
 
 
 def spelt_by_llm(codec: Any, char: str) -> bool:

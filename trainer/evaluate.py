@@ -16,7 +16,7 @@ from conf.errors import DataError
 from trainer.batch import Example, collate, make_example
 from trainer.decode import decode, encode_examples, parts
 from trainer.losses import Objective
-from trainer.manifest import Utterance, read_headers
+from trainer.manifest import SLICED_BY, Utterance, read_headers
 from trainer.model import Nano
 from trainer.score import (
     NORMALISATIONS,
@@ -48,6 +48,7 @@ class ScoredUtterance:
         changed: It differs from the base's text; None where there is none to compare with.
         keywords: What became of the keywords that reference or text holds.
         duration_s: Of the audio, where the reference is empty; else None.
+        source: What the manifest says of the recording, as `described` gives it.
     """
 
     key: str
@@ -64,6 +65,7 @@ class ScoredUtterance:
     changed: bool | None = None
     keywords: Mapping[str, Spotted] = field(default_factory=dict)
     duration_s: float | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     def line(self) -> dict[str, Any]:
         """What a line of ``hypotheses/SPLIT.jsonl`` holds."""
@@ -86,6 +88,7 @@ class ScoredUtterance:
             **({} if self.changed is None else {"changed": self.changed}),
             **({"keywords": _by_keyword(self.keywords)} if self.keywords else {}),
             "alignment": alignment(self.reference, self.text),
+            **self.source,
         }
 
 
@@ -299,6 +302,7 @@ def evaluate(
                 changed=None if base is None else text != base[utterance.key],
                 keywords=spot(reference, text, keywords) if keywords else {},
                 duration_s=read_headers([utterance])[0].duration_s if silent else None,
+                source=described(utterance),
             )
         if losses is not None:
             losses.add(examples)
@@ -310,6 +314,20 @@ def evaluate(
         loss=None if losses is None else losses.mean,
         keywords=tuple(keywords),
     )
+
+
+def described(utterance: Utterance) -> dict[str, Any]:
+    """What its manifest says of a recording: `speaker`, `call`, `duration_s` and `SLICED_BY`.
+
+    What it does not say is left out.
+    """
+    said = {
+        "speaker": utterance.speaker,
+        "call": utterance.call,
+        "duration_s": utterance.duration_s,
+        **{name: utterance.tags.get(name) for name in SLICED_BY},
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def read_keywords(path: Path) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from conf.errors import DataError, UserError, WorkError
 from conf.load import Config, load_config
+from conf.weights import find_copy
 from trainer.evaluate import Scores, check_base, evaluate, read_keywords, read_texts
 from trainer.manifest import Utterance, check_evaluable, read_data_list, read_headers
 from trainer.model import build
@@ -202,10 +203,11 @@ def _check_place(output_dir: Path) -> None:
 
 
 def _model_config(model: Path, flag: str, overrides: Sequence[str]) -> Config:
-    path = model / "config.yaml"
+    directory = find_copy(str(model), flag)
+    path = directory / "config.yaml"
     if not path.is_file():
-        raise DataError(f"{flag}: got {str(model)!r} without config.yaml, expected a model's")
-    return load_config(path, model=model, overrides=overrides)
+        raise DataError(f"{flag}: got {str(directory)!r} without config.yaml, expected a model's")
+    return load_config(path, model=directory, overrides=overrides)
 
 
 def _is_model(base: Path) -> bool:

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy
+import numpy.typing
 import soundfile
 import torch
 import torchaudio
@@ -83,12 +85,29 @@ class FeatureExtractor:
             return None
         return key_of(self._content(utterance)[0], self._identity)
 
+    def of_samples(
+        self, utterance: Utterance, samples: numpy.typing.NDArray[numpy.float32], rate_hz: int
+    ) -> torch.Tensor:
+        """Features of samples that stand in the place of an utterance's own; nothing is kept.
+
+        Args:
+            utterance: For messages.
+            samples: Mono.
+            rate_hz: Their sample rate.
+
+        Returns:
+            What a file with these samples would give.
+        """
+        with _one_thread():
+            waveform = _resample(torch.from_numpy(samples), rate_hz, self.sample_rate_hz)
+            return self._features(utterance, waveform)
+
     def _content(self, utterance: Utterance) -> tuple[bytes, BinaryIO | None]:
         assert self.store is not None
         try:
             return self.store.content(utterance.source)
         except OSError as error:
-            raise _unreadable(utterance, error) from error
+            raise unreadable(utterance, error) from error
 
     def _extract(self, utterance: Utterance, content: BinaryIO | None) -> torch.Tensor:
         with _one_thread():
@@ -98,12 +117,15 @@ class FeatureExtractor:
         try:
             waveform = load_waveform(utterance.source, self.sample_rate_hz, content)
         except (OSError, RuntimeError, TypeError, ValueError) as error:
-            raise _unreadable(utterance, error) from error
+            raise unreadable(utterance, error) from error
+        return self._features(utterance, waveform)
+
+    def _features(self, utterance: Utterance, waveform: torch.Tensor) -> torch.Tensor:
         # FunASR's frontend shortens its window to the recording, down to two samples.
         if waveform.numel() < 2:
-            raise _unreadable(utterance, ValueError(f"{waveform.numel()} samples"))
+            raise unreadable(utterance, ValueError(f"{waveform.numel()} samples"))
         if not torch.isfinite(waveform).all():
-            raise _unreadable(utterance, ValueError("samples that are no numbers"))
+            raise unreadable(utterance, ValueError("samples that are no numbers"))
         features_BTF, _ = self._frontend(waveform[None, :], [waveform.numel()])
         features_TF: torch.Tensor = features_BTF[0].to(torch.float32)
         return features_TF
@@ -154,9 +176,14 @@ def load_waveform(path: Path, sample_rate_hz: int, content: BinaryIO | None = No
     samples, rate_hz = soundfile.read(content or str(path), dtype="float32", always_2d=True)
     waveform = torch.from_numpy(samples)
     waveform = waveform[:, 0] if waveform.shape[1] == 1 else waveform.mean(-1)
-    if rate_hz != sample_rate_hz and waveform.numel():
-        waveform = _resampler(rate_hz, sample_rate_hz)(waveform[None, :])[0]
-    return waveform
+    return _resample(waveform, rate_hz, sample_rate_hz)
+
+
+def _resample(waveform: torch.Tensor, source_hz: int, target_hz: int) -> torch.Tensor:
+    if source_hz == target_hz or not waveform.numel():
+        return waveform
+    resampled: torch.Tensor = _resampler(source_hz, target_hz)(waveform[None, :])[0]
+    return resampled
 
 
 @functools.lru_cache(maxsize=8)
@@ -169,7 +196,7 @@ def _resampler(source_hz: int, target_hz: int) -> torch.nn.Module:
     return resampler
 
 
-def _unreadable(utterance: Utterance, error: BaseException) -> DataError:
+def unreadable(utterance: Utterance, error: BaseException) -> DataError:
     return DataError(
         f"{utterance.place}: source: got {str(utterance.source)!r} of utterance "
         f"{utterance.key!r} ({one_line(error)}), expected readable audio"

@@ -343,9 +343,11 @@ class _Shapes(TorchFunctionMode):
     def _to_half(self, value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
             return value
-        if not value.is_leaf:
+        # Weights are cast once in a step. Where nothing learns activations are leaves too, and a
+        # later one may have the id of one that is gone: those are cast each time.
+        if not isinstance(value, torch.nn.Parameter):
             return value.to(torch.bfloat16)
-        if id(value) not in self._cast:  # weights are cast once in a step
+        if id(value) not in self._cast:
             self._cast[id(value)] = value.to(torch.bfloat16)
         return self._cast[id(value)]
 

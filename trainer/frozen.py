@@ -56,6 +56,13 @@ def kept_level(nano: Nano, config: Config, objective: Objective) -> Level:
         return "features"
     if nano.extractor.store is None or not conf["zero_padding"]:  # else neighbours would matter
         return "features"
+    if conf["channel"]:
+        _LOG.info(
+            "the encoder is frozen, but what it hears goes over telephone lines drawn anew each "
+            "epoch, so its output is computed each time; finetune_conf.channel: null would let it "
+            "be kept"
+        )
+        return "features"
     if config.get("specaug"):
         _LOG.info(
             "the encoder is frozen, but specaug masks what it hears, so its output is computed "

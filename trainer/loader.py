@@ -6,6 +6,7 @@ ends the run with an error that says so; it never hangs.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
@@ -20,6 +21,8 @@ from conf.errors import DataError, WorkError
 from trainer.batch import Batch, Example, LeftOut, collate
 from trainer.manifest import Utterance
 from trainer.store import flush_all
+
+Augment = Callable[[Utterance, int], Example | None]
 
 _POLL_S = 5.0
 """How often a silent worker is looked after; torch does so after each wait."""
@@ -48,6 +51,7 @@ class Loader:
         utterances: The training set.
         load: Makes an example of one; a ``DataError`` leaves it out. With workers it runs in
             processes forked from this one.
+        augment: Makes another example of one in an epoch, or None where it stays as it is.
         num_workers: Processes, as far as there are cores; 0 loads in this one.
         stuck_s: How long a worker may take for a batch.
     """
@@ -58,28 +62,35 @@ class Loader:
         load: Callable[[Utterance], Example],
         num_workers: int,
         *,
+        augment: Augment | None = None,
         stuck_s: float = STUCK_S,
     ) -> None:
         self._utterances = utterances
         self._load = load
         self._num_workers = num_workers
+        self._augment = augment
         self._stuck_s = stuck_s
 
-    def batches(self, plan: Sequence[Sequence[int]]) -> Iterator[Loaded]:
+    def batches(self, plan: Sequence[Sequence[int]], epoch: int = 1) -> Iterator[Loaded]:
         """The plan's batches, in its order.
 
         Args:
             plan: Indices into the utterances for each batch, as ``BatchSampler.epoch`` gives them.
+            epoch: Its number.
 
         Raises:
             WorkError: A worker died, failed or is stuck.
         """
-        batches = _Planned(self._utterances, self._load, plan)
+        batches = _Planned(self._utterances, functools.partial(self._example, epoch=epoch), plan)
         # More than there are cores only take turns.
         num_workers = min(self._num_workers, len(plan), len(os.sched_getaffinity(0)))
         if num_workers == 0:
             return self._from_here(batches)
         return self._from_workers(batches, num_workers)
+
+    def _example(self, utterance: Utterance, epoch: int) -> Example:
+        augmented = self._augment(utterance, epoch) if self._augment else None
+        return augmented or self._load(utterance)
 
     def _from_here(self, batches: _Planned) -> Iterator[Loaded]:
         for number in range(len(batches)):

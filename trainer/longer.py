@@ -37,15 +37,16 @@ def twin(config: Config) -> str | None:
     return config.replace({EPOCHS: 1}, "epochs").fingerprint()
 
 
-def identity(config: Config, data_sha256: str, weights_sha256: str) -> str:
+def identity(config: Config, data_sha256: str, weights_sha256: str, *others: str) -> str:
     """What a run's points and results hold for: configuration, data and initial weights.
 
     Args:
         config: Its number of epochs is left out where it decides nothing but the end.
         data_sha256: Of all sets, as in `Data`.
         weights_sha256: Of the file that the run starts from.
+        others: Of whatever else the configuration only names.
     """
-    return " ".join([twin(config) or config.fingerprint(), data_sha256, weights_sha256])
+    return " ".join([twin(config) or config.fingerprint(), data_sha256, weights_sha256, *others])
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ class Trainer:
 
     def _groups(self, plan: Sequence[Sequence[int]]) -> Iterator[list[Batch]]:
         """The batches of each update, on the device."""
-        batches = self._loader.batches(plan)
+        batches = self._loader.batches(plan, self._epoch)
         while loaded := list(itertools.islice(batches, self._conf.accum_grad)):
             for item in loaded:
                 if item.left_out:

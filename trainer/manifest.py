@@ -43,13 +43,19 @@ _OPENING = re.compile(r"^Error opening (?:'.*?'|<.*?>): ")
 _hash = hash
 """Of keys, as numbers; equal ones are looked at again."""
 _UNKNOWN_SIZE = 2**31 - 2**16
+FRAMES_PER_SECOND = 100
+"""Of ``source_len``: frames of 10 ms."""
+SLICED_BY = ("channel", "codec", "snr_db", "noise", "loss_rate", "domain")
+"""Tags that hypotheses repeat: who reads those can tell where errors are without the manifest."""
 EMPTY = "0 samples"
 MIN_SAMPLES = 2
 """Fewest samples of which FunASR's frontend makes a feature."""
 _KNOWN_KEYS = frozenset(("key", "source", "target", "messages", "speaker_id"))
 _MAX_PROBLEMS = 20
+_PLAIN_NAME = re.compile(r"\w[\w.-]*")
+_MAX_NAME_BYTES = 180
 _CHUNK_BYTES = 4 * 2**20
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 Ints = numpy.typing.NDArray[numpy.int64]
 
@@ -71,6 +77,20 @@ class Utterance:
         """``MANIFEST:LINE``, for messages."""
         return f"{self.manifest}:{self.line}"
 
+    @property
+    def call(self) -> str | None:
+        """The call that it is part of, as the manifest names it (``call`` or ``call_id``)."""
+        call = self.tags.get("call") or self.tags.get("call_id")
+        return None if call is None else str(call)
+
+    @property
+    def duration_s(self) -> float | None:
+        """As the manifest says it, in ``duration_s`` or in frames; the audio is not looked at."""
+        seconds, frames = self.tags.get("duration_s"), self.tags.get("source_len")
+        if isinstance(seconds, int | float):
+            return float(seconds)
+        return frames / FRAMES_PER_SECOND if isinstance(frames, int | float) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Audio:
@@ -78,6 +98,7 @@ class Audio:
 
     sample_rate_hz: int
     num_samples: int
+    num_channels: int = 1
 
     @property
     def duration_s(self) -> float:
@@ -86,7 +107,7 @@ class Audio:
     @property
     def num_frames(self) -> int:
         """Length in 10 ms frames, FunASR's ``speech_length``."""
-        return int(self.duration_s * 100)
+        return int(self.duration_s * FRAMES_PER_SECOND)
 
 
 class Manifest(Sequence[Utterance]):
@@ -178,7 +199,7 @@ class Audios(Sequence[Audio]):
     @property
     def num_frames(self) -> Ints:
         """Lengths in 10 ms frames, as :attr:`Audio.num_frames`."""
-        return (self.durations_s * 100).astype(numpy.int64)
+        return (self.durations_s * FRAMES_PER_SECOND).astype(numpy.int64)
 
 
 def read_data_list(path: str | Path) -> Manifest:
@@ -254,6 +275,43 @@ def check_evaluable(utterances: Sequence[Utterance], audios: Sequence[Audio], ma
     _raise_if_any(problems)
 
 
+def chat_line(
+    key: str, source: str | Path, target: str, *, num_frames: int, num_tokens: int
+) -> dict[str, Any]:
+    """A line in FunASR's chat form, the only one that stock's dataset reads.
+
+    Args:
+        key: The utterance's name.
+        source: Absolute, since stock looks for relative paths where it is started.
+        target: What is said.
+        num_frames: Length in 10 ms frames.
+        num_tokens: LLM tokens of the target; stock leaves out a line without any.
+    """
+    content = f"语音转写：<|startofspeech|>!{source}<|endofspeech|>"
+    return {
+        "key": key,
+        "messages": [
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": content},
+            {"role": "assistant", "content": target},
+        ],
+        "speech_length": num_frames,
+        "text_length": num_tokens,
+    }
+
+
+def file_name(key: str, ending: str = ".wav") -> str:
+    """A file's name for an utterance's recording, another one for every key.
+
+    A key may hold slashes, or be longer than a file's name may be.
+    """
+    if _PLAIN_NAME.fullmatch(key) and len(key.encode()) <= _MAX_NAME_BYTES:
+        return key + ending
+    readable = re.sub(r"[^\w.-]+", "_", key).strip("._").encode()[:_MAX_NAME_BYTES]
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{readable.decode(errors='ignore')}~{digest}{ending}"
+
+
 def fingerprint(utterances: Iterable[Utterance], audios: Iterable[Audio]) -> str:
     """SHA-256 over keys, transcripts and audio lengths, wherever the files lie."""
     digest = hashlib.sha256()
@@ -273,7 +331,7 @@ def _manifests(path: Path) -> list[Path]:
     for number, line in enumerate(_text(path).splitlines(), start=1):
         if not (name := line.strip()):
             continue
-        manifest = _resolve(name, path.parent)
+        manifest = resolve(name, path.parent)
         if manifest.suffix not in (".jsonl", ".json") or not manifest.is_file():
             problems.append(f"{path}:{number}: got {name!r}, expected a .jsonl manifest's path")
         manifests.append(manifest)
@@ -344,14 +402,14 @@ class _File:
     def _utterance(self, data: bytes, line: int) -> Utterance:
         try:
             # Lines that were skipped may follow.
-            record = _loads(data.split(b"\n", 1)[0].removeprefix(_BOM))
-            key, source, target = _fields(record)
-        except _Malformed as error:
+            record = parse_line(data.split(b"\n", 1)[0].removeprefix(BOM))
+            key, source, target = fields_of(record)
+        except Malformed as error:
             raise self._changed() from error
         speaker = record.get("speaker_id")
         return Utterance(
             key=key or self._default_key(line),
-            source=_resolve(source, self.path.parent),
+            source=resolve(source, self.path.parent),
             target=target,
             manifest=self.path,
             line=line,
@@ -374,10 +432,10 @@ class _File:
                 number += 1
                 start, offset = offset, offset + len(raw) + 1
                 if number == 1:
-                    raw = raw.removeprefix(_BOM)
+                    raw = raw.removeprefix(BOM)
                 try:
-                    key = _fields(_loads(raw))[0] or self._default_key(number)
-                except _Malformed as error:
+                    key = fields_of(parse_line(raw))[0] or self._default_key(number)
+                except Malformed as error:
                     if raw.strip():
                         problems.append(f"{self.path}:{number}: {error}")
                     continue
@@ -389,12 +447,16 @@ class _File:
                 return
 
 
-class _Malformed(ValueError):
+class Malformed(ValueError):
     """What is wrong with a line."""
 
 
-def _loads(raw: bytes) -> dict[str, Any]:
-    """The object that a line holds."""
+def parse_line(raw: bytes) -> dict[str, Any]:
+    """The object that a line holds.
+
+    Raises:
+        Malformed: It holds none.
+    """
     try:
         record = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -403,27 +465,31 @@ def _loads(raw: bytes) -> dict[str, Any]:
             record = json.loads(raw.decode("utf-8"))
             json.dumps(record, ensure_ascii=False).encode()
         except json.JSONDecodeError as error:
-            raise _Malformed(
+            raise Malformed(
                 f"got no JSON ({error.msg} at column {error.colno}), expected an object"
             ) from None
         except (UnicodeDecodeError, UnicodeEncodeError) as error:
-            raise _Malformed(f"got text that is not UTF-8 ({error.reason})") from None
+            raise Malformed(f"got text that is not UTF-8 ({error.reason})") from None
         except RecursionError:
-            raise _Malformed("got JSON nested too deeply, expected an object") from None
+            raise Malformed("got JSON nested too deeply, expected an object") from None
     if not isinstance(record, dict):
-        raise _Malformed(f"got {type(record).__name__}, expected a JSON object")
+        raise Malformed(f"got {type(record).__name__}, expected a JSON object")
     return record
 
 
-def _fields(record: dict[str, Any]) -> tuple[str, str, str]:
-    """Key (empty if there is none), source and target of a line in either form."""
+def fields_of(record: dict[str, Any]) -> tuple[str, str, str]:
+    """Key (empty if there is none), source and target of a line in either form.
+
+    Raises:
+        Malformed: One of the last two is not there.
+    """
     key = record.get("key")
     if type(key) is not str:
         key = str(key or "")
     if "messages" in record:
         plain = _from_chat(record["messages"])
         if plain is None:
-            raise _Malformed(
+            raise Malformed(
                 "messages: got no user turn with <|startofspeech|>!PATH<|endofspeech|> "
                 "followed by an assistant turn, expected FunASR's chat form"
             )
@@ -433,7 +499,7 @@ def _fields(record: dict[str, Any]) -> tuple[str, str, str]:
         return key, source, target
     missing = "target" if type(source) is str else "source"
     got = ", ".join(sorted(record)) or "nothing"
-    raise _Malformed(f"{missing}: got {got}, expected the text keys source and target")
+    raise Malformed(f"{missing}: got {got}, expected the text keys source and target")
 
 
 def _from_chat(messages: Any) -> tuple[str, str] | None:
@@ -486,7 +552,7 @@ def read_header(path: str) -> tuple[Audio, str]:
         return nothing, EMPTY
     if missing := _missing_bytes(info.extra_info):
         return nothing, f"cut off, {missing} bytes are missing"
-    return Audio(info.samplerate, info.frames), ""
+    return Audio(info.samplerate, info.frames, info.channels), ""
 
 
 def _missing_bytes(log: str) -> int:
@@ -499,7 +565,8 @@ def _missing_bytes(log: str) -> int:
     return max(0, promised - present) if promised < _UNKNOWN_SIZE else 0
 
 
-def _resolve(name: str, directory: Path) -> Path:
+def resolve(name: str, directory: Path) -> Path:
+    """What a file in ``directory`` means by ``name``: beside it, else from where we are."""
     path = Path(name).expanduser()
     beside = directory / path
     # As text: pathlib's own tests of existence take longer than all the rest.

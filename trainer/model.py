@@ -90,13 +90,7 @@ def build(config: Config, *, weights: bool = True) -> Nano:
     apply_backends(config)
     values = resolved_values(config)
     extractor = FeatureExtractor(values["frontend"], values["frontend_conf"], open_store(config))
-    dataset_conf = values["dataset_conf"]
-    codec = TextCodec(
-        values["tokenizer"],
-        values["tokenizer_conf"],
-        dataset_conf["ctc_tokenizer"],
-        dataset_conf["ctc_tokenizer_conf"],
-    )
+    codec = text_codec(values)
     arguments = {**values, **values.pop("model_conf"), "input_size": extractor.num_features}
     # Ours take the place of the constructor's own, see trainer/recompute.py.
     recomputed = {
@@ -129,6 +123,17 @@ def weights_path(config: Config) -> Path:
     if not path.is_file():
         raise DataError(f"{path}: init_param: got no such file, expected the model's weights")
     return path
+
+
+def text_codec(values: Mapping[str, Any]) -> TextCodec:
+    """The tokenizers of a model, from its `resolved_values`."""
+    dataset_conf = values["dataset_conf"]
+    return TextCodec(
+        values["tokenizer"],
+        values["tokenizer_conf"],
+        dataset_conf["ctc_tokenizer"],
+        dataset_conf["ctc_tokenizer_conf"],
+    )
 
 
 def resolved_values(config: Config) -> dict[str, Any]:

@@ -111,11 +111,11 @@ class Built:
     def _memory(self, nano: Nano, survey: Survey | None) -> Finding:
         largest = survey.largest_batch if survey else self._largest_by_limits()
         llm = Path(resolved_values(self._config)["llm_conf"]["init_param_path"])
-        shape = self._batch_shape(largest)
+        shape = batch_shape(self._config, largest)
         need = forecast(self._config, shape, llm=llm, count_flops=False).peak
         free, place = _free_memory(nano.device)
         found = f"about {need / GB:.2f} GB of {free / GB:.1f} GB ({place})"
-        if full := self._full_config():
+        if full := full_config(self._config):
             full_need = forecast(full, shape, llm=QWEN3_06B, count_flops=False).peak
             found += f"; at full size about {full_need / GB:.1f} GB"
         batch = f"{largest.utterances} utterances of up to {largest.num_frames / 100:.1f} s"
@@ -134,24 +134,6 @@ class Built:
         if conf.get("batch_type", "token") == "example":
             return Largest(size, conf.get("max_source_length", 8000), 50 * size)
         return Largest(max(1, size // 1000), min(size, 1000), size // 20)
-
-    def _batch_shape(self, largest: Largest) -> BatchShape:
-        stacked = self._config.get("frontend_conf.lfr_n", 6)
-        return BatchShape(
-            utterances=max(1, largest.utterances),
-            num_frames=max(1, -(-largest.num_frames // stacked)),
-            text_tokens=max(1, -(-largest.text_tokens // max(1, largest.utterances))),
-        )
-
-    def _full_config(self) -> Config | None:
-        """The released model in the same stage, where this is a smaller one."""
-        conf = self._config["audio_encoder_conf"]
-        layers = conf.get("num_blocks", 6) + conf.get("tp_blocks", 0)
-        if self._config.stage not in STAGES or layers >= RELEASED_LAYERS:
-            return None
-        same = {key: self._config.get(key, False) for key in AT_FULL_SIZE}
-        path = stage_config_path(self._config.stage)
-        return load_config(path, find_model=False, layers=[("full size", same)])
 
     def _disk(self, nano: Nano, _: Survey | None) -> Finding:
         output_dir = self._config.get("output_dir")
@@ -201,6 +183,27 @@ class Built:
             f"{batches:,} batches an epoch at {1000 * seconds:.0f} ms on {nano.device.type}: "
             f"{epochs} epochs train in {_duration(hours)}, evaluation not counted",
         )
+
+
+def batch_shape(config: Config, largest: Largest) -> BatchShape:
+    """A batch's sizes as the model sees them, frames stacked."""
+    stacked = config.get("frontend_conf.lfr_n", 6)
+    return BatchShape(
+        utterances=max(1, largest.utterances),
+        num_frames=max(1, -(-largest.num_frames // stacked)),
+        text_tokens=max(1, -(-largest.text_tokens // max(1, largest.utterances))),
+    )
+
+
+def full_config(config: Config) -> Config | None:
+    """The released model in the same stage, where a configuration's is a smaller one."""
+    conf = config["audio_encoder_conf"]
+    layers = conf.get("num_blocks", 6) + conf.get("tp_blocks", 0)
+    if config.stage not in STAGES or layers >= RELEASED_LAYERS:
+        return None
+    same = {key: config.get(key, False) for key in AT_FULL_SIZE}
+    path = stage_config_path(config.stage)
+    return load_config(path, find_model=False, layers=[("full size", same)])
 
 
 def step_seconds(nano: Nano, config: Config, survey: Survey) -> float:

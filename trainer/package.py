@@ -1,24 +1,19 @@
-"""A model directory that stock FunASR loads, from a fine-tune's directory; and proof that it does.
+"""A model directory that stock FunASR loads, from a fine-tune's directory.
 
     python -m trainer package --run outputs/my-run --output_dir my-model
 
 The directory is complete: the base's weights with the trained ones in their place, LoRA merged,
-tokenizers, configuration and a card. A fresh process then loads it with ``funasr.AutoModel`` and
-compares the texts of the validation set with those that the fine-tune logged.
+tokenizers, configuration and a card. :mod:`trainer.verify` reloads it in a fresh process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +22,10 @@ import yaml
 
 from conf.errors import DataError, UserError, WorkError
 from conf.load import Config, load_config
-from trainer import stages
+from trainer import stages, stock_script
 from trainer.checkpoint import load_metadata, load_state
-from trainer.manifest import read_data_list
 from trainer.model import build, file_sha256
-from trainer.score import NORMALISATION, cer, total
+from trainer.score import NORMALISATION
 from trainer.tracking import read_events
 
 _CARD = "README.md"
@@ -42,42 +36,26 @@ _PATH_KEYS = (
     "train_data_set_list",
     "valid_data_set_list",
 )
-_MIN_EQUAL_TEXTS = 0.99
-"""Share of texts that must equal the logged ones: batched float sums may tip a near tie."""
 
 
-@dataclass(frozen=True)
-class Verification:
-    """What stock FunASR made of a packaged model on the validation set."""
-
-    utterances: int
-    equal_texts: int
-    cer: float
-    logged_cer: float
-
-    @property
-    def passed(self) -> bool:
-        return self.equal_texts >= _MIN_EQUAL_TEXTS * self.utterances
-
-    def __str__(self) -> str:
-        return (
-            f"stock FunASR gives {self.equal_texts} of {self.utterances} logged texts, "
-            f"CER {100 * self.cer:.2f} % (logged {100 * self.logged_cer:.2f} %)"
-        )
-
-
-def package(run: Path, output_dir: Path, checkpoint: str | None = None) -> Path:
+def package(
+    run: Path, output_dir: Path, checkpoint: str | None = None, stock_dir: Path | None = None
+) -> Path:
     """Writes the model directory of a fine-tune; whole, or not at all.
 
     Args:
         run: Directory of a finished ``finetune``.
         output_dir: Must be new, empty, or an earlier package.
         checkpoint: Name of the checkpoint; by default the one that the run chose.
+        stock_dir: Where to write what stock's own training needs (:mod:`trainer.stock_script`),
+            if it is wanted; must be new and beside ``output_dir``.
 
     Raises:
         UserError: The run has no such checkpoint, its base changed, or the place is taken.
     """
     _check_place(output_dir)
+    if stock_dir is not None and stock_dir.exists():
+        raise UserError(f"--stock_dir: got {str(stock_dir)!r}, expected a new directory")
     config = run_config(run)
     name = checkpoint or _chosen_checkpoint(run)
     weights = run / "checkpoints" / f"{name}.safetensors"
@@ -89,15 +67,20 @@ def package(run: Path, output_dir: Path, checkpoint: str | None = None) -> Path:
             f"{weights}: got a checkpoint of base {metadata['base.sha256'][:12]}, expected one of "
             f"{nano.coverage.sha256[:12]} ({config.get('init_param') or config.model_dir})"
         )
-    stages.load_trainable_state(nano.model, load_state(weights))
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     with _written_whole(output_dir) as partial:
-        torch.save({"state_dict": merged_state(nano.model)}, partial / "model.pt")
+        if stock_dir is not None:
+            stock_script.write(config, nano, output_dir, stock_dir)
+        stages.load_trainable_state(nano.model, load_state(weights))
+        with (partial / "model.pt").open("wb") as file:
+            torch.save({"state_dict": merged_state(nano.model)}, file)
         write_support_files(config, partial)
         card = _card(config, name, metadata, file_sha256(partial / "model.pt"))
         (partial / _CARD).write_text(card, encoding="utf-8")
         mark = {"checkpoint": name, **metadata, "config.sha256": config.fingerprint()}
-        (partial / _MARK).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
+        (partial / _MARK).write_text(
+            json.dumps(mark, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
     return output_dir
 
 
@@ -154,43 +137,6 @@ def stock_config(config: Config) -> str:
     return text
 
 
-def verify(directory: Path, run: Path) -> Verification:
-    """Loads a packaged model with stock FunASR in a fresh process and decodes the validation set.
-
-    Raises:
-        WorkError: Stock FunASR fails on it, or gives other texts than the fine-tune logged.
-    """
-    command = [sys.executable, "-m", "trainer.package", str(directory), str(run)]
-    finished = subprocess.run(command, capture_output=True, text=True)
-    if finished.returncode != 0:
-        last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
-        raise WorkError(f"{directory}: stock FunASR failed to decode it ({last})")
-    result = Verification(**json.loads(finished.stdout.splitlines()[-1]))
-    if not result.passed:
-        raise WorkError(f"{directory}: {result}")
-    return result
-
-
-def decode_with_stock(directory: Path, run: Path) -> Verification:
-    """Decodes the run's validation set one by one; this process must not have loaded FunASR."""
-    from funasr import AutoModel  # the whole of FunASR, as its users import it
-
-    config = run_config(run)
-    logged = _logged_hypotheses(run)
-    utterances = read_data_list(config["valid_data_set_list"])
-    model = AutoModel(model=str(directory), device="cpu", disable_update=True, ncpu=1)
-    texts = {
-        utterance.key: model.generate(input=str(utterance.source), disable_pbar=True)[0]["text"]
-        for utterance in utterances
-    }
-    return Verification(
-        utterances=len(utterances),
-        equal_texts=sum(texts[key] == line["text"] for key, line in logged.items()),
-        cer=total(cer(line["reference"], texts[key]) for key, line in logged.items()).rate,
-        logged_cer=total(cer(line["reference"], line["text"]) for line in logged.values()).rate,
-    )
-
-
 def _chosen_checkpoint(run: Path) -> str:
     """The name that the fine-tune tagged last."""
     tags: dict[str, str] = {}
@@ -199,12 +145,6 @@ def _chosen_checkpoint(run: Path) -> str:
     if "checkpoint" not in tags:
         raise DataError(f"{run}: got no finished epoch, expected a fine-tune that has trained")
     return tags["checkpoint"]
-
-
-def _logged_hypotheses(run: Path) -> Mapping[str, Mapping[str, Any]]:
-    path = run / "hypotheses" / "valid.jsonl"
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {line["key"]: line for line in lines}
 
 
 def _check_place(output_dir: Path) -> None:
@@ -225,8 +165,10 @@ def _written_whole(output_dir: Path) -> Iterator[Path]:
         if output_dir.exists():
             shutil.rmtree(output_dir)
         os.replace(partial, output_dir)
-    except OSError as error:
-        raise WorkError(f"{output_dir}: could not write the model directory ({error})") from error
+    except (OSError, RuntimeError) as error:  # torch wraps what the file raises
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        said = " ".join(str(getattr(reason, "strerror", None) or reason).split())
+        raise WorkError(f"{output_dir}: could not write the model directory ({said})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -253,14 +195,3 @@ print(model.generate(input="call.wav")[0]["text"])
 
 The weights are a derivative of the base's and come under its licence.
 """
-
-
-def _main(directory: str, run: str) -> int:
-    with contextlib.redirect_stdout(io.StringIO()):  # FunASR prints; the result is one line
-        result = decode_with_stock(Path(directory), Path(run))
-    print(json.dumps(vars(result)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:]))

@@ -27,6 +27,7 @@ from conf.errors import ConfigError, WorkError
 from conf.load import Config
 from trainer import longer, stages
 from trainer.batch import BatchSampler, LeftOut, text_lengths
+from trainer.channel.on_the_fly import on_the_fly
 from trainer.checkpoint import Checkpoint, CheckpointFolder, average, load_state
 from trainer.data import Data, read_data
 from trainer.evaluate import Scores
@@ -140,7 +141,9 @@ class _Run:
             config["train_conf.keep_nbest_models"],
             nano.coverage.sha256,
         )
-        self._identity = longer.identity(config, data.sha256, nano.coverage.sha256)
+        self._augment = on_the_fly(nano, config, data.train)
+        lines = [self._augment.fingerprint] if self._augment else []
+        self._identity = longer.identity(config, data.sha256, nano.coverage.sha256, *lines)
         self._resume = ResumeFolder(self._directory / longer.POINTS, self._identity)
         self.metrics: dict[str, float] = {}
         self.evaluations: list[Evaluation] = []
@@ -191,7 +194,10 @@ class _Run:
             self._objective,
             optimizer,
             build_scheduler(optimizer, config),
-            Loader(data.train, load, config["dataset_conf"].get("num_workers", 0)),
+            Loader(
+                *(data.train, load, config["dataset_conf"].get("num_workers", 0)),
+                augment=self._augment,
+            ),
             sampler,
             conf,
             Listeners(

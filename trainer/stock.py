@@ -34,7 +34,7 @@ from conf.errors import UserError, WorkError
 from conf.load import Config
 from trainer.funasr_parts import load
 from trainer.loop import EpochSummary
-from trainer.manifest import Audio, Utterance, read_headers
+from trainer.manifest import Audio, Utterance, chat_line, read_headers
 from trainer.model import Nano, resolved_values, weights_path
 
 if TYPE_CHECKING:
@@ -445,17 +445,13 @@ def write_manifest(
     """
     with path.open("w", encoding="utf-8") as file:
         for utterance, audio in zip(utterances, audios, strict=True):
-            content = f"语音转写：<|startofspeech|>!{utterance.source.resolve()}<|endofspeech|>"
-            line = {
-                "key": utterance.key,
-                "messages": [
-                    {"role": "system", "content": "You are a helpful assistant."},
-                    {"role": "user", "content": content},
-                    {"role": "assistant", "content": utterance.target},
-                ],
-                "speech_length": audio.num_frames,
-                "text_length": text_length(utterance.target),
-            }
+            line = chat_line(
+                utterance.key,
+                utterance.source.resolve(),
+                utterance.target,
+                num_frames=audio.num_frames,
+                num_tokens=text_length(utterance.target),
+            )
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return path
 

@@ -1,52 +1,6 @@
 "use strict";
-(async () => {
-  const $ = (id) => document.getElementById(id);
-  const make = (tag, attributes = {}, ...children) => {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  };
-
-  // Tables: they are there without any of this.
-
-  const valueOf = (cell) => {
-    const text = cell.dataset.v !== "" ? cell.dataset.v : cell.textContent;
-    const blank = text === "" || text === "-";
-    return { blank, number: blank ? NaN : Number(text), text };
-  };
-  const compare = (one, other) => {
-    if (!Number.isNaN(one.number) && !Number.isNaN(other.number)) return one.number - other.number;
-    return one.text.localeCompare(other.text, undefined, { numeric: true });
-  };
-  for (const table of document.querySelectorAll("table.sortable")) {
-    const heads = [...table.tHead.rows[0].cells];
-    heads.forEach((head, index) => {
-      head.querySelector("button").addEventListener("click", () => {
-        const direction = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-        heads.forEach((each) => each.removeAttribute("aria-sort"));
-        head.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
-        const rows = [...table.tBodies[0].rows].map((row) => [valueOf(row.cells[index]), row]);
-        // What was not measured comes last, whichever way.
-        rows.sort(([one], [other]) =>
-          one.blank || other.blank ? one.blank - other.blank : direction * compare(one, other));
-        table.tBodies[0].append(...rows.map(([, row]) => row));
-      });
-    });
-  }
-
-  // What is packed: figures, texts, words.
-
-  if (typeof DecompressionStream === "undefined") {
-    document.querySelectorAll(".plot").forEach((plot) => plot.append(document.body.dataset.old));
-    return;
-  }
-  const bytes = Uint8Array.from(atob($("data").textContent.trim()), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const data = JSON.parse(await new Response(stream).text());
-  const say = (key, ...values) =>
-    data.words[key].replace(/\{(\d)\}/g, (_, index) => String(values[Number(index)]));
-
+// What the sweep's report does beside `page.js`: filters of trials, and the browser of utterances.
+const own = ({ $, make, say, data }) => {
   if ($("trial-table")) {
     const rows = [...$("trial-table").tBodies[0].rows];
     const filter = () => {
@@ -66,32 +20,9 @@
     filter();
   }
 
-  // Figures are drawn when they come into sight.
-
-  const offersWebgl = () => {
-    const canvas = document.createElement("canvas");
-    return Boolean(canvas.getContext("webgl"));
-  };
-  const draw = (place) => {
-    const figure = data.figures[place.dataset.figure];
-    if (place.dataset.figure === "parallel" && !offersWebgl()) {
-      place.append(make("p", { class: "message" }, say("webgl")));
-      return;
-    }
-    Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displaylogo: false });
-  };
-  const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (!entry.isIntersecting) continue;
-      watcher.unobserve(entry.target);
-      draw(entry.target);
-    }
-  }, { rootMargin: "300px" });
-  document.querySelectorAll(".plot").forEach((place) => watcher.observe(place));
-
   // Texts, utterance by utterance.
 
-  if (!$("browser")) { document.body.dataset.ready = "true"; return; }
+  if (!$("browser")) return;
   const PAGE_SIZE = 10;
   let shownCount = PAGE_SIZE, chosen = [];
   const fill = (select, options, preferred) => {
@@ -104,21 +35,21 @@
   const fillSet = () => {
     const names = current().systems.map((name, index) => [String(index), name]);
     const indexOf = (name) => String(Math.max(0, current().systems.indexOf(name)));
-    const other = data.baseline && data.baseline !== data.best ? data.baseline : "base";
+    const other = data.baseline && data.baseline !== data.best ? data.baseline : data.base;
     fill($("browse-a"), names, indexOf(data.best));
     fill($("browse-b"), names, indexOf(other));
-    const slices = new Map();
+    const counts = new Map();
     for (const { slices: own } of current().utterances) {
-      for (const [kind, label] of Object.entries(own)) {
-        if (!slices.has(kind)) slices.set(kind, new Map());
-        slices.get(kind).set(label, (slices.get(kind).get(label) || 0) + 1);
+      for (const slice of Object.entries(own)) {
+        const value = JSON.stringify(slice);
+        counts.set(value, (counts.get(value) || 0) + 1);
       }
     }
-    const groups = [...slices].map(([kind, labels]) => {
-      const sorted = [...labels].sort(([a], [b]) => a.localeCompare(b, undefined, { numeric: true }));
-      return make("optgroup", { label: kind }, ...sorted.map(([label, count]) =>
-        make("option", { value: JSON.stringify([kind, label]) }, `${label} (${count})`)));
-    });
+    const groups = Object.entries(current().slices).map(([kind, labels]) =>
+      make("optgroup", { label: kind }, ...labels.map((label) => {
+        const value = JSON.stringify([kind, label]);
+        return make("option", { value }, `${label} (${counts.get(value) || 0})`);
+      })));
     $("browse-slice").replaceChildren(make("option", { value: "" }, say("all")), ...groups);
   };
 
@@ -250,5 +181,4 @@
   $("browse-more").addEventListener("click", () => { shownCount += PAGE_SIZE; list(); });
   fillSet();
   browse();
-  document.body.dataset.ready = "true";
-})();
+};

@@ -81,6 +81,7 @@ class FakeStore:
     """Steps and values by run and metric."""
     asked: list[str] = field(default_factory=list)
     """The runs that were asked for more than themselves, as often as they were."""
+    uri: str = "sqlite:///nowhere.db"
 
     def sweep_names(self) -> Sequence[str]:
         return [self.parent.tags["sweep"]]

@@ -14,9 +14,9 @@ from rich.console import Console
 from analysis.compare import comparison, lr_edges
 from analysis.export import best_trial
 from analysis.runs import load_sweep
-from analysis.shown import duration, number
 from analysis.tables import short_key
 from tests.analysis.fakes import stored_trial
+from trainer.document.shown import duration, number
 
 pytestmark = pytest.mark.quick
 
@@ -110,6 +110,35 @@ def test_what_measures_noise_or_breaks_a_bound_or_was_not_trained_is_not_chosen(
     assert reasons[2] == "trial 1 with another seed"
     assert reasons[3] == "beyond the bound on wideband/cer"
     assert reasons[4] == "answered from trial 1"
+
+
+def test_of_the_configs_that_were_repeated_the_lowest_mean_wins(make_store):
+    runs = [
+        stored_trial(0, "8k", 5e-4, "completed", (90, 20, 10), baseline=True),
+        stored_trial(1, "8k", 1e-3, "completed", (60, 0, 0)),  # lucky
+        stored_trial(2, "8k", 2e-3, "completed", (70, 0, 0)),
+        stored_trial(3, "8k", 3e-3, "completed", (65, 0, 0)),  # never repeated
+    ]
+    for again, of, errors in ((4, "0", 130), (5, "1", 90), (6, "2", 72)):
+        tags = {"replicate.of": of}
+        runs.append(stored_trial(again, "8k", 1e-3, "completed", (errors, 0, 0), tags=tags))
+    store = make_store(runs)
+    facts = comparison("demo", store)
+    assert facts.best is not None
+    assert facts.best.trial == 2
+    assert facts.best.seeds == (0.07, 0.072)
+    assert best_trial(load_sweep("demo", store))[0].trial == 2
+    said = "Over 2 seeds its mean is 7.10 %, the lowest of the 3 configs that were repeated; that"
+    assert said in facts.answer
+    assert "that of the default config is 12.50 %" in facts.answer
+    assert "7.10 % (2)" in facts.to_markdown()
+    rows = {row["trial"]: row for row in csv.DictReader(io.StringIO(facts.to_csv()))}
+    assert (rows["1"]["objective_over_seeds"], rows["1"]["seeds"]) == ("0.075", "2")
+    assert (rows["3"]["objective_over_seeds"], rows["3"]["seeds"]) == ("", "")
+
+    started = comparison("demo", make_store([*runs[:4], runs[6]]))  # the second was repeated first
+    assert started.best is not None
+    assert started.best.trial == 1
 
 
 def test_what_was_not_trained_or_not_all_of_it_is_said(make_store):

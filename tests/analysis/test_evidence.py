@@ -13,9 +13,9 @@ from analysis.answer import answer
 from analysis.compare import comparison
 from analysis.evidence import BASE
 from analysis.sections import cuts, sections, text_class
-from analysis.words import chinese
 from conf.errors import UserError
 from tests.analysis.fakes import stored_trial
+from trainer.document.words import chinese
 
 pytestmark = pytest.mark.quick
 
@@ -188,7 +188,7 @@ def test_ended_runs_are_asked_for_once(scored_store, tmp_path):
     assert scored_store.asked
     scored_store.asked.clear()
     second = comparison("demo", scored_store, cache)
-    assert scored_store.asked == []
+    assert set(scored_store.asked) == {"parent"}  # the base's texts may still come
     assert second.to_json() == first.to_json()
 
 
@@ -198,7 +198,7 @@ def test_a_run_that_went_on_is_asked_again(scored_store, tmp_path):
     scored_store.asked.clear()
     object.__setattr__(scored_store.trials[1], "ended_ms", scored_store.trials[1].ended_ms + 1)
     comparison("demo", scored_store, cache)
-    assert set(scored_store.asked) == {"run01"}
+    assert set(scored_store.asked) == {"run01", "parent"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"format": 0}'])
@@ -226,6 +226,50 @@ def test_speaker_and_call_in_the_hypotheses_win(make_store):
     facts = comparison("demo", store)
     assert facts.evidence.sets["valid"].unit == "call"
     assert facts.best.interval.clusters == 3
+
+
+def test_hypotheses_that_describe_their_recordings_need_no_manifest(make_store):
+    snr_db = [-3.5, 0, 2.5, 5, 9.9, 12, 14, 19, 20, 22, 25, 31]
+    lines = hypotheses(
+        range(12),
+        length=20,
+        speaker=[SPEAKERS[i // 2] for i in range(12)],
+        duration_s=[1.0 + i for i in range(12)],
+        codec=["gsm", "amr"] * 6,
+        snr_db=snr_db,
+        domain=["telephone"] * 12,
+    )
+    cer = 66 / 240
+    trial = stored_trial(
+        0, "8k", 1e-3, "completed", (66, 0, 0), metrics={"valid/cer": cer, "objective": cer}
+    )
+    trial.params["valid_data_set_list"] = "not/on/this/machine.jsonl"
+    store = make_store([trial], artifacts={("run00", "hypotheses/valid.jsonl"): lines})
+    facts = comparison("demo", store)
+    evaluated = facts.evidence.sets["valid"]
+    assert (evaluated.unit, evaluated.cluster_count, evaluated.note) == ("speaker", 6, "")
+    parts = {(kind, name): len(chosen) for kind, name, chosen in cuts(evaluated)}
+    assert parts["codec", "gsm"] == 6
+    assert parts["duration", "2 to 5 s"] == 3
+    of_snr = {name: count for (kind, name), count in parts.items() if kind == "snr_db"}
+    assert list(of_snr.items()) == [
+        ("below 0 dB", 1),
+        ("0 to 5 dB", 2),
+        ("5 to 10 dB", 2),
+        ("10 to 15 dB", 2),
+        ("15 to 20 dB", 1),
+        ("20 dB and more", 4),
+    ]
+
+
+def test_a_name_of_each_utterance_by_itself_is_no_slice(make_store):
+    lines = hypotheses(range(4), length=20, codec=["gsm", "amr", "gsm", "amr"], noise=list("abcd"))
+    trial = stored_trial(
+        0, "8k", 1e-3, "completed", (6, 0, 0), metrics={"valid/cer": 6 / 80, "objective": 6 / 80}
+    )
+    store = make_store([trial], artifacts={("run00", "hypotheses/valid.jsonl"): lines})
+    evaluated = comparison("demo", store).evidence.sets["valid"]
+    assert {kind for kind, _, _ in cuts(evaluated)} == {"codec"}
 
 
 def test_another_objective_is_taken_from_its_own_counts(make_store):
@@ -286,6 +330,13 @@ def test_base_is_scored_where_its_texts_are(scored_store):
     facts = comparison("demo", scored_store)
     assert facts.interval(BASE, "valid").value == 0.6
     assert facts.interval(BASE, "test") is None
+
+
+def test_base_is_read_from_the_run_of_the_sweep(scored_store, tmp_path):
+    (tmp_path / "base/hypotheses/valid.jsonl").unlink()
+    assert comparison("demo", scored_store).interval(BASE, "valid") is None
+    scored_store.artifacts["parent", "hypotheses/base/valid.jsonl"] = hypotheses([6] * 12)
+    assert comparison("demo", scored_store).interval(BASE, "valid").value == 0.6
 
 
 def test_texts_that_do_not_give_the_base_score_are_not_the_base(scored_store, tmp_path):

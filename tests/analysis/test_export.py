@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from analysis.runs import load_sweep
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.load import load_config, stage_config_path
 from tests.analysis.fakes import stored_trial
+from trainer.serving import Registered
+from trainer.verify import Verification
 
 pytestmark = pytest.mark.quick
 
@@ -27,7 +31,6 @@ class Packager:
         self.commands: list[list[str]] = []
         self.returncode = 0
         self.stderr = ""
-        self.stdout = "wrote it\nstock FunASR gives 9 of 9 logged texts\n"
         self.files = ("config.yaml", "configuration.json", "model.pt")
 
     def __call__(self, command, **_):
@@ -36,15 +39,52 @@ class Packager:
         goal.mkdir()
         for name in self.files:
             (goal / name).write_text(name)
-        return subprocess.CompletedProcess(command, self.returncode, self.stdout, self.stderr)
+        Path(command[command.index("--stock_dir") + 1]).mkdir()
+        return subprocess.CompletedProcess(command, self.returncode, "wrote it\n", self.stderr)
+
+
+class Registry:
+    """Stands in for `trainer.serving` and `trainer.verify`."""
+
+    def __init__(self) -> None:
+        self.verified: list[tuple[Path, Path, Path | None]] = []
+        self.registered: list[tuple[str, str, dict[str, str]]] = []
+        self.problem: Exception | None = None
+
+    def save(self, model, directory):
+        directory.mkdir()
+        (directory / "MLmodel").write_text("")
+
+    def verify(self, model, run, served=None):
+        self.verified.append((model, run, served))
+        if self.problem is not None:
+            raise self.problem
+        ways = ["stock FunASR", *(["MLflow pyfunc"] if served else [])]
+        return [Verification(way, 9, 9, 0.08, 0.08) for way in ways]
+
+    def register(self, directory, uri, name, run_id, tags):
+        assert (directory / "MLmodel").is_file()
+        self.registered.append((name, run_id, tags))
+        return Registered(name, "1", True, None)
 
 
 @pytest.fixture
 def packager(monkeypatch):
     packager = Packager()
     monkeypatch.setattr(module.subprocess, "run", packager)
+    monkeypatch.setattr(module, "_config", lambda *_: None)
     monkeypatch.setattr(module, "_annotated", lambda *_: "optim_conf:\n  lr: 1.0e-3\n")
+    monkeypatch.setattr(module, "_complete_card", lambda *_: None)
     return packager
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch):
+    registry = Registry()
+    monkeypatch.setattr(module.serving, "save", registry.save)
+    monkeypatch.setattr(module.serving, "register", registry.register)
+    monkeypatch.setattr(module.verify, "verify", registry.verify)
+    return registry
 
 
 @pytest.fixture
@@ -65,13 +105,14 @@ def leftovers(directory):
     return [path for path in directory.iterdir() if path.name.startswith(".")]
 
 
-def test_export_writes_config_model_and_origin(store, packager, tmp_path):
+def test_export_writes_config_model_and_origin(store, packager, registry, tmp_path):
     goal = tmp_path / "exports" / "demo"
     export("demo", store, goal)
     assert sorted(path.name for path in goal.iterdir()) == [
         "best_config.yaml",
         "export.json",
         "model",
+        "stock",
     ]
     assert json.loads((goal / "export.json").read_text()) == {
         "sweep": "demo",
@@ -81,22 +122,104 @@ def test_export_writes_config_model_and_origin(store, packager, tmp_path):
         "stage": "8k",
         "objective": "valid/cer",
         "value": 0.08,
-        "verification": "stock FunASR gives 9 of 9 logged texts",
+        "model_sha256": hashlib.sha256(b"model.pt").hexdigest(),
+        "verification": ["stock FunASR gives 9 of 9 logged texts, CER 8.00 % (logged 8.00 %)"],
+        "registered": None,
+        "notes": [
+            "trial 2 had valid/cer 1.00 % when it was pruned; only completed trials are exported"
+        ],
     }
     [command] = packager.commands
     assert command[:4] == [sys.executable, "-m", "trainer", "package"]
     assert command[command.index("--run") + 1] == str(tmp_path / "trial-1")
-    assert "--no_verify" not in command
+    [(model, run, served)] = registry.verified
+    assert (model.name, run, served) == ("model", tmp_path / "trial-1", None)
+    assert registry.registered == []
     assert leftovers(goal.parent) == []
 
 
-def test_export_twice_replaces_the_first(store, packager, tmp_path):
+def test_what_is_registered_is_verified_as_it_is_served(store, packager, registry, tmp_path):
+    origin = export("demo", store, tmp_path / "goal", register_as="calls")
+    [(_, _, served)] = registry.verified
+    assert served is not None
+    [(name, run_id, tags)] = registry.registered
+    assert (name, run_id) == ("calls", "run01")
+    assert tags["sweep"] == "demo"
+    assert tags["trial"] == "1"
+    assert tags["valid/cer"] == "0.080000"
+    assert tags["test/cer"] == "0.090000"
+    assert tags["weights.sha256"] == origin.model_sha256
+    assert tags["verified"] == "true"
+    assert origin.registered == "models:/calls@champion is version 1"
+    assert [way.split(" gives ")[0] for way in origin.verification or ()] == [
+        "stock FunASR",
+        "MLflow pyfunc",
+    ]
+    assert not (tmp_path / "goal" / "served").exists()
+
+
+@pytest.mark.parametrize("problem", [WorkError("m: 3 of 9 texts"), DataError("v.jsonl: is gone")])
+def test_what_is_not_verified_is_neither_registered_nor_left(
+    store, packager, registry, tmp_path, problem
+):
+    registry.problem = problem
+    with pytest.raises(type(problem), match=str(problem)):
+        export("demo", store, tmp_path / "goal", register_as="calls")
+    assert registry.registered == []
+    assert not (tmp_path / "goal").exists()
+    assert leftovers(tmp_path) == []
+
+
+def test_a_running_sweep_is_exported_only_if_asked(store, packager, tmp_path):
+    store.parent = replace(store.parent, status="RUNNING")
+    running = stored_trial(3, "8k", 1e-3, "running", (50, 0, 0))
+    store.trials = [*store.trials, running]
+    with pytest.raises(UserError, match=r"^sweep demo: is still running, .* \(3 of 4 trials have "):
+        export("demo", store, tmp_path / "goal")
+    assert packager.commands == []
+    origin = export("demo", store, tmp_path / "goal", allow_running=True)
+    assert origin.trial == 1
+    assert (
+        origin.notes[0] == "the best so far: the sweep was not at its end, 3 of 4 trials have ended"
+    )
+
+
+def test_two_at_once_to_one_place(store, packager, tmp_path, monkeypatch):
+    refused: list[str] = []
+
+    def second(*_):
+        with pytest.raises(UserError, match="another export is writing") as error:
+            export("demo", store, tmp_path / "goal")
+        refused.append(str(error.value))
+
+    monkeypatch.setattr(module, "_complete_card", second)
+    export("demo", store, tmp_path / "goal")
+    assert len(refused) == 1
+    assert (tmp_path / "goal" / "model" / "model.pt").exists()
+    assert leftovers(tmp_path) == []
+
+
+def test_what_a_killed_export_left_is_cleared_and_the_earlier_one_restored(
+    store, packager, registry, tmp_path
+):
+    export("demo", store, tmp_path / "goal")
+    scratch = tmp_path / ".goal.partial"
+    (scratch / "new" / "model").mkdir(parents=True)
+    (tmp_path / "goal").rename(scratch / "old")  # killed between its two renames
+    registry.problem = WorkError("other texts")
+    with pytest.raises(WorkError):
+        export("demo", store, tmp_path / "goal")
+    assert (tmp_path / "goal" / "export.json").is_file()
+    assert leftovers(tmp_path) == []
+
+
+def test_export_twice_replaces_the_first(store, packager, registry, tmp_path):
     goal = tmp_path / "goal"
     export("demo", store, goal)
     (goal / "model" / "stale").write_text("")
-    export("demo", store, goal, verify=False)
+    export("demo", store, goal, verified=False)
     assert not (goal / "model" / "stale").exists()
-    assert "--no_verify" in packager.commands[1]
+    assert len(registry.verified) == 1
     assert json.loads((goal / "export.json").read_text())["verification"] is None
     assert leftovers(tmp_path) == []
 
@@ -157,7 +280,9 @@ def test_full_disk_is_one_line_and_leaves_nothing(store, packager, tmp_path, mon
 
 def test_without_a_completed_trial(make_store, tmp_path):
     store = make_store([stored_trial(0, "8k", 1e-3, "pruned", (10, 0, 0))])
-    with pytest.raises(DataError, match="got no completed trial among 1"):
+    with pytest.raises(
+        DataError, match=r"got no completed trial that may be chosen among 1 \(1 pruned\)"
+    ):
         export("demo", store, tmp_path / "goal")
     with pytest.raises(DataError, match="no completed trial"):
         best_config("demo", store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -87,6 +88,9 @@ def test_sweep_children_report_and_compare_page(ui):
         experiments = quote(json.dumps([store.experiment_id]))
         page.goto(f"{address}/#/compare-runs?runs={ids}&experiments={experiments}")
         page.get_by_text("Comparing 3 Runs").wait_for()
+        for stage in ("8k", "s1", "s2"):  # learning rate and stage stand above every column
+            name = re.compile(rf"^synthetic/00\d {stage} lr 1e-3$")
+            page.get_by_text(name).first.wait_for(state="attached")
         page.get_by_text("optim_conf.lr", exact=True).first.wait_for(state="attached")
         page.get_by_text("0.001", exact=True).first.wait_for(state="attached")
         browser.close()

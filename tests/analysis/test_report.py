@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,12 @@ import pytest
 from analysis.browser import operations
 from analysis.compare import comparison
 from analysis.importance import importances, pruning
-from analysis.report import description, packed, render, report
-from analysis.words import Said, catalogue, chinese, english
+from analysis.report import description, render, report, shortened
 from conf.errors import ConfigError, UserError
 from tests.analysis.fakes import stored_trial
 from tests.synthetic import Shape, write_sweep
+from trainer.document.words import Said, catalogue, chinese, english
 
-CHROMIUM = shutil.which("chromium")
 SHAPE = Shape(trials=40, epochs=8, utterances=60)
 
 
@@ -49,19 +47,6 @@ def written(store, tmp_path_factory):
         language: report("synthetic", store, root / language, language=language, beside="synthetic")
         for language in ("en", "zh")
     }
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """Debian's browser, without a window."""
-    if CHROMIUM is None:
-        pytest.skip("needs Debian's chromium (apt-get install chromium)")
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--enable-unsafe-swiftshader"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -175,6 +160,10 @@ def test_every_figure_is_drawn(opened):
         plots.nth(index).locator(".main-svg, .message").first.wait_for(state="attached")
     traces = page.evaluate("document.getElementById('figure-curves').data.length")
     assert traces >= 5
+    caption = page.locator("#figure-history ~ figcaption").inner_text()
+    assert re.fullmatch(
+        r"Hollow marks: .* After \d+ epochs of training: synthetic .* %, synthetic .* %\.", caption
+    )
 
 
 def test_utterances_are_compared_filtered_and_sorted(opened, store):
@@ -232,6 +221,12 @@ def test_chinese_says_it_in_chinese(opened):
     assert page.inner_text("h2 >> nth=0") == "结论"
     assert "个试验" in page.inner_text(".answer")
     assert page.inner_text("#browse-summary").startswith("60 条话语")
+    assert page.locator("#browse-b option").all_inner_texts()[-1] == "基座"
+    kinds = page.locator("#browse-slice optgroup").evaluate_all("all => all.map((o) => o.label)")
+    assert kinds == ["时长", "说话人", "文本", "codec", "snr_db"]
+    names = page.locator("#browse-slice optgroup[label=snr_db] option").all_inner_texts()
+    assert [name.split(" (")[0] for name in names][::5] == ["0 至 5 dB"]
+    assert names[-1].startswith("20 dB 及以上")
 
 
 @pytest.mark.quick
@@ -281,7 +276,7 @@ def test_large_sets_are_shortened_and_it_is_said():
             "test": {"utterances": utterances[:60], "whole": 60},
         }
     }
-    text = packed(data, most=20_000)
+    text = shortened(data, most=20_000)
     assert len(text) <= 20_000
     sets = json.loads(gzip.decompress(base64.b64decode(text)))["sets"]
     assert 100 <= len(sets["valid"]["utterances"]) < sets["valid"]["whole"] == 800

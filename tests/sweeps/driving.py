@@ -98,7 +98,8 @@ def statuses(name: str = "tiny") -> dict[str, str]:
     store = Store.open()
     parent = store.sweep_run(name)
     assert parent is not None
-    return {run.name: run.status for run in [parent, *store.trial_runs(name)]}
+    runs = [parent, *store.trial_runs(name)]
+    return {run.tags.get("trial.key", run.name): run.status for run in runs}
 
 
 def children(pid: int) -> dict[int, str]:

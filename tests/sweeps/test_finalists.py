@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sweeps.budget import Spent, budget_reached, epochs_trained, goal_reached, saved_epochs
-from sweeps.finalists import Repeat, best_first, confirmed, finalists, replicates, resolve_bounds
+from sweeps.finalists import Repeat, best_first, finalists, replicates, resolve_bounds
 from sweeps.space import DEMO, Budget, Range, SweepFile
 from sweeps.state import TrialState
 
@@ -66,18 +66,6 @@ def test_the_best_default_is_repeated_beside_the_best_three() -> None:
     states[1] = trial(1, 0.1)
     states[0] = trial(0, 0.15, baseline=True)
     assert [s.number for s in finalists(states, repeated, {})] == [1, 0, 2]
-
-
-def test_what_is_confirmed_is_the_mean_over_seeds() -> None:
-    states = [trial(0, 0.2), trial(1, 0.25)]
-    states += [
-        trial(2 + turn, value, notes={"replicate.of": str(of)})
-        for turn, (of, value) in enumerate([(0, 0.4), (1, 0.25), (0, 0.3), (1, None)])
-    ]
-    first, second = confirmed(states)
-    assert (first.trial, first.values, first.deviation) == (1, (0.25, 0.25), 0.0)
-    assert (second.trial, second.mean) == (0, pytest.approx(0.3))
-    assert second.deviation == pytest.approx(0.1)
 
 
 def test_costs_goals_and_savings() -> None:

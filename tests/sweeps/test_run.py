@@ -40,6 +40,8 @@ def test_a_sweep_survives_failing_trials_and_dying_workers(place: Path) -> None:
     assert trials["2"].tags["outcome.reason"] == "RuntimeError: no weights"
     assert "died" in trials["3"].tags["outcome.reason"]
     assert trials["0"].params["optim_conf.lr"] == "0.001"
+    assert trials["0"].name == "tiny/000 8k lr 1e-3 default"
+    assert f"tiny/004 {trials['4'].tags['stage']} lr " in trials["4"].name
     epochs = [point.value for point in store.history(trials["0"].run_id, "epoch")]
     assert epochs == [0, 1, 2, 3]
     copies = place / "copies"

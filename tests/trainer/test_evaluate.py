@@ -109,6 +109,26 @@ def test_the_valid_set_gives_all_metrics(nano: Nano, cut: Callable[..., Path]) -
         _evaluate(nano, utterances, base={k: v for k, v in base.items() if k != utterances[1].key})
 
 
+def test_lines_say_what_the_manifest_says_of_the_recording(
+    nano: Nano, cut: Callable[..., Path]
+) -> None:
+    [plain] = read_data_list(cut("valid", 1))
+    tags = {"duration_s": 1.25, "call_id": 7, "codec": "gsm", "snr_db": -3.5, "region": "north"}
+    [said] = _evaluate(nano, [replace(plain, speaker="ann", tags=tags)]).utterances
+    line = said.line()
+    assert {name: line[name] for name in ("speaker", "call", "duration_s", "codec", "snr_db")} == {
+        "speaker": "ann",
+        "call": "7",
+        "duration_s": 1.25,
+        "codec": "gsm",
+        "snr_db": -3.5,
+    }
+    assert "region" not in line
+    [framed] = _evaluate(nano, [plain]).utterances
+    assert framed.line()["duration_s"] == plain.tags["source_len"] / 100
+    assert "call" not in framed.line()
+
+
 def test_silence_is_scored_by_what_is_written_into_it(nano: Nano, corpus: Path) -> None:
     utterances = read_data_list(corpus / "silence.jsonl")
     scores = _evaluate(nano, utterances)

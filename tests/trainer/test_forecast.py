@@ -58,6 +58,8 @@ def _real_step(config: Config) -> tuple[int, int, int]:
         ("s2", {}),
         ("s3", {}),
         ("s1", {"train_conf__use_bf16": True}),
+        ("s2", {"train_conf__use_bf16": True}),
+        ("s3", {"train_conf__use_bf16": True}),
         ("s1", {"llm_conf__llm_dtype": "bf16"}),
         ("s1", {"audio_encoder_conf__activation_checkpoint": True}),
         ("s3", {"llm_conf__activation_checkpoint": True}),

@@ -143,7 +143,8 @@ def _record_silence(path: Path, job: dict[str, Any]) -> None:
     """Write what a telephone line sounds like while nobody speaks: noise, hum and lost packets."""
     import numpy as np
 
-    from trainer.channel import TELEPHONE_RATE_HZ, generator, noise_for, simulate
+    from trainer.channel.draws import generator
+    from trainer.demo.line import TELEPHONE_RATE_HZ, noise_for, simulate
     from trainer.demo.speech import LINES
 
     rng = generator(job["seed"], f"{job['key']}:silence")

@@ -19,11 +19,11 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from trainer.channel import (
+from trainer.channel.draws import generator
+from trainer.demo.line import (
     TELEPHONE_RATE_HZ,
     ChannelRange,
     Samples,
-    generator,
     noise_for,
     rms,
     simulate,

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from analysis.significance import Estimate
+from typing import Any, Protocol
+
+from conf.writing import format_value
 
 NOTHING = "-"
+
+
+class Interval(Protocol):
+    """An estimate's ends; None where they could not be estimated."""
+
+    @property
+    def low(self) -> float | None:
+        """The lower end."""
+
+    @property
+    def high(self) -> float | None:
+        """The upper end."""
 
 
 def rate(value: float | None) -> str:
@@ -17,15 +31,15 @@ def points(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:+.2f}"
 
 
-def ends(interval: Estimate | tuple[float, float] | None, *, signed: bool = False) -> str:
+def ends(interval: Interval | tuple[float, float] | None, *, signed: bool = False) -> str:
     """An interval in percent: `7.10 to 9.20`; empty where there is none."""
-    if isinstance(interval, Estimate):
-        known = interval.low is not None and interval.high is not None
-        interval = (interval.low or 0.0, interval.high or 0.0) if known else None
     if interval is None:
         return ""
+    low, high = interval if isinstance(interval, tuple) else (interval.low, interval.high)
+    if low is None or high is None:
+        return ""
     form = "{:+.2f} to {:+.2f}" if signed else "{:.2f} to {:.2f}"
-    return form.format(*(100 * end for end in interval))
+    return form.format(100 * low, 100 * high)
 
 
 def p_value(p: float | None) -> str:
@@ -41,13 +55,27 @@ def change(ratio: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, in the spelling of the configs: 5e-5, 0.01."""
+    """Three significant digits, in the spelling of the configs: 5e-5, 0.01; thousands whole."""
     if value is None:
         return NOTHING
-    if value == 0 or 0.01 <= abs(value) < 1e5:
+    if 1000 <= abs(value) < 1e5:
+        return f"{value:.0f}"
+    if value == 0:
+        return "0"
+    if 0.01 <= abs(value) < 1e5:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def setting(value: Any) -> str:
+    """A config's value: a learning rate that a search drew has 17 digits, of which three matter."""
+    return number(value) if isinstance(value, float) else format_value(value)
+
+
+def hours(seconds: float | None) -> str:
+    """Seconds as hours, to half a minute."""
+    return NOTHING if seconds is None else f"{seconds / 3600:.2f}"
 
 
 def duration(seconds: float | None) -> str:

@@ -1,7 +1,7 @@
 """What reports say, in English or Chinese.
 
 A sentence is a template with its values, `Said("{trials} trials", trials=7)`, and stands in the
-code in English; `page/zh.yaml` holds the Chinese by the English template. A template without a
+code in English; `zh.yaml` holds the Chinese by the English template. A template without a
 translation is an error, so none is half-translated.
 """
 
@@ -14,8 +14,7 @@ from typing import Any
 
 from conf.errors import ConfigError
 
-PAGE = Path(__file__).parent / "page"
-CATALOGUE = PAGE / "zh.yaml"
+CATALOGUE = Path(__file__).parent / "zh.yaml"
 
 
 class Said:
@@ -44,6 +43,13 @@ class Listed(Said):
     """Words and numbers side by side: the template is alike in every language."""
 
 
+class Name(Said):
+    """A name that somebody else gives: in Chinese where the catalogue knows it, else as it is."""
+
+    def __str__(self) -> str:
+        return self.template
+
+
 Words = Callable[[Any], str]
 """Says a text or a `Said` in a language."""
 
@@ -62,6 +68,8 @@ def chinese(said: str | Said) -> str:
     template = said.template if isinstance(said, Said) else said
     if not template:
         return ""
+    if isinstance(said, Name):
+        return catalogue().get(template, template)
     if isinstance(said, Listed):
         return template.format(**{k: _in_chinese(v) for k, v in said.values.items()})
     try:

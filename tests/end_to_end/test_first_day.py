@@ -1,0 +1,217 @@
+"""The README's first day: its commands, read from the page and run in order on the tiny base.
+
+Both languages have the same commands. A working directory is set up as the page says: the model in
+`models/`, the recordings' list beside it. Only paths are exchanged, by the table `EXCHANGED`; the
+sweep file in the place of telephone.yaml is that file made small.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conf.weights import RELEASED
+from tests.conftest import BASE, ROOT
+from tests.end_to_end.conftest import Workspace, clean_environment
+
+READMES = (ROOT / "README.md", ROOT / "README_zh.md")
+LOCK = ROOT / "requirements.lock"
+MODEL = "models/Fun-ASR-Nano-2512"
+EXCHANGED = {"conf/sweep/telephone.yaml": "small.yaml"}
+COUNT = 72
+"""Recordings on the first day."""
+SMALL = {
+    "trials": 4,
+    "startup_trials": 4,
+    "concurrency": 2,
+    "resources": {"cpu": 1, "gpu": 0},
+    "set": {
+        "optim_conf.lr": 1e-3,
+        "scheduler_conf.warmup_steps": 4,
+        "dataset_conf.batch_type": "example",
+        "dataset_conf.batch_size": 8,
+        "dataset_conf.num_workers": 0,
+        "train_conf.max_epoch": 1,
+        "finetune_conf.max_new_tokens": 32,
+    },
+}
+"""What a sweep on two CPU cores takes the place of a night on GPUs with."""
+_BLOCK = re.compile(r"<!-- first day: (\w+) -->\n```bash\n(.*?)```", re.DOTALL)
+_COMMENT = re.compile(r"\s+# .*")
+_START_S = 120
+
+
+def commands(readme: Path) -> dict[str, list[str]]:
+    """The page's commands by step, without comments and broken lines."""
+    whole = re.compile(r"(?:\\|(?<=\|))\n\s+")
+    return {
+        name: [_COMMENT.sub("", line) for line in whole.sub(" ", block).splitlines() if line]
+        for name, block in _BLOCK.findall(readme.read_text(encoding="utf-8"))
+    }
+
+
+@pytest.mark.quick
+def test_both_languages_have_the_same_commands() -> None:
+    english, chinese = map(commands, READMES)
+    assert english == chinese
+    assert list(english) == [
+        *("setup", "model", "data", "check", "forecast", "sweep", "compare", "export", "serve"),
+        "train",
+    ]
+
+
+@pytest.fixture(scope="module")
+def day(workspace: Workspace, corpus: Path) -> Workspace:
+    """A machine on the morning of the first day, its model not yet fetched."""
+    directory = workspace.directory
+
+    def listed(split: str, count: int) -> str:
+        lines = (corpus / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+        records = [json.loads(line) for line in lines]
+        for record in records:
+            record["source"] = str(corpus / record["source"])
+        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+    (directory / "calls.jsonl").write_text(listed("train", COUNT), encoding="utf-8")
+    (directory / "wideband.jsonl").write_text(listed("wideband", 8), encoding="utf-8")
+    sweep = yaml.safe_load((ROOT / "conf/sweep/telephone.yaml").read_text(encoding="utf-8")) | SMALL
+    # PyYAML reads 5e-5 as text; the ends of the range are the file's all the same.
+    sweep["space"]["train_conf.max_epoch"] = {"choices": [1, 2]}
+    (directory / "small.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False), encoding="utf-8")
+    return workspace
+
+
+def run(day: Workspace, command: str, code: int = 0) -> str:
+    """Runs a command of the page; returns what it printed."""
+    for theirs, ours in EXCHANGED.items():
+        command = command.replace(theirs, ours)
+    finished = day.run("bash", "-c", command)
+    assert finished.returncode == code, f"{command}\n{finished.stdout}{finished.stderr}"[-4000:]
+    return finished.stdout + finished.stderr
+
+
+@pytest.fixture(scope="module")
+def said_without_a_model(day: Workspace) -> dict[str, str]:
+    """What commands say before the model is fetched; then it is there."""
+    page = commands(READMES[0])
+    from_hub = page["train"][0].replace("telephone.yaml --model", "telephone_from_hub.yaml --model")
+    by_name = (from_hub.replace(f"--model {MODEL} ", ""), from_hub.replace(MODEL, RELEASED))
+    early = (*page["check"], *page["train"], *page["forecast"], *by_name)
+    said = {command: run(day, command, code=2) for command in early}
+    shutil.copytree(BASE, day.directory / MODEL)
+    return said
+
+
+@pytest.fixture(scope="module")
+def prepared(day: Workspace, said_without_a_model: dict[str, str]) -> Workspace:
+    """The same machine with model and data."""
+    [prepare] = commands(READMES[0])["data"]
+    run(day, prepare)
+    shutil.move(day.directory / "wideband.jsonl", day.directory / "data/telephone")
+    return day
+
+
+def test_without_a_network_one_line_names_the_pages_first_commands(
+    said_without_a_model: dict[str, str],
+) -> None:
+    fetch = commands(READMES[0])["model"]
+    for said in said_without_a_model.values():
+        [line] = [line for line in said.splitlines() if "Fun-ASR-Nano-2512, expected" in line]
+        assert all(f"`{command}`" in line for command in fetch), line
+
+
+@pytest.mark.quick
+def test_what_the_set_up_installs_is_what_this_runs_in() -> None:
+    """Without a network it cannot be installed once more."""
+    assert commands(READMES[0])["setup"][-1] == "uv pip install -r requirements.lock"
+    pinned = re.findall(r"^([\w.-]+)==([^\s;]+)$", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(pinned) > 100
+    assert {name: version(name) for name, _ in pinned} == dict(pinned)
+
+
+def test_the_morning(prepared: Workspace) -> None:
+    """Data, checks, the base's scores; one fine-tune."""
+    page = commands(READMES[0])
+    for split in ("train", "valid", "test"):
+        assert (prepared.directory / f"data/telephone/{split}.jsonl").is_file()
+    checked, evaluated = (run(prepared, command) for command in page["check"])
+    assert "coverage" in checked
+    assert "CER %" in evaluated
+    assert "valid/cer" in run(prepared, page["train"][0])
+
+
+@pytest.mark.slow
+def test_the_afternoon(prepared: Workspace) -> None:
+    """The forecast; the sweep, watched; tables, report, the exported model and its scores."""
+    page = commands(READMES[0])
+    forecast = run(prepared, page["forecast"][0])
+    assert forecast.count("which fits 24, 40 and 80 GB") == 8, "tiny and full size of four stages"
+    assert re.search(r"sweep: 4 trials, \d+ epochs in \d+ s if none is pruned", forecast)
+    sweep, status, look = page["sweep"]
+    assert "Best of 4 trials" in run(prepared, sweep)
+    assert "finished" in run(prepared, status)
+    with _served(prepared, look, "health"):
+        pass
+    compare, report = page["compare"]
+    assert "against" in run(prepared, compare)
+    run(prepared, report)
+    assert (prepared.directory / "reports/calls/report.html").is_file()
+    export, evaluate = page["export"]
+    run(prepared, export)
+    assert "differ from the base" in run(prepared, evaluate)
+    serve, ask = page["serve"]
+    line = json.loads((prepared.directory / "calls.jsonl").read_text("utf-8").splitlines()[0])
+    shutil.copy(line["source"], prepared.directory / "call.wav")
+    with _served(prepared, serve, "ping") as port:
+        answer = json.loads(run(prepared, ask.replace("5001", str(port))))
+    [text] = answer["predictions"]
+    assert isinstance(text, str)
+    assert text
+
+
+@contextmanager
+def _served(day: Workspace, command: str, alive: str) -> Iterator[int]:
+    """Runs a server of the page's on a port of its own; yields that when it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        ["bash", "-c", f"{re.sub(' --port [0-9]+', '', command)} --port {port} --workers 1"],
+        cwd=day.directory,
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline_s = time.monotonic() + _START_S
+        while not _answers(f"http://127.0.0.1:{port}/{alive}"):
+            assert server.poll() is None, command
+            assert time.monotonic() < deadline_s, command
+            time.sleep(0.5)
+        yield port
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

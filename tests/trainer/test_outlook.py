@@ -1,0 +1,70 @@
+"""What is said of GPUs that are not here: cards that a step fits on, hours, all without weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conf.errors import WorkError
+from conf.load import PRETRAINED, Config, load_config, stage_config_path
+from tests.conftest import BASE
+from trainer.forecast import QWEN3_06B, forecast
+from trainer.model_checks import batch_shape
+from trainer.outlook import ASSUMED_TFLOPS, cards, outlook
+
+
+@pytest.mark.quick
+def test_cards_keep_a_tenth_free() -> None:
+    assert cards(21_600_000_000) == "fits 24, 40 and 80 GB"
+    assert cards(21_700_000_000) == "fits 40 and 80 GB"
+    assert cards(60_000_000_000) == "fits 80 GB"
+    assert cards(80_000_000_000) == "fits none of 24, 40 and 80 GB"
+
+
+def test_a_tiny_model_is_measured_here(tiny_config: Callable[..., Config]) -> None:
+    look = outlook(tiny_config("8k"))
+    assert look.measured_on == "cpu"
+    assert look.batches_per_epoch == 3
+    assert look.batch.utterances == 8
+    assert 0 < look.epoch_s < 60
+    assert look.full_peak is not None
+    assert look.full_peak > 100 * look.peak
+
+
+def test_hours_follow_from_operations_where_somebody_says_the_speed(
+    tiny_config: Callable[..., Config],
+) -> None:
+    config = tiny_config("s3")
+    slow, fast = outlook(config, tflops=1.0), outlook(config, tflops=4.0)
+    assert slow.measured_on == fast.measured_on == ""
+    assert slow.epoch_s == pytest.approx(4 * fast.epoch_s)
+
+
+def test_the_released_model_needs_no_weights(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Its config.yaml, the LLM's config.json and the tokenizers are all there is."""
+    llm = tmp_path / "MODEL" / "Qwen3-0.6B"
+    shutil.copytree(BASE / "Qwen3-tiny", llm)
+    (llm / "config.json").write_text(json.dumps(dict(QWEN3_06B)), encoding="utf-8")
+    shutil.copy(PRETRAINED, llm.parent / "config.yaml")
+    shutil.copy(BASE / "multilingual.tiktoken", llm.parent)
+    data = {key: tiny_config("s2")[key] for key in ("train_data_set_list", "valid_data_set_list")}
+    config = load_config(stage_config_path("s2"), model=llm.parent, layers=[("data", data)])
+    look = outlook(config)
+    assert (look.measured_on, look.full_peak) == ("", None)
+    shape = batch_shape(config, look.batch)
+    assert look.peak == forecast(config, shape, llm=QWEN3_06B, count_flops=False).peak > 3e9
+    # All 24 utterances, padded, times what one of middling size takes.
+    flops = look.epoch_s * 1e12 * ASSUMED_TFLOPS
+    step = forecast(config, shape, llm=QWEN3_06B).flops
+    assert flops == pytest.approx(step * look.batches_per_epoch, rel=0.3)
+
+
+def test_data_that_leaves_nothing_to_train_on_is_said(tiny_config: Callable[..., Config]) -> None:
+    with pytest.raises(WorkError, match="no training utterance is within the limits"):
+        outlook(tiny_config("8k", dataset_conf__max_source_length=10))

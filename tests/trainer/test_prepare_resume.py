@@ -1,0 +1,191 @@
+"""A preparation that is interrupted, however roughly, goes on and comes to the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conf.errors import UserError
+from tests.conftest import ROOT
+from tests.trainer.prepared import corpus, kept, run, write_lines, write_wav
+from trainer.prepare import passes
+from trainer.prepare.directory import working
+
+COUNT = 1500
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough lines for many batches; some are sides and parts of calls, some are wrong."""
+    directory = tmp_path_factory.mktemp("interrupted")
+    made = corpus(directory, 50, speaker=lambda n: f"s{n // 5}")
+    call = str(write_wav(directory / "call.wav", 20.0, channels=2, seed=1))
+    lines = []
+    for number in range(COUNT):
+        line = {**made[number % 50], "key": f"k{number}"}
+        if number % 3 == 0:
+            begin = number % 190 / 10
+            line |= {"source": call, "side": "AB"[number % 2], "start_s": begin, "call": "c"}
+            line |= {"end_s": begin + 1, "speaker": f"side {number % 2}"}
+        elif number % 7 == 0:
+            line["source"] = "gone.wav"
+        lines.append(line)
+    return write_lines(directory / "m.jsonl", *lines)
+
+
+@pytest.fixture(scope="module")
+def whole(given: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a preparation that nobody disturbed."""
+    directory = tmp_path_factory.mktemp("whole")
+    run(directory, given, keep=("duplicate content",))
+    found = files(directory)
+    assert len(found) > 400  # with the audio that was cut out
+    return found
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """All files below a directory, wherever it is: the chat form names absolute paths."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes().replace(bytes(directory), b"HERE")
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def start(given: Path, output_dir: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "trainer", "prepare", "--input", str(given), "--no_report"]
+    command += ["--keep", "duplicate_content", "--workers", "2", "--output_dir", str(output_dir)]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(given: Path, output_dir: Path) -> None:
+    process = start(given, output_dir)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+
+
+def wait_for(output_dir: Path, done: str, count: int) -> None:
+    """Until so many batches of a pass are done."""
+    deadline = time.monotonic() + 60
+    while len(list((output_dir / ".prepare" / done).glob("*.jsonl"))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def workers_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize(("done", "count"), [("headers", 3), ("content", 5)])
+def test_killed_and_run_again(
+    given: Path, whole: dict[str, bytes], tmp_path: Path, done: str, count: int
+) -> None:
+    process = start(given, tmp_path)
+    wait_for(tmp_path, done, count)
+    workers = workers_of(process.pid)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers):
+        assert time.monotonic() < deadline  # workers do not outlive it
+        time.sleep(0.01)
+    assert not (tmp_path / "train.jsonl").exists()
+    finish(given, tmp_path)
+    assert files(tmp_path) == whole
+
+
+def test_ctrl_c_says_how_to_go_on(given: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    process = start(given, tmp_path)
+    wait_for(tmp_path, "content", 2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.splitlines() == [
+        "the same command goes on where this one stopped",
+        "trainer: interrupted",
+    ]
+    finish(given, tmp_path)
+    assert files(tmp_path) == whole
+
+
+def test_a_worker_that_is_killed_ends_the_command_with_a_reason(
+    given: Path, tmp_path: Path
+) -> None:
+    process = start(given, tmp_path)
+    wait_for(tmp_path, "headers", 1)
+    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "a worker process was killed" in said
+    assert "the same command goes on" in said
+
+
+def test_another_command_does_not_go_on_from_there(tmp_path: Path) -> None:
+    made = corpus(tmp_path, 20)
+    given = write_lines(tmp_path / "m.jsonl", *made)
+    around = tmp_path / "out/.prepare"
+    (around / "headers").mkdir(parents=True)
+    (around / "about.json").write_text("another")
+    (around / "headers/00000000.jsonl").write_bytes(b"end 0")
+    run(tmp_path / "out", given)
+    assert len(kept(tmp_path / "out")) == 20
+
+
+def test_two_at_once_are_refused(tmp_path: Path) -> None:
+    given = write_lines(tmp_path / "m.jsonl", *corpus(tmp_path, 1))
+    with (
+        working(tmp_path / "out", {}),
+        pytest.raises(UserError, match="is being prepared by another process"),
+    ):
+        run(tmp_path / "out", given)
+
+
+def test_a_batch_that_was_not_written_whole_is_done_again(tmp_path: Path) -> None:
+    for content in (b"", b"{}\n{}", b"{}\nend 2", b"{}\n{}\nend "):
+        path = tmp_path / "0.jsonl"
+        path.write_bytes(content)
+        assert passes.read(path) is None
+    path.write_bytes(b"{}\n{}\nend 2")
+    assert passes.read(path) == [{}, {}]
+
+
+def test_an_earlier_preparation_is_replaced_whole(tmp_path: Path) -> None:
+    made = corpus(tmp_path, 20)
+    write_wav(tmp_path / "call.wav", channels=2, seed=77)
+    side = {"key": "side", "source": str(tmp_path / "call.wav"), "target": "好", "side": "A"}
+    given = write_lines(tmp_path / "m.jsonl", *made, side)
+    run(tmp_path / "out", given, test_share=0.2)
+    assert kept(tmp_path / "out")["side"]["source"].endswith("/side.wav")
+    run(tmp_path / "out", given, test_share=0.0, split_by="key")
+    assert not (tmp_path / "out/test.jsonl").exists()
+    assert not (tmp_path / "out/chat/test.jsonl").exists()
+    assert len(list((tmp_path / "out/wav").rglob("*.wav"))) == 1
+
+
+def test_recordings_of_somebody_else_are_not_replaced(tmp_path: Path) -> None:
+    write_wav(tmp_path / "wav/train/side.wav", channels=2)
+    line = {"key": "side", "source": "wav/train/side.wav", "target": "好", "side": "A"}
+    given = write_lines(tmp_path / "all.jsonl", line)
+    with pytest.raises(UserError, match="whose wav/ holds recordings that were not written here"):
+        run(tmp_path, given)
+
+
+def test_manifests_of_somebody_else_are_not_replaced(tmp_path: Path) -> None:
+    given = write_lines(tmp_path / "m.jsonl", *corpus(tmp_path, 1))
+    write_lines(tmp_path / "out/valid.jsonl", {})
+    with pytest.raises(UserError, match=r"whose valid\.jsonl was not prepared here"):
+        run(tmp_path / "out", given)

@@ -1,0 +1,273 @@
+"""A manifest's utterances over telephone lines, in parallel: new audio and a new manifest.
+
+What comes out hangs on seed, keys, ranges and manifest alone, not on how many processes worked, or
+on interruptions: an utterance whose file is there already is not computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from conf.channels import ChannelRange, check_installed
+from conf.errors import DataError, WorkError
+from trainer.channel.codecs import to_pcm
+from trainer.channel.draws import draw_line
+from trainer.channel.levels import RATE_HZ, Samples
+from trainer.channel.line import simulate
+from trainer.channel.noise import OtherSpeakers
+from trainer.manifest import Audio, Manifest, Utterance, one_line, read_data_list, read_header
+
+_VERSION = 1
+"""Of what a line does to samples; another one computes everything anew."""
+_CHUNK = 64
+"""Utterances that a process gets at once."""
+_MARK = ".channel.json"
+_STALE = ("bandwidth_hz", "level_dbfs", "peak_dbfs", "clipped", "sha256")
+"""What a manifest says of audio's content, and no longer holds."""
+_SAFE_NAME = re.compile(r"\w[\w.-]*")
+_LONGEST_NAME = 200
+"""Bytes; file systems take 255 with what is added."""
+_RULE = "channel"
+
+
+@dataclass
+class Simulated:
+    """What became of a manifest.
+
+    Attributes:
+        written: Utterances in the new one.
+        left_out: Those whose audio could not be read: key, place, source, text, rule and why.
+    """
+
+    written: int = 0
+    left_out: list[dict[str, str]] = field(default_factory=list)
+
+
+def simulate_manifest(
+    manifest: Path,
+    output: Path,
+    audio_dir: Path,
+    channel: ChannelRange,
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Simulated:
+    """Sends a manifest's utterances over telephone lines.
+
+    Interrupted and called again it goes on, and gives the same bytes. Another channel, seed or
+    manifest begins anew.
+
+    Args:
+        manifest: Whose audio is sent.
+        output: The new manifest; paths in it are relative to its folder where the audio lies below.
+        audio_dir: For the new audio, `KEY.wav` at 8 kHz; what it holds belongs to this function.
+        channel: What lines are drawn from.
+        seed: Of all draws.
+        workers: Processes; None takes as many as there are cores.
+        on_progress: Gets how many utterances are done, and of how many.
+
+    Raises:
+        DataError: The manifest is not one, `audio_dir` holds files of somebody else, or there is
+            babble to mix and one speaker.
+        ConfigError: A codec needs the extra `av`.
+        WorkError: A process died.
+    """
+    check_installed(channel)
+    utterances = read_data_list(manifest)
+    if output.exists() and output.samefile(manifest):
+        raise DataError(f"{output}: got the manifest itself, expected another file to write")
+    OtherSpeakers(utterances).check(channel)
+    _take(audio_dir, _identity(manifest, channel, seed))
+    job = _Job(utterances, audio_dir, output.parent, channel, seed)
+    done = Simulated()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f"{output.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for number, line in enumerate(_lines(job, workers or _cores()), start=1):
+            if "why" in line:
+                done.left_out.append(line)
+            else:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                done.written += 1
+            if number % _CHUNK == 0 or number == len(utterances):
+                on_progress(number, len(utterances))
+    partial.replace(output)
+    return done
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all processes are to do; each gets a copy."""
+
+    utterances: Manifest
+    audio_dir: Path
+    root: Path
+    channel: ChannelRange
+    seed: int
+
+    def __call__(self, chunk: range) -> list[dict[str, Any]]:
+        others = OtherSpeakers(self.utterances)
+        return [self._line(self.utterances[index], others) for index in chunk]
+
+    def _line(self, utterance: Utterance, others: OtherSpeakers) -> dict[str, Any]:
+        path = self.audio_dir / file_name(utterance.key)
+        try:
+            if not _is_done(path, utterance.source):
+                self._write(path, utterance, others)
+        except (DataError, OSError, RuntimeError, TypeError, ValueError) as error:
+            return {
+                "key": utterance.key,
+                "place": utterance.place,
+                "source": str(utterance.source),
+                "text": utterance.target,
+                "rule": _RULE,
+                "why": one_line(error),
+            }
+        audio, _ = read_header(os.fspath(path))
+        return _manifest_line(utterance, path, audio, self)
+
+    def _write(self, path: Path, utterance: Utterance, others: OtherSpeakers) -> None:
+        samples, rate_hz = read_mono(utterance.source)
+        sent, _ = simulate(
+            *(samples, rate_hz),
+            seed=self.seed,
+            key=utterance.key,
+            ranges=self.channel,
+            babble=others.besides(utterance),
+        )
+        partial = path.with_name(f"{path.name}.partial")
+        soundfile.write(partial, to_pcm(sent), RATE_HZ, format="WAV", subtype="PCM_16")
+        partial.replace(path)
+
+
+def read_mono(path: Path) -> tuple[Samples, int]:
+    """Samples and their rate; several channels are averaged, as the features do it.
+
+    Raises:
+        OSError, RuntimeError, TypeError, ValueError: It cannot be read or holds no numbers.
+    """
+    samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise ValueError("samples that are no numbers")
+    return np.ascontiguousarray(mono), int(rate_hz)
+
+
+def file_name(key: str) -> str:
+    """A file's name for a key; one that is no safe name gets a digest instead of what is not."""
+    if _SAFE_NAME.fullmatch(key) and len(key.encode()) <= _LONGEST_NAME:
+        return f"{key}.wav"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return f"{re.sub(r'[^A-Za-z0-9]+', '-', key).strip('-')[:40]}-{digest}.wav"
+
+
+def _lines(job: _Job, workers: int) -> Iterator[dict[str, Any]]:
+    """The new lines in the manifest's order."""
+    total = len(job.utterances)
+    chunks = (range(first, min(first + _CHUNK, total)) for first in range(0, total, _CHUNK))
+    if workers == 1 or total <= _CHUNK:
+        yield from itertools.chain.from_iterable(map(job, chunks))
+        return
+    # Forked, as the loader's workers are: nothing is imported again, and paths stay as they are.
+    with ProcessPoolExecutor(workers, get_context("fork"), _start, (job,)) as pool:
+        waiting: deque[Future[list[dict[str, Any]]]] = deque()
+        try:
+            for chunk in chunks:
+                waiting.append(pool.submit(_work, chunk))
+                if len(waiting) >= 4 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise WorkError(
+                f"{job.audio_dir}: a process that simulates died, maybe for want of memory; "
+                "the same command goes on"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_job: _Job | None = None
+"""In a worker: what it has to do, which is too large to send with each chunk."""
+
+
+def _start(job: _Job) -> None:
+    global _job
+    _job = job
+
+
+def _work(chunk: range) -> list[dict[str, Any]]:
+    assert _job is not None
+    return _job(chunk)
+
+
+def _is_done(path: Path, source: Path) -> bool:
+    """Whether a file was made from this source, as it is now."""
+    try:
+        return path.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+
+
+def _manifest_line(utterance: Utterance, path: Path, audio: Audio, job: _Job) -> dict[str, Any]:
+    source = path.relative_to(job.root) if path.is_relative_to(job.root) else path.resolve()
+    kept = {name: value for name, value in utterance.tags.items() if name not in _STALE}
+    line: dict[str, Any] = {
+        "key": utterance.key,
+        "source": source.as_posix(),
+        "target": utterance.target,
+        **kept,
+        "source_len": audio.num_frames,
+        "duration_s": round(audio.duration_s, 6),
+        "sample_rate_hz": audio.sample_rate_hz,
+    }
+    if utterance.speaker is not None:
+        line["speaker_id"] = utterance.speaker
+    return line | draw_line(job.seed, utterance.key, job.channel).fields()
+
+
+def _take(audio_dir: Path, identity: dict[str, Any]) -> None:
+    """Makes the folder ours, emptied if it holds the audio of something else."""
+    mark = audio_dir / _MARK
+    if mark.is_file():
+        if json.loads(mark.read_text(encoding="utf-8")) == identity:
+            return
+        for path in audio_dir.iterdir():  # the mark last: interrupted, the folder stays ours
+            if path != mark:
+                path.unlink()
+    elif audio_dir.exists() and any(audio_dir.iterdir()):
+        raise DataError(
+            f"{audio_dir}: got a folder with other files, expected none, an empty one, or one that "
+            "an earlier simulation wrote"
+        )
+    audio_dir.mkdir(parents=True, exist_ok=True)
+    partial = mark.with_suffix(".partial")
+    partial.write_text(json.dumps(identity) + "\n", encoding="utf-8")
+    partial.replace(mark)
+
+
+def _identity(manifest: Path, channel: ChannelRange, seed: int) -> dict[str, Any]:
+    with manifest.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    channel_digest = channel.fingerprint()
+    return {"version": _VERSION, "channel": channel_digest, "seed": seed, "manifest": digest}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

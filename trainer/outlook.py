@@ -1,0 +1,111 @@
+"""What a fine-tune will take on GPUs that are not here: memory of their cards, time of an epoch.
+
+Known from the configuration, the manifests and the model directory, whose weights may be missing:
+the longest batch is run as shapes only (see forecast.py), and one of middling size, whose
+operations stand for those of all. How many of them a GPU does in a second is measured where one is
+here (or the model is tiny), and else assumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from conf.errors import WorkError
+from conf.load import Config
+from trainer.check import has_weights
+from trainer.data_checks import Largest, survey
+from trainer.forecast import QWEN3_06B, forecast, meta_model
+from trainer.model import build, resolved_values
+from trainer.model_checks import (
+    GB,
+    MAX_TIMED_ON_CPU,
+    batch_shape,
+    full_config,
+    step_seconds,
+)
+
+CARDS_GB = (24, 40, 80)
+"""Memory of the GPUs that people have: RTX 3090 and 4090; A100; A100 and H100."""
+SPARE = 0.1
+"""Share of a card left free for what is not counted: CUDA itself, kernels' work space, gaps."""
+ASSUMED_TFLOPS = 40.0
+"""Where nothing is measured: a quarter of what an A100's sheet says of dense TF32 (156)."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Memory and time of one fine-tune.
+
+    Attributes:
+        batch: The longest batch.
+        peak: Bytes that a step on it takes.
+        full_peak: The same for the released model, where this is a smaller one.
+        batches_per_epoch: Of the training data.
+        epoch_s: Seconds that the steps of an epoch take, evaluation not counted.
+        measured_on: The device on which a step was timed; empty where operations were counted.
+    """
+
+    batch: Largest
+    peak: int
+    full_peak: int | None
+    batches_per_epoch: int
+    epoch_s: float
+    measured_on: str
+
+
+def outlook(config: Config, *, tflops: float | None = None) -> Outlook:
+    """Looks at a configuration that names data and a model directory.
+
+    Args:
+        config: What will be trained.
+        tflops: 10^12 operations that a GPU does in a second; None measures or assumes.
+
+    Raises:
+        UserError: The data cannot be read, the directory lacks files or weights.
+        WorkError: No utterance is within the limits.
+    """
+    data = survey(config)
+    if not data.batches_per_epoch:
+        raise WorkError("no training utterance is within the limits of dataset_conf")
+    llm = Path(resolved_values(config)["llm_conf"]["init_param_path"])
+    shape = batch_shape(config, data.largest_batch)
+    full = full_config(config)
+    parameters = sum(parameter.numel() for parameter in meta_model(config, llm).parameters())
+    here = torch.cuda.is_available() or parameters <= MAX_TIMED_ON_CPU
+    if tflops is None and here and has_weights(config):
+        nano = build(config)
+        epoch_s = step_seconds(nano, config, data) * data.batches_per_epoch
+        measured_on = nano.device.type
+    else:
+        middling = batch_shape(config, data.middling_batch)
+        flops = forecast(config, middling, llm=llm).flops
+        share = data.padded / (middling.utterances * data.middling_batch.num_frames)
+        epoch_s = flops * share / (1e12 * (tflops or ASSUMED_TFLOPS))
+        measured_on = ""
+    return Outlook(
+        batch=data.largest_batch,
+        peak=forecast(config, shape, llm=llm, count_flops=False).peak,
+        full_peak=forecast(full, shape, llm=QWEN3_06B, count_flops=False).peak if full else None,
+        batches_per_epoch=data.batches_per_epoch,
+        epoch_s=epoch_s,
+        measured_on=measured_on,
+    )
+
+
+def cards(peak: int) -> str:
+    """Which cards a step fits on, in words.
+
+    Example:
+        >>> cards(20_000_000_000), cards(80_000_000_000)
+        ('fits 24, 40 and 80 GB', 'fits none of 24, 40 and 80 GB')
+    """
+    sizes = [size for size in CARDS_GB if peak <= (1 - SPARE) * size * GB]
+    return f"fits {_list(sizes)} GB" if sizes else f"fits none of {_list(CARDS_GB)} GB"
+
+
+def _list(sizes: tuple[int, ...] | list[int]) -> str:
+    *others, last = map(str, sizes)
+    return f"{', '.join(others)} and {last}" if others else last

@@ -1,0 +1,123 @@
+"""Work on many lines in parallel, which can be interrupted at any time and goes on.
+
+The results of each batch are written aside into a file of their own and renamed; a batch that has
+its file is not worked on again. Results come in the order of the batches, whoever did them when.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from conf.errors import WorkError
+
+BATCH = 128
+"""Lines of a batch: some seconds of work where audio is read."""
+_AHEAD = 4
+"""Batches per worker that wait for one."""
+_PR_SET_PDEATHSIG = 1
+
+T = TypeVar("T")
+Records = list[dict[str, Any]]
+
+
+def batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """The items in lists of `BATCH`; the last may be shorter."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, BATCH)):
+        yield batch
+
+
+def run(
+    directory: Path,
+    parts: Iterable[T],
+    work: Callable[[T], Records],
+    num_workers: int,
+) -> Iterator[Records]:
+    """The records of each part, in order.
+
+    Args:
+        directory: Where results are kept; of this work alone.
+        parts: What to work on; must be the same each time.
+        work: Makes records of a part; a function that can be sent to another process.
+        num_workers: Processes.
+
+    Raises:
+        WorkError: A worker died.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    files = (directory / f"{number:08}.jsonl" for number in itertools.count())
+    if num_workers == 1:
+        for path, part in zip(files, parts, strict=False):
+            yield kept if (kept := read(path)) is not None else _keep(path, work(part))
+        return
+    # Forked, so that nothing is imported again; this process has no other threads.
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("fork"), _begin)
+    waiting: deque[tuple[Path, Records | Future[Records]]] = deque()
+    try:
+        for path, part in zip(files, parts, strict=False):
+            kept = read(path)
+            waiting.append((path, pool.submit(work, part) if kept is None else kept))
+            if len(waiting) > _AHEAD * num_workers:
+                yield _finished(*waiting.popleft())
+        while waiting:
+            yield _finished(*waiting.popleft())
+    except BrokenProcessPool as error:
+        raise WorkError(
+            "prepare: a worker process was killed, maybe for want of memory; "
+            "the same command goes on (--workers 1 takes the least)"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read(path: Path) -> Records | None:
+    """What was kept in a file; None if it is not there or not whole."""
+    try:
+        *lines, end = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return None
+    if not end.startswith(b"end ") or int(end[4:] or -1) != len(lines):
+        return None
+    return [orjson.loads(line) for line in lines]
+
+
+def dumps(value: Any) -> bytes:
+    """JSON, also of a number that is too long for orjson."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _finished(path: Path, result: Records | Future[Records]) -> Records:
+    return _keep(path, result.result()) if isinstance(result, Future) else result
+
+
+def _keep(path: Path, records: Sequence[dict[str, Any]]) -> Records:
+    lines = [dumps(record) for record in records]
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(b"\n".join([*lines, b"end %d" % len(lines)]))
+    partial.replace(path)
+    return list(records)
+
+
+def _begin() -> None:
+    """In each worker: Ctrl-C is for the parent to answer, whose death ends the worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

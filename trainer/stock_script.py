@@ -1,0 +1,118 @@
+"""What stock FunASR needs to train one of our configurations: a script, and data as it reads them.
+
+    python -m trainer package --run RUN --output_dir OUT/model --stock_dir OUT/stock
+
+writes `OUT/train_with_stock.sh`, which runs `funasr-train-ds` on `OUT/best_config.yaml`, and the
+data lists in chat form, the only one that stock reads, to `OUT/stock`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+
+from conf.load import Config
+from conf.reading import flatten
+from trainer.manifest import read_data_list, read_headers
+from trainer.model import Nano, resolved_values, weights_path
+from trainer.stock import HELD, ignored_keys, write_manifest
+
+SCRIPT, CONFIG = "train_with_stock.sh", "best_config.yaml"
+_WEIGHTS = "init.pt"
+
+_SCRIPT = Template(r"""#!/bin/sh
+# Trains best_config.yaml with stock FunASR's own command, on one GPU (it takes no CPU):
+#
+#   ./train_with_stock.sh [++key=value ...]
+#
+# INIT_PARAM: the weights to start from, else those that the trial started from (SHA-256
+#   $sha256)
+# OUTPUT_DIR: where checkpoints go, else stock/output beside this script
+# FUNASR_TRAIN: the command; on several GPUs
+#   FUNASR_TRAIN="torchrun --nproc_per_node 2 $$(command -v funasr-train-ds)"
+#
+# Of this configuration stock does nothing with:
+#   $ignored
+set -eu
+here=$$(cd "$$(dirname "$$0")" && pwd)
+init_param=$${INIT_PARAM:-$weights}
+output_dir=$${OUTPUT_DIR:-$$here/stock/output}
+
+# The data lists are one file each, which stock would read once per split: hence one split.
+# shellcheck disable=SC2086 # FUNASR_TRAIN may be several words
+exec $${FUNASR_TRAIN:-funasr-train-ds} --config-path "$$here" --config-name $config \
+    hydra.run.dir="'$$output_dir'" hydra.output_subdir=null \
+    ++init_param="'$$init_param'" ++output_dir="'$$output_dir'" \
+    ++train_data_set_list="'$$here/$stock/train.jsonl'" \
+    ++valid_data_set_list="'$$here/$stock/valid.jsonl'" \
+$overrides    ++disable_update=true "$$@"
+""")
+
+
+def write(config: Config, nano: Nano, model: Path, stock: Path) -> Path:
+    """Write script and data.
+
+    Args:
+        config: Of the fine-tune.
+        nano: Its model before training.
+        model: Name of the packaged model directory beside the script, for the tokenizers' files.
+        stock: Directory for the data; the script goes beside it.
+
+    Returns:
+        The script.
+
+    Raises:
+        DataError: A manifest or a recording is gone.
+    """
+    assert nano.coverage is not None
+    stock.mkdir(parents=True)
+    for split in ("train", "valid"):
+        utterances = read_data_list(config[f"{split}_data_set_list"])
+        # As in our training, what cannot be read is left out.
+        audios = read_headers(utterances, leave_out=split == "train")
+        usable = [n for n in range(len(utterances)) if n not in audios.problems]
+        write_manifest(
+            stock / f"{split}.jsonl",
+            (utterances[n] for n in usable),
+            (audios[n] for n in usable),
+            lambda text: len(nano.codec.target_ids(text)) - 1,
+        )
+    weights = str(weights_path(config).resolve())
+    if nano.coverage.base is not None:  # stock reads one whole checkpoint, filled from none
+        torch.save({"state_dict": nano.model.state_dict()}, stock / _WEIGHTS)
+        weights = f"$here/{stock.name}/{_WEIGHTS}"
+    overrides = {
+        **_model_files(config, f"$here/{model.name}"),
+        **HELD,
+        "seed": config["finetune_conf.seed"],
+    }
+    script = stock.with_name(SCRIPT)
+    script.write_text(
+        _SCRIPT.substitute(
+            sha256=nano.coverage.sha256,
+            ignored="\n#   ".join(ignored_keys(config) or ["(nothing: it reads every key)"]),
+            weights=weights,
+            config=CONFIG,
+            stock=stock.name,
+            overrides="".join(f"    ++{key}={_quoted(v)} \\\n" for key, v in overrides.items()),
+        ),
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
+    return script
+
+
+def _model_files(config: Config, place: str) -> dict[str, str]:
+    """Keys that name files of the model directory, as paths below another place."""
+    directory, given = config.model_dir, flatten(config.values)
+    assert directory is not None
+    found = {k: v for k, v in flatten(resolved_values(config)).items() if v != given.get(k)}
+    return {key: f"{place}/{Path(path).relative_to(directory)}" for key, path in found.items()}
+
+
+def _quoted(value: Any) -> str:
+    # Quoted for Hydra within quotes of the shell.
+    return f"\"'{value}'\"" if isinstance(value, str) else str(value)

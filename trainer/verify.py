@@ -1,0 +1,79 @@
+"""Proof that a written model gives the texts that were logged: decoded anew in a fresh process.
+
+    for said in verify(Path("exports/demo/model"), Path("outputs/my-run")):
+        print(said)
+
+This side only starts that process (trainer/reload.py) and judges; it loads no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.errors import DataError, UserError, WorkError
+
+_MIN_EQUAL_TEXTS = 0.99
+"""Share of texts that must equal the logged ones: batched float sums may tip a near tie."""
+_MAX_CER_APART = 0.0005
+"""How far such texts may move the CER. On a set of less than 2,000 characters it may not move."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What one way of loading made of the validation set.
+
+    Attributes:
+        way: Who decoded: `stock FunASR`, `MLflow pyfunc`.
+        equal_texts: How many texts are the logged ones.
+        logged_cer: As the fine-tune logged it.
+    """
+
+    way: str
+    utterances: int
+    equal_texts: int
+    cer: float
+    logged_cer: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether these are the logged texts and the logged CER."""
+        enough = self.equal_texts >= _MIN_EQUAL_TEXTS * self.utterances
+        return enough and abs(self.cer - self.logged_cer) < _MAX_CER_APART
+
+    def __str__(self) -> str:
+        return (
+            f"{self.way} gives {self.equal_texts} of {self.utterances} logged texts, "
+            f"CER {100 * self.cer:.2f} % (logged {100 * self.logged_cer:.2f} %)"
+        )
+
+
+def verify(model: Path, run: Path, served: Path | None = None) -> list[Verification]:
+    """Reload a written model in a fresh process and decode the run's validation set.
+
+    Args:
+        model: A packaged model directory, for stock FunASR.
+        run: The fine-tune that it was packaged from.
+        served: The same as an MLflow model (trainer/serving.py), if it is to be verified too.
+
+    Raises:
+        DataError: What the run logged, or its validation set, is not there any more.
+        WorkError: It cannot be loaded, or gives other texts or another CER than were logged.
+    """
+    command = [sys.executable, "-m", "trainer.reload", str(model), str(run)]
+    finished = subprocess.run(
+        [*command, *([str(served)] if served else [])], capture_output=True, text=True
+    )
+    last = (finished.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    if finished.returncode == UserError.exit_code:
+        raise DataError(last.removeprefix("reload: "))
+    if finished.returncode != 0:
+        raise WorkError(f"{model}: failed to load or decode it anew ({last})")
+    results = [Verification(**line) for line in json.loads(finished.stdout.splitlines()[-1])]
+    for result in results:
+        if not result.passed:
+            raise WorkError(f"{model}: {result}")
+    return results
