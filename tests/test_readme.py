@@ -6,6 +6,8 @@ import inspect
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -216,3 +218,15 @@ def test_links_lead_somewhere(page: str) -> None:
             assert target[1:] in anchors
         else:
             assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("client", ["modelscope", "hf"])
+def test_the_hubs_clients_have_the_flags_that_the_page_uses(client: str) -> None:
+    """Downloading itself needs a network."""
+    command = [str(Path(sys.executable).parent / client), "download", "--help"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for flag in ("--local-dir", "--exclude"):
+        assert flag in found
+        assert flag in ENGLISH
+        assert flag in CHINESE
+    assert f"{client} download {RELEASED} --local-dir models/" in ENGLISH

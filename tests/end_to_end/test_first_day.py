@@ -18,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from tests.conftest import BASE, ROOT
 from tests.end_to_end.conftest import Workspace, clean_environment
 
 READMES = (ROOT / "README.md", ROOT / "README_zh.md")
+LOCK = ROOT / "requirements.lock"
 MODEL = "models/Fun-ASR-Nano-2512"
 EXCHANGED = {"conf/sweep/telephone.yaml": "small.yaml"}
 COUNT = 72
@@ -55,10 +57,9 @@ _START_S = 120
 
 def commands(readme: Path) -> dict[str, list[str]]:
     """The page's commands by step, without comments and broken lines."""
+    whole = re.compile(r"(?:\\|(?<=\|))\n\s+")
     return {
-        name: [
-            _COMMENT.sub("", line) for line in re.sub(r"\\\n\s+", "", block).splitlines() if line
-        ]
+        name: [_COMMENT.sub("", line) for line in whole.sub(" ", block).splitlines() if line]
         for name, block in _BLOCK.findall(readme.read_text(encoding="utf-8"))
     }
 
@@ -68,7 +69,8 @@ def test_both_languages_have_the_same_commands() -> None:
     english, chinese = map(commands, READMES)
     assert english == chinese
     assert list(english) == [
-        *("model", "data", "check", "forecast", "sweep", "compare", "export", "serve", "train")
+        *("setup", "model", "data", "check", "forecast", "sweep", "compare", "export", "serve"),
+        "train",
     ]
 
 
@@ -130,6 +132,15 @@ def test_without_a_network_one_line_names_the_pages_first_commands(
     for said in said_without_a_model.values():
         [line] = [line for line in said.splitlines() if "Fun-ASR-Nano-2512, expected" in line]
         assert all(f"`{command}`" in line for command in fetch), line
+
+
+@pytest.mark.quick
+def test_what_the_set_up_installs_is_what_this_runs_in() -> None:
+    """Without a network it cannot be installed once more."""
+    assert commands(READMES[0])["setup"][-1] == "uv pip install -r requirements.lock"
+    pinned = re.findall(r"^([\w.-]+)==([^\s;]+)$", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(pinned) > 100
+    assert {name: version(name) for name, _ in pinned} == dict(pinned)
 
 
 def test_the_morning(prepared: Workspace) -> None:

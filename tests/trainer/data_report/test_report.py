@@ -12,7 +12,8 @@ import pytest
 import soundfile
 
 from conf.errors import DataError, WorkError
-from tests.trainer.data_report.made import line, of_demo, write_prepared
+from tests.trainer.data_report.made import line, of_demo, write_lines, write_prepared
+from trainer.__main__ import main
 from trainer.data_report import write
 from trainer.data_report.facts import Picked
 from trainer.data_report.sounds import Sound, listen
@@ -145,6 +146,24 @@ def test_the_same_directory_gives_the_same_bytes(tmp_path: Path) -> None:
     # A recording that is not there is named, and stops nothing.
     assert b"No spectrogram of b: " in first["data_report.html"]
     assert "没有 b 的语谱图".encode() in first["data_report_zh.html"]
+
+
+@pytest.mark.quick
+def test_prepare_ends_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = []
+    for number in range(6):
+        noise = numpy.random.default_rng(number).uniform(-0.1, 0.1, 16000)
+        soundfile.write(tmp_path / f"{number}.wav", noise, 16000)
+        lines.append({"key": f"k{number}", "source": f"{number}.wav", "target": "今天天气很好"})
+    write_lines(tmp_path / "calls.jsonl", [*lines, {"key": "x", "source": "x.wav", "target": "好"}])
+    command = ["prepare", "--input", str(tmp_path / "calls.jsonl"), "--valid_share", "0.34"]
+    assert main([*command, "--output_dir", str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert [path.name for path in sorted((tmp_path / "out").glob("data_report*"))] == FILES
+    assert "data_report.html" in capsys.readouterr().out
+    said = (tmp_path / "out" / "data_report.md").read_text(encoding="utf-8")
+    assert "| train | 16000 | 7 kHz and more | 4 | 100.00 % |" in said
+    assert "| no such file | 1 | 14.29 % |" in said
+    assert "Nobody looked at" not in said
 
 
 @pytest.mark.quick
