@@ -119,15 +119,21 @@ class Ledger:
         """Decide whether a trial ends after an epoch that was reported.
 
         Baselines and replicates never do, and no trial at its last epoch: it is about to complete.
-        Nor does one that has been further: a restarted worker reports its first epochs again, and
+        Nor does one that was let go on after it: a restarted worker reports its epochs again, and
         what was decided of them stands, though others may have become better since.
         """
+        if self._sweep.pruning.method == "none":
+            return False
         states = {s.number: s for s in self.states() if REPLICATE_OF not in s.notes}
         own = states.pop(number, None)
-        if own is None or own.baseline or finished or epoch < max(own.curve, default=0):
+        let_go_on = self._trials()[number].user_attrs.get(record.JUDGED, 0)
+        if own is None or own.baseline or finished or epoch <= let_go_on:
             return False
         others = {other.number: other.curve for other in states.values()}
-        return should_prune(own.curve, others, epoch, self._sweep.pruning)
+        prunes = should_prune(own.curve, others, epoch, self._sweep.pruning)
+        if not prunes:
+            self._note_of(number, record.JUDGED, epoch)
+        return prunes
 
     def enough(self, number: int) -> str:
         """Say why a trial under way ends with the sweep: its goal or budget is reached."""

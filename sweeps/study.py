@@ -33,6 +33,8 @@ TRIES = "tries"  # one attribute: each write costs a commit
 METRICS = "metrics"
 SECONDS = "seconds"
 REASON = "reason"
+JUDGED = "pruning.judged"
+"""The last epoch after which the trial was let go on."""
 # Attributes of the study
 SWEEP_ID = "sweep.id"
 WARM_START = "warm_start"

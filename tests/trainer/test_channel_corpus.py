@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,16 @@ def test_a_folder_of_somebody_else_is_left_alone(run: Run, tmp_path: Path) -> No
 
 
 @pytest.mark.quick
+def test_one_speaker_makes_no_babble(run: Run, tmp_path: Path) -> None:
+    manifest = tmp_path / "in.jsonl"
+    lines = ({"key": key, "source": "a.wav", "target": "好", "speaker_id": "Wu"} for key in "abc")
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(DataError, match=r"in.jsonl: got one speaker \(Wu\), expected several, of"):
+        run("out", manifest=manifest)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.quick
 def test_the_manifest_itself_is_not_overwritten(tmp_path: Path, cut: Callable[..., Path]) -> None:
     manifest = cut("wideband", 3)
     before = manifest.read_bytes()
@@ -194,7 +205,18 @@ def test_the_manifest_itself_is_not_overwritten(tmp_path: Path, cut: Callable[..
 
 @pytest.mark.quick
 def test_any_key_makes_a_file_name() -> None:
-    keys = ["call-7", "通话.1", "../../etc/passwd", "a/b", "a b", ".hidden", "", "长" * 300, "a/B"]
+    keys = [
+        "call-7",
+        "通话.1",
+        "../../etc/passwd",
+        "a/b",
+        "a b",
+        ".hidden",
+        "",
+        "长" * 300,
+        "𠀀" * 60,
+        "a/B",
+    ]
     names = [file_name(key) for key in keys]
     assert names[:2] == ["call-7.wav", "通话.1.wav"]
     assert len(set(names)) == len(keys)
@@ -211,3 +233,22 @@ def test_a_process_that_dies_is_said_and_the_same_command_goes_on(
         with pytest.raises(WorkError, match="a process that simulates died, maybe for want of mem"):
             run("out", workers=2)
     assert run("out", workers=2).written == 12
+
+
+@pytest.mark.slow
+def test_g711_with_noise_takes_less_than_a_150th_of_real_time_on_two_cores(
+    corpus: Path, tmp_path: Path
+) -> None:
+    lines = (corpus / "wideband.jsonl").read_text(encoding="utf-8").splitlines()
+    manifest = tmp_path / "many.jsonl"
+    with manifest.open("w", encoding="utf-8") as file:
+        for copy in range(20):
+            for line in map(json.loads, lines):
+                line |= {"key": f"{line['key']}-{copy}", "source": str(corpus / line["source"])}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    audio_s = read_headers(read_data_list(manifest)).durations_s.sum()
+    started_s = time.perf_counter()
+    simulate_manifest(manifest, tmp_path / "out" / "a.jsonl", tmp_path / "wav", RANGES, workers=2)
+    factor = audio_s / (time.perf_counter() - started_s)
+    print(f"{audio_s:.0f} s of speech over landline_g711: {factor:.0f} times real time")
+    assert factor >= 150

@@ -39,6 +39,7 @@ def on_the_fly(nano: Nano, config: Config, utterances: Sequence[Utterance]) -> O
 
     Raises:
         ConfigError: There is no such channel, it needs the extra `av`, or stock trains.
+        DataError: It has babble, and there is one speaker.
     """
     conf = config["finetune_conf"]
     if not conf["channel"]:
@@ -83,6 +84,7 @@ class OnTheFly:
         self._share = share
         self._seed = seed
         self._others = OtherSpeakers(utterances)
+        self._others.check(ranges)
         self.fingerprint = ranges.fingerprint()
 
     def __call__(self, utterance: Utterance, epoch: int) -> Example | None:

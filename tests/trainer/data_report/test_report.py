@@ -12,11 +12,13 @@ import pytest
 import soundfile
 
 from conf.errors import DataError, WorkError
-from tests.trainer.data_report.made import line, of_demo, write_prepared
+from tests.trainer.data_report.made import line, of_demo, write_lines, write_prepared
+from trainer.__main__ import main
 from trainer.data_report import write
 from trainer.data_report.facts import Picked
 from trainer.data_report.sounds import Sound, listen
 from trainer.document.words import catalogue
+from trainer.prepare.rules import BAD_INPUT, CHOICES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -147,6 +149,24 @@ def test_the_same_directory_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.quick
+def test_prepare_ends_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = []
+    for number in range(6):
+        noise = numpy.random.default_rng(number).uniform(-0.1, 0.1, 16000)
+        soundfile.write(tmp_path / f"{number}.wav", noise, 16000)
+        lines.append({"key": f"k{number}", "source": f"{number}.wav", "target": "今天天气很好"})
+    write_lines(tmp_path / "calls.jsonl", [*lines, {"key": "x", "source": "x.wav", "target": "好"}])
+    command = ["prepare", "--input", str(tmp_path / "calls.jsonl"), "--valid_share", "0.34"]
+    assert main([*command, "--output_dir", str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert [path.name for path in sorted((tmp_path / "out").glob("data_report*"))] == FILES
+    assert "data_report.html" in capsys.readouterr().out
+    said = (tmp_path / "out" / "data_report.md").read_text(encoding="utf-8")
+    assert "| train | 16000 | 7 kHz and more | 4 | 100.00 % |" in said
+    assert "| no such file | 1 | 14.29 % |" in said
+    assert "Nobody looked at" not in said
+
+
+@pytest.mark.quick
 def test_a_spectrogram_shows_the_tone(tmp_path: Path) -> None:
     path = tmp_path / "tone.wav"
     time_s = numpy.arange(48000) / 16000
@@ -179,3 +199,8 @@ def test_a_document_is_in_the_catalogue_once() -> None:
     lines = CATALOGUE.read_text(encoding="utf-8").splitlines()
     entries = [line for line in lines if line and not line.startswith("#")]
     assert len(entries) == len(catalogue())
+
+
+@pytest.mark.quick
+def test_every_rule_of_prepare_has_a_chinese_name() -> None:
+    assert [rule for rule in (*BAD_INPUT, *CHOICES) if rule not in catalogue()] == []

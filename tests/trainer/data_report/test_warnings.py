@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.data_report.made import line, write_prepared
-from trainer.data_report import facts
+from trainer.data_report import gather
 from trainer.data_report.report import html, markdown
 from trainer.data_report.warnings import Concern, concerns
 from trainer.document.words import chinese, english
@@ -212,7 +212,7 @@ CASES: Mapping[str, tuple[str, bool, Callable[[Splits], None], str]] = {
 
 
 def _found(directory: Path, splits: Splits, **values: Any) -> tuple[Concern, ...]:
-    return concerns(facts.gather(write_prepared(directory, splits, **values)))
+    return concerns(gather.gather(write_prepared(directory, splits, **values)))
 
 
 def test_ordinary_data_raise_none(tmp_path: Path) -> None:
@@ -248,8 +248,9 @@ def test_much_left_out(tmp_path: Path) -> None:
 def test_characters_that_a_model_cannot_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "unspelt_by", lambda _, counts: {"LLM": (), "CTC": (("号", 9),)})
-    [found] = _found(tmp_path, ordinary(), settings={"model": "a model"})
+    (tmp_path / "config.yaml").touch()
+    monkeypatch.setattr(gather, "unspelt_by", lambda _, counts: {"LLM": (), "CTC": (("号", 9),)})
+    [found] = _found(tmp_path, ordinary(), settings={"model": str(tmp_path)})
     assert found.grave
     assert str(found.found) == "The CTC tokenizer does not give back 1 characters (9 times): 号"
 
@@ -258,7 +259,7 @@ def test_grave_ones_come_first_in_both_forms(tmp_path: Path) -> None:
     splits = ordinary()
     _few(splits)
     _copy("call")(splits)
-    known = facts.gather(write_prepared(tmp_path, splits))
+    known = gather.gather(write_prepared(tmp_path, splits))
     found = concerns(known)
     assert [concern.grave for concern in found] == sorted(
         (concern.grave for concern in found), reverse=True
@@ -269,4 +270,5 @@ def test_grave_ones_come_first_in_both_forms(tmp_path: Path) -> None:
         for said in (page, text):
             places = [said.index(words(concern.found)) for concern in found]
             assert places == sorted(places)
+            assert said.count(words("[grave] ")) == sum(concern.grave for concern in found)
             assert places[-1] < said.index("| :--" if said is text else "<table")

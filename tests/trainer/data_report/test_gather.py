@@ -11,7 +11,9 @@ import pytest
 from conf.errors import DataError
 from tests.conftest import BASE
 from tests.trainer.data_report.made import line, write_prepared
-from trainer.data_report.facts import Crossing, Rule, gather, kind_of, scripts
+from trainer.data_report.facts import Crossing, Rule
+from trainer.data_report.gather import gather
+from trainer.data_report.scripts import kind_of, scripts
 
 pytestmark = pytest.mark.quick
 
@@ -144,6 +146,8 @@ def test_a_models_tokenizers_are_asked(tmp_path: Path) -> None:
     )
     lost = gather(tmp_path / "a").characters.unspelt
     assert lost == {"LLM": (), "CTC": (("你", 2), ("好", 1))}
+    (model / "config.yaml").unlink()
+    assert gather(tmp_path / "a").characters.unspelt is None
 
 
 @pytest.mark.parametrize(
