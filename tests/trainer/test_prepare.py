@@ -230,6 +230,9 @@ def test_the_command(folder: Given, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "train 9, valid 1, left out 6 (1 annotation error, 1 empty text" in done.stdout
+    for name in ("data_report.html", "data_report.md", "data_report_zh.html", "data_report_zh.md"):
+        assert name in done.stdout
+        assert (tmp_path / "out" / name).stat().st_size
 
 
 def test_a_side_of_a_stereo_call_is_cut_out(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from trainer.channel.levels import RATE_HZ, Samples
 from trainer.channel.line import simulate
 from trainer.channel.noise import OtherSpeakers
 from trainer.manifest import Audio, Manifest, Utterance, one_line, read_data_list, read_header
+from trainer.workers import begin
 
 _VERSION = 1
 """Of what a line does to samples; another one computes everything anew."""
@@ -205,6 +206,7 @@ _job: _Job | None = None
 def _start(job: _Job) -> None:
     global _job
     _job = job
+    begin()
 
 
 def _work(chunk: range) -> list[dict[str, Any]]:
