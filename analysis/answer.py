@@ -201,7 +201,7 @@ def _changed(facts: Comparison, best: Row) -> Said | None:
     baseline = facts.baseline_of(best)
     if baseline is None or baseline.trial == best.trial:
         return None
-    trials = {trial.trial: trial for trial in facts.sweep_record.trials}
+    trials = facts.sweep_record.by_number
     found = differing([trials[baseline.trial], trials[best.trial]])
     keys = sorted(found, key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
     if not keys:

@@ -68,6 +68,8 @@ class Row:
     replicate_of: int | None = None
     seeds: tuple[float, ...] = ()
     """The objectives of its config over several seeds, its own first; empty if it was run once."""
+    known_from: str = ""
+    known_epochs: int | None = None
     candidate: bool = True
     """May be chosen: no replicate, within its bounds, and trained itself."""
     interval: Estimate | None = None
@@ -406,6 +408,8 @@ def _rows(sweep: SweepRecord, trials: Sequence[TrialRecord], evidence: Evidence)
             duration_s=trial.duration_s,
             replicate_of=trial.replicate_of,
             seeds=seeds.get(trial.trial, ()),
+            known_from=trial.known_from,
+            known_epochs=trial.known_epochs,
             candidate=trial.candidate,
             interval=interval if agrees else None,
             paired=None

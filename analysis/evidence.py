@@ -17,6 +17,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -151,30 +152,26 @@ class Reader:
         """Take up a trial's errors on a set; those of another set's utterances do not count."""
         measure = self._measure(split)
 
-        def columns() -> list[list[Any]] | None:
-            lines = self.lines(trial.run_id, f"hypotheses/{split}.jsonl")
-            return None if lines is None else _columns(lines, measure)
+        @cache
+        def lines() -> list[dict[str, Any]]:
+            return self.lines(trial.run_id, f"hypotheses/{split}.jsonl") or []
 
         def recordings() -> list[dict[str, Any]]:
-            lines = self.lines(trial.run_id, f"hypotheses/{split}.jsonl")
-            return [_recording(line) for line in lines or ()]
+            return [_recording(line) for line in lines()]
 
-        known = self._remember(trial, f"scored {split} {measure}", columns)
-        if known:
-            if split not in self._sets:
-                said = self._remember(trial, f"recordings {split}", recordings)
-                self._sets[split] = self._set_of(split, known[0], said)
-            self._take(trial.trial, split, known)
+        columns = self._remember(
+            trial, f"scored {split} {measure}", lambda: _columns(lines(), measure)
+        )
+        if columns:
+            remembered = partial(self._remember, trial, f"recordings {split}", recordings)
+            self._take(trial.trial, split, columns, remembered)
 
     def score_base(self, split: str) -> None:
         """Take up the errors of the untrained base, where its hypotheses are within reach."""
         lines = self.base_lines(split)
         columns = None if lines is None else _columns(lines, self._measure(split))
         if lines is not None and columns:
-            if split not in self._sets:
-                said = [_recording(line) for line in lines]
-                self._sets[split] = self._set_of(split, columns[0], said)
-            self._take(BASE, split, columns)
+            self._take(BASE, split, columns, partial(list, map(_recording, lines)))
 
     def lines(self, run_id: str, name: str) -> list[dict[str, Any]] | None:
         """A run's hypotheses; None if it has none of this name."""
@@ -217,8 +214,17 @@ class Reader:
         """The error count that the objective is made of; other sets are scored by CER."""
         return self._sweep.objective.removeprefix("valid/") if split == "valid" else "cer"
 
-    def _take(self, number: int, split: str, columns: Sequence[Sequence[Any]]) -> None:
+    def _take(
+        self,
+        number: int,
+        split: str,
+        columns: Sequence[Sequence[Any]],
+        recordings: Callable[[], Sequence[Mapping[str, Any]]],
+    ) -> None:
+        """Keep a system's errors; the first to come tells what the set is."""
         keys, errors, lengths = columns
+        if split not in self._sets:
+            self._sets[split] = self._set_of(split, keys, recordings() or [{}] * len(keys))
         if tuple(keys) != self._sets[split].keys:
             return
         self._scored[number, split] = Scored(

@@ -24,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -34,7 +35,7 @@ from analysis import card
 from analysis.compare import objective_of, winner
 from analysis.evidence import EvidenceSource
 from analysis.provenance import PROVENANCE, recorded, seal, sha256
-from analysis.runs import RunSource, SweepRecord, TrialRecord, load_sweep
+from analysis.runs import OUTCOMES, RunSource, SweepRecord, TrialRecord, load_sweep
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.load import Config
 from trainer import serving, verify
@@ -93,8 +94,11 @@ def best_trial(sweep: SweepRecord) -> tuple[TrialRecord, float]:
     trial = winner(sweep)
     value = None if trial is None else objective_of(trial, sweep.objective)
     if trial is None or value is None:
+        ended = Counter(trial.outcome for trial in sweep.trials)
+        said = ", ".join(f"{ended[outcome]} {outcome}" for outcome in OUTCOMES if ended[outcome])
         raise DataError(
-            f"sweep {sweep.name}: got no completed trial among {len(sweep.trials)}, expected one"
+            f"sweep {sweep.name}: got no completed trial that may be chosen among "
+            f"{len(sweep.trials)} ({said or 'none'}), expected one"
         )
     return trial, value
 

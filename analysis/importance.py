@@ -60,7 +60,7 @@ class Pruning:
 
 def importances(facts: Comparison, *, seed: int = 0) -> tuple[Importance, ...]:
     """Importance per stage, of the keys that differ among its completed trials."""
-    trials = {trial.trial: trial for trial in facts.sweep_record.trials}
+    trials = facts.sweep_record.by_number
     found = []
     for stage in dict.fromkeys(row.stage for row in facts.rows):
         rows = [

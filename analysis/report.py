@@ -37,7 +37,6 @@ from analysis.tables import FIELDS, heading, notes, trial_columns
 from conf.delta import CHANGES, SEVERITIES
 from conf.errors import DataError
 from conf.language import CHINESE, ENGLISH
-from conf.writing import format_value
 from trainer.document.figures import Figure
 from trainer.document.page import (
     cell,
@@ -51,7 +50,7 @@ from trainer.document.page import (
     table,
     write_text,
 )
-from trainer.document.shown import NOTHING, rate
+from trainer.document.shown import NOTHING, rate, setting
 from trainer.document.tables import Section, span
 from trainer.document.words import LANGUAGES, Said, Words, english, joined
 
@@ -397,8 +396,8 @@ def _alignment(facts: Comparison, store: EvidenceSource, words: Words) -> str:
     rows = "".join(
         "<tr>"
         + cell(delta["key"], delta["key"], False)
-        + cell(NOTHING if delta["change"] == "NEW" else format_value(delta["base"]), None, False)
-        + cell(format_value(delta["value"]), None, False)
+        + cell(NOTHING if delta["change"] == "NEW" else setting(delta["base"]), None, False)
+        + cell(setting(delta["value"]), None, False)
         + cell(delta["change"], None, False)
         + cell(words(Said(delta["severity"])), SEVERITIES.index(delta["severity"]), False)
         + cell(delta["effect"] or words(Said("unproven")), None, False)

@@ -69,7 +69,13 @@ class TrialRecord:
     replicate_of: int | None = None
     """The trial that this one repeats with another seed."""
     answered_from: int | None = None
-    """The longer trial whose curve answered this one, which was not trained itself."""
+    """The longer trial whose curve answered this one, which was not trained itself; none where that
+    is another sweep's, whose place this one takes."""
+    known_from: str = ""
+    """The trial that was trained in place of this one, or of its first epochs; `SWEEP/7` where it
+    is another sweep's."""
+    known_epochs: int | None = None
+    """How many first epochs that were; None for all."""
     beyond: tuple[str, ...] = ()
     """Metrics whose bound it breaks."""
 
@@ -114,6 +120,11 @@ class SweepRecord:
     """The sweep's own files."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """The sweep file's, by dotted key."""
+
+    @property
+    def by_number(self) -> dict[int, TrialRecord]:
+        """The trials by their numbers."""
+        return {trial.trial: trial for trial in self.trials}
 
 
 def load_sweep(name: str, store: RunSource) -> SweepRecord:
@@ -172,17 +183,23 @@ def trial_record(run: StoredRun) -> TrialRecord:
         comparable={tag: tags[tag] for tag in COMPARABLE if tag in tags},
         replicate_of=_trial_number(tags.get("replicate.of", "")),
         answered_from=_trial_number(tags.get("answered.from", "")),
+        known_from=tags.get("went_on.from") or tags.get("answered.from", ""),
+        known_epochs=_trial_number(tags.get("went_on.after", "")),
         beyond=_names(tags.get("beyond", "")),
     )
 
 
 def _remark(tags: Mapping[str, str]) -> str:
-    """Why a completed trial is no candidate, for the column where others say why they failed."""
+    """What is special about a trial, for the column where others say why they failed."""
     if answered := tags.get("answered.from"):
         return f"answered from trial {answered}"
     if replicate := tags.get("replicate.of"):
         return f"trial {replicate} with another seed"
-    return f"beyond the bound on {beyond}" if (beyond := tags.get("beyond")) else ""
+    if beyond := tags.get("beyond"):
+        return f"beyond the bound on {beyond}"
+    if source := tags.get("went_on.from"):
+        return f"went on from trial {source} after {tags.get('went_on.after')} epochs"
+    return ""
 
 
 def _names(text: str) -> tuple[str, ...]:

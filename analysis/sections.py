@@ -63,11 +63,7 @@ def confirmed(facts: Comparison) -> Section:
     names = [Column("set"), Column("config"), Column("trial", "count"), Column("stage")]
     columns = [*names, Column("cer", "rate"), Column("interval", "interval")]
     for other in ("baseline", "base"):
-        columns += [
-            Column(f"over_{other}", "points"),
-            Column(f"over_{other}_interval", "span"),
-            Column(f"over_{other}_p", "p"),
-        ]
+        columns += _difference_columns(f"over_{other}")
     rows = []
     for split in ("test", "valid", "wideband"):
         if all(_cer_of(facts, row, split) is None for row in facts.finalists):
@@ -85,7 +81,7 @@ def confirmed(facts: Comparison) -> Section:
             interval = _ends(facts.interval(row.trial, split))
             line: list[Any] = [split, _role(facts, row), row.trial, row.stage, cer, interval]
             for one in over:
-                line += [None, None, None] if one is None else [one.value, _ends(one), one.p]
+                line += _difference_cells(one)
             rows.append(tuple(line))
         base = facts.base.get(facts.objective if split == "valid" else f"{split}/cer")
         scored = facts.evidence.scored.get((BASE, split))
@@ -142,9 +138,7 @@ def slices(facts: Comparison) -> Section:
         Column("baseline", "rate"),
         Column("best", "rate"),
         Column("best_interval", "interval"),
-        Column("over_baseline", "points"),
-        Column("over_baseline_interval", "span"),
-        Column("over_baseline_p", "p"),
+        *_difference_columns("over_baseline"),
     ]
     rows: list[tuple[Any, ...]] = []
     best = facts.best
@@ -176,7 +170,7 @@ def slices(facts: Comparison) -> Section:
                 None if one is None else float(one.errors[chosen].sum() / total)
                 for one in (base, theirs)
             ]
-            paired = (None, None, None) if over is None else (over.value, _ends(over), over.p)
+            paired = _difference_cells(over)
             said = (Said(by) if by in SAID_KINDS else by, slice_name(by, name))
             counts = (len(lengths), total)
             rows.append((split, *said, *counts, *rates, own.value, _ends(own), *paired))
@@ -273,7 +267,7 @@ def marginal(facts: Comparison) -> Section:
         Column("best_trial", "count"),
     )
     scored = [row for row in facts.rows if row.objective is not None and row.replicate_of is None]
-    trials = {trial.trial: trial for trial in facts.sweep_record.trials}
+    trials = facts.sweep_record.by_number
     rows: list[tuple[Any, ...]] = []
     for key in _searched(facts, scored):
         pairs = [(json_numbers(trials[row.trial].params.get(key, "null")), row) for row in scored]
@@ -296,7 +290,7 @@ def marginal(facts: Comparison) -> Section:
 
 def _searched(facts: Comparison, scored: Sequence[Row]) -> list[str]:
     """The keys in which trials of one stage differ: the search set them, not the stage."""
-    trials = {trial.trial: trial for trial in facts.sweep_record.trials}
+    trials = facts.sweep_record.by_number
     found: dict[str, None] = {}
     for stage in dict.fromkeys(row.stage for row in scored):
         found |= dict.fromkeys(differing([trials[r.trial] for r in scored if r.stage == stage]))
@@ -312,7 +306,7 @@ def _by_value(key: str, pairs: Sequence[tuple[str, Row]]) -> list[tuple[Any, ...
 
 def differing_keys(facts: Comparison) -> Section:
     """The finalists' configs against each other: only what differs, most severe first."""
-    trials = {trial.trial: trial for trial in facts.sweep_record.trials}
+    trials = facts.sweep_record.by_number
     shown = [row for row in facts.finalists if trials[row.trial].params]
     names = [f"{row.stage} #{row.trial}{' default' if row.baseline else ''}" for row in shown]
     columns = [Column("key"), *(Column(name, "value") for name in names)]
@@ -396,6 +390,14 @@ def _ends(estimate: Estimate | None) -> tuple[float, float] | None:
     if estimate is None or estimate.low is None or estimate.high is None:
         return None
     return estimate.low, estimate.high
+
+
+def _difference_columns(name: str) -> list[Column]:
+    return [Column(name, "points"), Column(f"{name}_interval", "span"), Column(f"{name}_p", "p")]
+
+
+def _difference_cells(estimate: Estimate | None) -> list[Any]:
+    return [None] * 3 if estimate is None else [estimate.value, _ends(estimate), estimate.p]
 
 
 def _summary(rows: Sequence[Row]) -> tuple[int, float, float, float, int]:

@@ -155,6 +155,15 @@ def notes(facts: Comparison) -> list[Said]:
             values = {"trial": row.trial, "of": row.replicate_of}
             found.append(Said("Trial {trial} repeats trial {of} with another seed.", **values))
     for row in facts.rows:
+        if row.known_from and row.known_epochs is None:
+            template = "Trial {trial} was not trained: the curve of trial {of} answers it."
+            found.append(Said(template, trial=row.trial, of=row.known_from))
+        elif row.known_from:
+            template = "Trial {trial} went on from trial {of} after {epochs} epochs."
+            found.append(
+                Said(template, trial=row.trial, of=row.known_from, epochs=row.known_epochs)
+            )
+    for row in facts.rows:
         if row.reason and row.outcome in ("failed", "killed"):
             found.append(
                 Said(

@@ -9,17 +9,18 @@ possible. `trainer.channel` does the drawing and the work.
 
 import hashlib
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from conf.errors import ConfigError
 from conf.layers import nearest_key
 from conf.reading import Document, read_yaml
-from conf.schema import Share, field_words
+from conf.schema import Block, Share, field_words
 from conf.writing import format_value
 
 CHANNELS = Path(__file__).parent / "channel"
@@ -33,37 +34,17 @@ CODECS = ("none", *G711, "gsm", *G726, *AMR, *OPUS)
 NEED_AV = frozenset(AMR + OPUS)
 """Those that the optional extra `av` brings."""
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff")
-HIGHEST_HZ = 4000.0
 
 
-def _rising(pair: list[float]) -> list[float]:
-    if pair[0] > pair[1]:
-        raise ValueError("a list of two numbers, the smaller one first")
-    return pair
+def _within(low: float, high: float, expected: str) -> AfterValidator:
+    """Both numbers of a pair lie there, the smaller one first."""
 
+    def check(pair: list[float]) -> list[float]:
+        if not low <= pair[0] <= pair[1] <= high:
+            raise ValueError(f"a list of two {expected}, the smaller one first")
+        return pair
 
-def _share_of_packets(pair: list[float]) -> list[float]:
-    if not 0 <= pair[0] <= pair[1] <= 0.5:
-        raise ValueError("a list of two numbers from 0 to 0.5, the smaller one first")
-    return pair
-
-
-def _band(pair: list[float]) -> list[float]:
-    if not 0 < pair[0] < pair[1] < HIGHEST_HZ:
-        raise ValueError("a list of two frequencies between 0 and 4000, the lower one first")
-    return pair
-
-
-def _positive(pair: list[float]) -> list[float]:
-    if not 0 <= pair[0] <= pair[1]:
-        raise ValueError("a list of two numbers of at least 0, the smaller one first")
-    return pair
-
-
-def _bursts(pair: list[float]) -> list[float]:
-    if not 1 <= pair[0] <= pair[1]:
-        raise ValueError("a list of two numbers of at least 1, the smaller one first")
-    return pair
+    return AfterValidator(check)
 
 
 def _known_codec(name: str) -> str:
@@ -75,24 +56,20 @@ def _known_codec(name: str) -> str:
     return name
 
 
-_Pair = Field(min_length=2, max_length=2)
-Between = Annotated[list[float], _Pair, AfterValidator(_rising)]
-AtLeastZero = Annotated[list[float], _Pair, AfterValidator(_positive)]
-Voices = Annotated[list[int], _Pair, AfterValidator(_bursts)]
-
+_PAIR = Field(min_length=2, max_length=2)
+Between = Annotated[list[float], _PAIR, _within(-math.inf, math.inf, "numbers")]
+AtLeastZero = Annotated[list[float], _PAIR, _within(0, math.inf, "numbers of at least 0")]
+Hz = Annotated[list[float], _PAIR, _within(1, 3999, "frequencies from 1 to 3999")]
+LossRate = Annotated[list[float], _PAIR, _within(0, 0.5, "numbers from 0 to 0.5")]
+Packets = Annotated[list[float], _PAIR, _within(1, math.inf, "numbers of at least 1")]
+Voices = Annotated[list[int], _PAIR, _within(1, math.inf, "numbers of at least 1")]
 NoiseKind = Literal["white", "pink", "babble", "files"]
 
 
-class Part(BaseModel):
+class Part(Block):
     """A block of a channel's file."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
+    role = "augmentation"
 
 
 class Handset(Part):
@@ -104,7 +81,7 @@ class Handset(Part):
     """How much louder the upper edge of the band comes out than the lower one, in dB."""
     peak_db: Between = [0.0, 8.0]
     """Height of the hump, in dB."""
-    peak_hz: AtLeastZero = [1500.0, 3000.0]
+    peak_hz: Hz = [1500.0, 3000.0]
     """Where it is, in Hz."""
 
 
@@ -148,9 +125,9 @@ class Loss(Part):
 
     share: Share = 1.0
     """Share of the utterances."""
-    rate: Annotated[list[float], _Pair, AfterValidator(_share_of_packets)] = [0.0, 0.05]
+    rate: LossRate = [0.0, 0.05]
     """Share of the packets that is lost, on average."""
-    burst_packets: Annotated[list[float], _Pair, AfterValidator(_bursts)] = [1.0, 3.0]
+    burst_packets: Packets = [1.0, 3.0]
     """Mean number of packets that are lost in a row."""
 
 
@@ -174,7 +151,7 @@ class ChannelRange(Part):
         list(G711)
     )
     """Codecs, of which one is drawn; `gsm+g711_alaw` is one after the other."""
-    band_hz: Annotated[list[float], _Pair, AfterValidator(_band)] = [300.0, 3400.0]
+    band_hz: Hz = [300.0, 3400.0]
     """Edges of the band that passes, where it has lost 3 dB, in Hz."""
     level_dbfs: Between | None = [-30.0, -16.0]
     """RMS level of the speech in the codec, in dB of full scale; null leaves it as recorded."""

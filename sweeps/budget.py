@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sweeps.space import SweepFile
-from sweeps.state import ANSWERED_FROM, ENDED_BY, TrialState
+from sweeps.state import ANSWERED_FROM, ENDED_BY, WENT_ON_AFTER, TrialState
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,12 @@ class Spent:
 
 
 def epochs_trained(states: Iterable[TrialState]) -> int:
-    """Epochs that were trained; one that was answered from another trial's course cost none."""
-    return sum(state.epoch or 0 for state in states if ANSWERED_FROM not in state.notes)
+    """Epochs that were trained; what was known from another trial cost none."""
+    return sum(
+        max(0, (state.epoch or 0) - int(state.notes.get(WENT_ON_AFTER, 0)))
+        for state in states
+        if ANSWERED_FROM not in state.notes
+    )
 
 
 def budget_reached(sweep: SweepFile, spent: Spent) -> str:

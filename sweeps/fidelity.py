@@ -20,10 +20,11 @@ from pathlib import Path
 from conf.delta import classify, deltas_json, deltas_markdown
 from conf.load import Config
 from sweeps.state import ANSWERED_FROM
+from trainer.longer import CHECKPOINTS, HYPOTHESES, link
 from trainer.tracking import EventLog, read_events
 
 _SCORES = ("valid/", "wideband/", "test/", "silence/", "objective")
-_CHOOSES = "valid/cer"  # what the trainer keeps the best checkpoint by
+CHOOSES = "valid/cer"  # what the trainer keeps the best checkpoint by
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Course:
     final: Mapping[str, float]
     """Last values: of the checkpoint that would be exported."""
 
+    @property
+    def chosen(self) -> str:
+        """The name of that checkpoint."""
+        return _tags(self.directory).get("checkpoint", "")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -57,9 +63,14 @@ class Answer:
     metrics: Mapping[str, float]
     epoch: int | None
 
+    def checkpoint(self, course: Course) -> Path:
+        """The file of the checkpoint that it would have chosen, among those of the longer trial."""
+        name = course.chosen if self.epoch is None else f"epoch-{self.epoch:03d}"
+        return course.directory / CHECKPOINTS / f"{name}.safetensors"
+
     def objective(self, name: str) -> float | None:
         """The sweep's objective, as a trial would have told it."""
-        return self.metrics.get("objective" if name == _CHOOSES else name)
+        return self.metrics.get("objective" if name == CHOOSES else name)
 
 
 def read_course(directory: Path) -> Course | None:
@@ -79,13 +90,6 @@ def read_course(directory: Path) -> Course | None:
     return Course(directory, epochs, {**last.metrics, **final}) if "objective" in final else None
 
 
-def twin(config: Config) -> str | None:
-    """What all trials have in common that differ in their number of epochs alone; None if none."""
-    if config["scheduler"] != "warmuplr" or config.get("finetune_conf.engine", "here") != "here":
-        return None
-    return config.replace({"train_conf.max_epoch": 1}, "fidelity").fingerprint()
-
-
 def answer(course: Course, config: Config) -> Answer | None:
     """Say what a trial of fewer epochs, or as many, would have found; None where only it can tell.
 
@@ -99,7 +103,7 @@ def answer(course: Course, config: Config) -> Answer | None:
     if epochs == last:
         return Answer(course.final, None)
     averaged = min(config["train_conf.avg_nbest_model"], config["train_conf.keep_nbest_models"])
-    ranked = sorted((e.metrics[_CHOOSES], number) for number, e in course.epochs.items() if number)
+    ranked = sorted((e.metrics[CHOOSES], number) for number, e in course.epochs.items() if number)
     shorter = course.epochs[epochs].metrics
     # Candidates are the best epoch and the average of the best ones; where those of the longer
     # trial lie within the shorter one, they are its own.
@@ -111,17 +115,19 @@ def answer(course: Course, config: Config) -> Answer | None:
         return None
     _, best = min(item for item in ranked if item[1] <= epochs)
     chosen = course.epochs[best].metrics
-    return Answer({**shorter, **_scores(chosen), "objective": chosen[_CHOOSES]}, best)
+    return Answer({**shorter, **_scores(chosen), "objective": chosen[CHOOSES]}, best)
 
 
-def write_answer(found: Answer, course: Course, config: Config, number: int) -> None:
+def write_answer(found: Answer, course: Course, config: Config, label: str) -> None:
     """Write what a trial would have logged to the directory that its config names.
+
+    Where the checkpoint that it would have chosen is there it gets that, too.
 
     Args:
         found: What it would have found.
         course: The trial that knows.
         config: Of the shorter one, with its data and `output_dir`.
-        number: Of the trial that knows.
+        label: What the trial that knows is called.
     """
     directory, epochs = Path(config["output_dir"]), config["train_conf.max_epoch"]
     log = EventLog(directory)
@@ -139,7 +145,7 @@ def write_answer(found: Answer, course: Course, config: Config, number: int) -> 
         "config.sha256": config.fingerprint(),
         "delta.modified": str(changes.count("MODIFIED")),
         "delta.new": str(changes.count("NEW")),
-        ANSWERED_FROM: str(number),
+        ANSWERED_FROM: label,
     }
     if found.epoch is not None:
         own["checkpoint"] = f"epoch-{found.epoch:03d}"
@@ -147,11 +153,13 @@ def write_answer(found: Answer, course: Course, config: Config, number: int) -> 
     for epoch in range(epochs + 1):
         log.log_metrics(course.epochs[epoch].metrics, step=course.epochs[epoch].step)
     log.log_metrics(found.metrics, step=course.epochs[epochs].step + 1)
-    texts = course.directory / "hypotheses"
+    texts = course.directory / HYPOTHESES
     if found.epoch is None and texts.is_dir():
-        shutil.copytree(texts, directory / "hypotheses", dirs_exist_ok=True)
-        for path in sorted((directory / "hypotheses").glob("*.jsonl")):
-            log.log_artifact(path, f"hypotheses/{path.name}")
+        shutil.copytree(texts, directory / HYPOTHESES, dirs_exist_ok=True)
+        for path in sorted((directory / HYPOTHESES).glob("*.jsonl")):
+            log.log_artifact(path, f"{HYPOTHESES}/{path.name}")
+    if (checkpoint := found.checkpoint(course)).exists():
+        link(checkpoint, directory / CHECKPOINTS / checkpoint.name)
 
 
 def _scores(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -66,10 +66,10 @@ def finalists(
     states: Sequence[TrialState], sweep: SweepFile, bounds: Mapping[str, float]
 ) -> list[TrialState]:
     """The best trials, and the best default config, which they are to be better than."""
-    by_number = {state.number: state for state in states}
+    by_number = {str(state.number): state for state in states}
 
     def is_another_again(state: TrialState) -> bool:
-        source = by_number.get(int(state.notes.get(ANSWERED_FROM, -1)))
+        source = by_number.get(state.notes.get(ANSWERED_FROM, ""))
         return source is not None and source.objective == state.objective
 
     best = best_first(states, sweep, bounds)

@@ -28,12 +28,22 @@ from sweeps import study as record
 from sweeps.budget import Spent, budget_reached, epochs_trained, goal_reached, saved_epochs
 from sweeps.finalists import Repeat, best_first, replicates, resolve_bounds
 from sweeps.pruner import should_prune
-from sweeps.samplers import complete, draw, excess, in_optunas_terms, known
+from sweeps.samplers import complete, draw, excess, grid, in_optunas_terms, known
 from sweeps.space import Choice, SweepFile
-from sweeps.state import ANSWERED_FROM, ENDED_BY, REPLICATE_OF, SweepDirectory, TrialState
+from sweeps.state import (
+    ANSWERED_FROM,
+    ENDED_BY,
+    REPLICATE_OF,
+    WENT_ON_AFTER,
+    WENT_ON_FROM,
+    SweepDirectory,
+    TrialState,
+)
 from sweeps.trial import Work, trial_config
 from sweeps.tunable import leaves_nothing
+from sweeps.twins import Twin, Twins, awaited, must_wait
 from sweeps.warm_start import WarmStart, read_warm_start
+from trainer.longer import has_begun, take_up, taken_up, twin
 
 _SEED = "finetune_conf.seed"
 _TICK_S = 5.0
@@ -71,6 +81,7 @@ class Ledger:
         self._last = clock()
         self._base: Mapping[str, float] = {}
         self._warm = self._read_warm_start()
+        self._twins = Twins(directory, sweep)
 
     def ask(self) -> TrialState | None:
         """Hand out a trial: one that an earlier driver left RUNNING, else a new one.
@@ -81,9 +92,10 @@ class Ledger:
         Returns:
             None when there is none now; later there may be one, unless `exhausted`.
         """
-        number = self._left_running()
-        if number is None:
-            number = self._add_next()
+        waiting = self._not_handed_out()
+        if not waiting and (added := self._add_next()) is not None:
+            waiting = [added]
+        number = next((n for n in waiting if not must_wait(self._trials(), n)), None)
         if number is None:
             self._note_end()
             return None
@@ -107,15 +119,21 @@ class Ledger:
         """Decide whether a trial ends after an epoch that was reported.
 
         Baselines and replicates never do, and no trial at its last epoch: it is about to complete.
-        Nor does one that has been further: a restarted worker reports its first epochs again, and
+        Nor does one that was let go on after it: a restarted worker reports its epochs again, and
         what was decided of them stands, though others may have become better since.
         """
+        if self._sweep.pruning.method == "none":
+            return False
         states = {s.number: s for s in self.states() if REPLICATE_OF not in s.notes}
         own = states.pop(number, None)
-        if own is None or own.baseline or finished or epoch < max(own.curve, default=0):
+        let_go_on = self._trials()[number].user_attrs.get(record.JUDGED, 0)
+        if own is None or own.baseline or finished or epoch <= let_go_on:
             return False
         others = {other.number: other.curve for other in states.values()}
-        return should_prune(own.curve, others, epoch, self._sweep.pruning)
+        prunes = should_prune(own.curve, others, epoch, self._sweep.pruning)
+        if not prunes:
+            self._note_of(number, record.JUDGED, epoch)
+        return prunes
 
     def enough(self, number: int) -> str:
         """Say why a trial under way ends with the sweep: its goal or budget is reached."""
@@ -198,6 +216,19 @@ class Ledger:
         return best_first(record.states_of(self._trials()), self._sweep, self._bounds())
 
     @property
+    def awaited(self) -> set[int]:
+        """Completed trials that others, which are still to come, will go on from."""
+        trials, to_come = self._trials(), []
+        for trial in trials:
+            if trial.state == OptunaState.RUNNING:
+                state = record.state_of(trial)
+                to_come.append((state.stage, state.values))
+        if self._sweep.sampler == "grid" and self._outlook().search:
+            drawn = sum(record.DRAWN in trial.user_attrs for trial in trials)
+            to_come += [(choice.stage, choice.values) for choice in grid(self._sweep)[drawn:]]
+        return awaited(record.states_of(trials), to_come)
+
+    @property
     def sweep_id(self) -> str:
         """What tells this sweep from any other of the same name; kept in the study."""
         found = self._study.user_attrs.get(record.SWEEP_ID)
@@ -210,7 +241,8 @@ class Ledger:
     def exhausted(self) -> bool:
         """Whether there is nothing left to hand out, now or after what is under way has ended."""
         outlook = self._outlook()
-        return outlook.finished or not (outlook.search or outlook.repeats or outlook.may_repeat)
+        to_come = outlook.search or outlook.repeats or outlook.may_repeat
+        return outlook.finished or not (to_come or self._not_handed_out())
 
     @property
     def finished(self) -> bool:
@@ -219,11 +251,13 @@ class Ledger:
 
     # What comes next
 
-    def _left_running(self) -> int | None:
-        for trial in self._trials():
-            if trial.state == OptunaState.RUNNING and trial.number not in self._handed_out:
-                return trial.number
-        return None
+    def _not_handed_out(self) -> list[int]:
+        """Trials that an earlier driver left RUNNING, or that wait for another to end."""
+        return [
+            trial.number
+            for trial in self._trials()
+            if trial.state == OptunaState.RUNNING and trial.number not in self._handed_out
+        ]
 
     def _add_next(self) -> int | None:
         """Put the next trial on record, RUNNING; its number, or None if there is none now."""
@@ -271,7 +305,7 @@ class Ledger:
             tries |= {
                 "values": {key: config.get(key) for key in self._sweep.ranges(choice.stage)},
                 "epochs": config["train_conf.max_epoch"],
-                "twin": None if REPLICATE_OF in attributes else fidelity.twin(config),
+                "twin": None if REPLICATE_OF in attributes else twin(config),
             }
             if leaves_nothing(config):
                 tries["wrong"] = "freeze: got every part frozen, expected one that trains"
@@ -309,44 +343,66 @@ class Ledger:
             return
         state = self.state(number)
         self._directory.write_trial(state, tries["overrides"])
-        if not state.curve or ANSWERED_FROM in state.notes:
-            self._answer(state, tries)
+        if tries["twin"] is None or (state.curve and ANSWERED_FROM not in state.notes):
+            return
+        work = Work(number, state.stage, state.baseline, tries["overrides"])
+        config = trial_config(self._sweep, work, self._directory.trial(number))
+        if not self._answer(state, config):
+            self._go_on(number, config)
 
-    def _answer(self, state: TrialState, tries: Mapping[str, Any]) -> None:
+    def _answer(self, state: TrialState, config: Config) -> bool:
         """End a trial that is the first part of an earlier one, if it is certain what it found."""
         name, number = self._sweep.objective, state.number
-        work = Work(number, state.stage, state.baseline, tries["overrides"])
-        for other in self._twins(number, tries["twin"]):
-            course = fidelity.read_course(self._directory.trial(other))
-            if course is None:
-                continue
-            config = trial_config(self._sweep, work, self._directory.trial(number))
-            found = fidelity.answer(course, config)
+        for other in self._twins.of(self._trials(), number, config):
+            course = fidelity.read_course(other.directory)
+            found = None if course is None else fidelity.answer(course, config)
             objective = None if found is None else found.objective(name)
-            if found is None or objective is None:
+            if course is None or found is None or objective is None:
                 continue
-            # The longer one is no worse and has the checkpoint; beside other metrics it may be.
-            if found.epoch is not None and (self._sweep.beside or self._sweep.at_most):
+            if not self._may_answer(other, found, course):
                 continue
-            self._handed_out[number].set_user_attr(ANSWERED_FROM, other)
-            self._changed()
-            fidelity.write_answer(found, course, config, other)
+            self._note_of(number, ANSWERED_FROM, other.label)
+            fidelity.write_answer(found, course, config, other.label)
             for epoch in range(state.epochs):
                 self.report(number, epoch, course.epochs[epoch].metrics[name])
             self.report(number, state.epochs, found.metrics[name])
             self.tell(number, "completed", objective=objective, metrics=found.metrics)
-            return
+            return True
+        self._note_of(number, ANSWERED_FROM, None)
+        return False
 
-    def _twins(self, number: int, twin: str | None) -> list[int]:
-        """Earlier trials that were trained to their end and may differ in their epochs alone."""
-        return [
-            other.number
-            for other in self._trials()[:number]
-            if other.state == OptunaState.COMPLETE
-            and ANSWERED_FROM not in other.user_attrs
-            and twin is not None
-            and other.user_attrs[record.TRIES]["twin"] == twin
-        ]
+    def _may_answer(self, other: Twin, found: fidelity.Answer, course: fidelity.Course) -> bool:
+        """Whether a trial that is not trained will not be missed when it is the best.
+
+        With the same checkpoint as the longer one it is no better. With another it is no better by
+        the metric that chooses checkpoints, but may be so by others. A trial that answers from
+        another sweep is no candidate here: this one takes its place, with checkpoint and texts.
+        """
+        if found.epoch is None:
+            return other.is_of_this_sweep or found.checkpoint(course).exists()
+        more = self._sweep.beside or self._sweep.at_most
+        return other.is_of_this_sweep and self._sweep.objective == fidelity.CHOOSES and not more
+
+    def _go_on(self, number: int, config: Config) -> None:
+        """Put a trial where a shorter one ended; its worker goes on from there."""
+        directory = self._directory.trial(number)
+        origin = taken_up(directory)
+        found = (
+            None if has_begun(directory) else self._twins.longest(self._trials(), number, config)
+        )
+        if origin is None and found is not None:
+            other, finished = found
+            take_up(finished, directory, other.label)
+            origin = other.label, finished.epochs
+        label, epochs = origin or (None, None)
+        self._note_of(number, WENT_ON_FROM, label)
+        self._note_of(number, WENT_ON_AFTER, epochs)
+
+    def _note_of(self, number: int, name: str, value: str | int | None) -> None:
+        """Write an attribute of a trial that is handed out, if it is new."""
+        if self._trials()[number].user_attrs.get(name) != value:
+            self._handed_out[number].set_user_attr(name, value)
+            self._changed()
 
     def _end_with_sweep(self, number: int, why: str) -> None:
         self._handed_out[number].set_user_attr(ENDED_BY, why)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Collection
 from pathlib import Path
 
 MARK = "TELESWEEP_SWEEP"
@@ -47,6 +48,21 @@ def marked(root: Path) -> list[int]:
             ours = mark in (place / "environ").read_bytes().split(b"\0")
             if (ours or _is_of_session(place, session)) and int(place.name) != os.getpid():
                 found.append(int(place.name))
+    return found
+
+
+def children(names: Collection[str]) -> dict[int, str]:
+    """Processes with some names that this one has started and that are alive, by id.
+
+    Where there is no /proc (macOS) none are found.
+    """
+    found = {}
+    for place in _PROC.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            head, _, tail = place.read_text(encoding="utf-8", errors="replace").rpartition(")")
+            name, (state, parent) = head.partition("(")[2], tail.split()[:2]
+            if name in names and state != "Z" and int(parent) == os.getpid():
+                found[int(place.parent.name)] = name
     return found
 
 

@@ -2,7 +2,8 @@
 
 A trial under way keeps its best epochs, their average, and two points to go on from, each three
 times its weights (Adam's moments come on top). When it has ended only the checkpoints of the best
-trials stay, and no point to go on from.
+trials stay; and, as long as there is room, their last points, and those that longer trials will go
+on from.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from conf.load import Config
 from conf.rules import trained
 from sweeps.space import SweepFile
 from sweeps.state import ANSWERED_FROM, FINAL, SweepDirectory, TrialState
+from trainer.longer import CHECKPOINTS, POINTS
 
 _LOG = logging.getLogger(__name__)
 _RESUME = 2 * 3
@@ -30,7 +32,7 @@ _BYTES = 4
 """Of a weight in a checkpoint, at most."""
 _LEAST_BYTES = 200_000_000
 """Below this nothing works: databases, logs, Ray's own files."""
-_CHECKPOINTS = ("checkpoints", "resume")
+_CHECKPOINTS = (CHECKPOINTS, POINTS)
 
 
 @dataclass(frozen=True)
@@ -136,11 +138,8 @@ def expendable(
     """
     known = {state.number: state for state in states}
     stay = set(best[:keep])
-    stay |= {
-        int(known[number].notes[ANSWERED_FROM])
-        for number in tuple(stay)
-        if number in known and ANSWERED_FROM in known[number].notes
-    }
+    answers = {known[number].notes.get(ANSWERED_FROM) for number in stay if number in known}
+    stay |= {number for number in known if str(number) in answers}
     return [
         number
         for number, state in known.items()
@@ -163,23 +162,43 @@ class Room:
         self._floor = floor
         self._cared: set[int] = set()
         self._warned = False
+        self._awaited: list[Path] = []
 
-    def care(self, states: Sequence[TrialState], best: Sequence[int]) -> None:
-        """Delete what ended trials leave and nobody needs."""
-        for number in expendable(states, best, self._keep, self._cared):
+    def care(
+        self, states: Sequence[TrialState], best: Sequence[int], awaited: Collection[int] = ()
+    ) -> None:
+        """Delete what ended trials leave and nobody needs.
+
+        Args:
+            states: All trials.
+            best: Numbers of completed trials, the best first.
+            awaited: Those that a longer trial will go on from.
+
+        The best ones' last points stay for longer trials of later sweeps while there is room; those
+        that are awaited a little longer.
+        """
+        for number in expendable(states, best, self._keep, {*self._cared, *awaited}):
             if drop(self._directory.trial(number), _CHECKPOINTS):
                 self._cared.add(number)
+        self._awaited = [self._directory.trial(number) / POINTS for number in sorted(awaited)]
+        stay = {*awaited} if self._is_tight() else {*awaited, *best[: self._keep]}
         for state in states:
-            if state.outcome in FINAL and state.number not in self._cared:
-                drop(self._directory.trial(state.number), ("resume",))
+            if state.outcome in FINAL and state.number not in stay | self._cared:
+                drop(self._directory.trial(state.number), (POINTS,))
 
     def allows(self) -> bool:
-        """Whether there is room for one more trial; warns when it gets tight."""
+        """Whether there is room for one more trial; points to go on from give way to it."""
         free = free_bytes(self._directory.root)
-        if free < 2 * self._floor and not self._warned:
+        if self._is_tight() and not self._warned:
             self._warned = True
             _LOG.warning("%s free: it gets tight", gigabytes(free))
+        while free < self._floor and self._awaited:
+            drop(self._awaited.pop().parent, (POINTS,))
+            free = free_bytes(self._directory.root)
         return free >= self._floor
+
+    def _is_tight(self) -> bool:
+        return free_bytes(self._directory.root) < 2 * self._floor
 
     @property
     def tight(self) -> str:
@@ -218,5 +237,8 @@ def _taken(directory: SweepDirectory) -> int:
     for path in directory.root.glob("trials/*/*/*"):
         if path.parent.name in _CHECKPOINTS:
             with contextlib.suppress(OSError):
-                total += os.stat(path).st_size
+                found = os.stat(path)
+                total += (
+                    found.st_size // found.st_nlink
+                )  # trials that go on from others share files
     return total

@@ -146,7 +146,11 @@ def _run(
             view.say(f"{directory.root}: starting Ray")
             from sweeps.tuner import cluster
 
-            engines.enter_context(cluster(directory, sweep, concurrency))
+            engines.enter_context(
+                cluster(
+                    directory, sweep, concurrency, lambda line: _hang_up(directory, console, line)
+                )
+            )
             signals.take()
         store = opening.result()
         directory.create(sweep)
@@ -270,10 +274,9 @@ class _Run:
             _LOG.warning("MLflow is behind; the same command mends it: %s", error)
 
     def _hang_up(self, message: str) -> None:
-        """End this process: its main thread waits for what will not come."""
+        """Leave what can be left in order, and end this process."""
         self.stopped(interrupted=False)
-        end_at_once(self._directory, self._console, f"sweep {self._sweep.name}: {message}")
-        os._exit(WorkError.exit_code)
+        _hang_up(self._directory, self._console, message)
 
     def _on_change(self, state: TrialState) -> None:
         self._projector.update([state])
@@ -295,7 +298,7 @@ class _Run:
 
     def _care(self) -> None:
         best = [state.number for state in self._ledger.best]
-        self._room.care(self._ledger.states(), best)
+        self._room.care(self._ledger.states(), best, self._ledger.awaited)
 
 
 @contextmanager
@@ -315,6 +318,12 @@ def end_at_once(directory: SweepDirectory, console: Console, line: str) -> None:
     end_marked(directory.root)
     console.show_cursor(True)  # a live view hides it
     _say(console, line)
+
+
+def _hang_up(directory: SweepDirectory, console: Console, message: str) -> None:
+    """End this process from any thread, where the main one waits for what will not come."""
+    end_at_once(directory, console, f"sweep {directory.root.name}: {message}")
+    os._exit(WorkError.exit_code)
 
 
 def _is_finished(directory: SweepDirectory, sweep: SweepFile) -> bool:

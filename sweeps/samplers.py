@@ -161,9 +161,9 @@ def in_optunas_terms(
 
 
 def grid(sweep: SweepFile) -> tuple[Choice, ...]:
-    """Every combination of every stage's values, those with the most epochs first.
+    """Every combination of every stage's values, those with the fewest epochs first.
 
-    A shorter trial can then be answered from the course of a longer one.
+    A longer trial can then go on from where a shorter one ended.
     """
     return _grid(sweep.model_dump_json())
 
@@ -179,7 +179,7 @@ def _grid(sweep_json: str) -> tuple[Choice, ...]:
             Choice(stage, dict(zip(ranges, values, strict=True)))
             for values in itertools.product(*axes)
         ]
-    return tuple(sorted(choices, key=lambda choice: -_epochs(choice.values)))
+    return tuple(sorted(choices, key=lambda choice: _epochs(choice.values)))
 
 
 def _epochs(values: Mapping[str, Value]) -> int:

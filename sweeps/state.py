@@ -49,7 +49,12 @@ _MAY_CHANGE = (
 REPLICATE_OF = "replicate.of"
 """Note of a trial that repeats another with a different seed: that one's number."""
 ANSWERED_FROM = "answered.from"
-"""Note of a trial that is the first part of another and was not trained: that one's number."""
+"""Note of a trial that is the first part of another and was not trained: that one's number, for a
+trial of another sweep with that sweep's name before it (`calls/7`)."""
+WENT_ON_FROM = "went_on.from"
+"""Note of a trial whose first epochs another had trained: that one, as for `answered.from`."""
+WENT_ON_AFTER = "went_on.after"
+"""Note of such a trial: how many epochs those were."""
 ENDED_BY = "ended.by"
 """Note of a trial that ended, as pruned, with the sweep: which goal or budget was reached."""
 

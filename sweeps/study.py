@@ -14,7 +14,15 @@ import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from sweeps.state import ANSWERED_FROM, ENDED_BY, REPLICATE_OF, Outcome, TrialState
+from sweeps.state import (
+    ANSWERED_FROM,
+    ENDED_BY,
+    REPLICATE_OF,
+    WENT_ON_AFTER,
+    WENT_ON_FROM,
+    Outcome,
+    TrialState,
+)
 
 # Attributes of a trial
 BASELINE = "baseline"
@@ -25,6 +33,8 @@ TRIES = "tries"  # one attribute: each write costs a commit
 METRICS = "metrics"
 SECONDS = "seconds"
 REASON = "reason"
+JUDGED = "pruning.judged"
+"""The last epoch after which the trial was let go on."""
 # Attributes of the study
 SWEEP_ID = "sweep.id"
 WARM_START = "warm_start"
@@ -33,7 +43,7 @@ STOPPED = "stopped"
 SAVED = "pruning.saved_epochs"
 BEST = "best"
 
-_NOTES = (REPLICATE_OF, TURN, ANSWERED_FROM, ENDED_BY, WARM_FROM)
+_NOTES = (REPLICATE_OF, TURN, ANSWERED_FROM, WENT_ON_FROM, WENT_ON_AFTER, ENDED_BY, WARM_FROM)
 _TOLD: Mapping[OptunaState, Outcome] = {
     OptunaState.COMPLETE: "completed",
     OptunaState.PRUNED: "pruned",
@@ -91,7 +101,7 @@ def state_of(trial: FrozenTrial) -> TrialState:
             name: str(attributes[name])
             for name in _NOTES
             # Said before the trial is told; a driver that died in between may have lost the reason.
-            if name in attributes and (name != ENDED_BY or outcome == "pruned")
+            if attributes.get(name) is not None and (name != ENDED_BY or outcome == "pruned")
         },
     )
 

@@ -18,7 +18,9 @@ from conf.load import Config
 from conf.schema import find_key
 
 _ROLES = frozenset({"optimization", "augmentation", "data"})
-_OURS = frozenset({"decay_norm_and_bias", "frozen_dropout", "zero_padding"})
+_OURS = frozenset(
+    {"channel", "channel_share", "decay_norm_and_bias", "frozen_dropout", "zero_padding"}
+)
 _TOO = frozenset(
     {
         "frontend_conf.fs",  # the rest of the frontend belongs to the weights

@@ -36,7 +36,7 @@ from sweeps.deaths import (
     oom_kills,
 )
 from sweeps.ledger import Ledger
-from sweeps.orphans import MARK, SESSION, end_marked
+from sweeps.orphans import MARK, SESSION, children, end_marked
 from sweeps.searcher import Aborted, StudySearcher
 from sweeps.space import SweepFile
 from sweeps.state import SweepDirectory, TrialState, holder_of
@@ -45,6 +45,10 @@ from trainer.tracking import EVENTS
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 0.5
+_LOOK_AT_START_S = 0.2
+_SAYS_WHY_S = 2.0
+"""A start that fails by itself ends the servers, and then says why."""
+_SERVERS = ("gcs_server", "raylet")
 _SIGNALS = 6
 _SHUT_DOWN_S = 10.0
 _SAID_CHARS = 2_000
@@ -223,8 +227,19 @@ class Verdicts(FIFOScheduler):
 
 
 @contextmanager
-def cluster(directory: SweepDirectory, sweep: SweepFile, concurrency: int) -> Iterator[None]:
+def cluster(
+    directory: SweepDirectory,
+    sweep: SweepFile,
+    concurrency: int,
+    hang_up: Callable[[str], None],
+) -> Iterator[None]:
     """Start a Ray of our own on this machine; ends with its processes gone.
+
+    Args:
+        directory: The sweep's directory.
+        sweep: The sweep.
+        concurrency: Trials under way at once.
+        hang_up: Ends this process with a line, from any thread, when a server dies while it starts.
 
     Raises:
         UserError: Ray finds fewer GPUs than one trial asks for.
@@ -232,7 +247,7 @@ def cluster(directory: SweepDirectory, sweep: SweepFile, concurrency: int) -> It
     """
     resources = sweep.resources
     try:
-        with _environment(directory.root):
+        with _environment(directory.root), _watched_start(hang_up):
             ray.init(
                 address="local",  # a cluster left running by someone else is not joined
                 num_cpus=math.ceil(concurrency * resources.cpu),
@@ -258,6 +273,29 @@ def cluster(directory: SweepDirectory, sweep: SweepFile, concurrency: int) -> It
     finally:
         _shut_down()
         end_marked(directory.root)
+
+
+@contextmanager
+def _watched_start(hang_up: Callable[[str], None]) -> Iterator[None]:
+    """Look after Ray's servers while `ray.init` waits for them, a minute if one has died."""
+    over = threading.Event()
+
+    def look() -> None:
+        seen: dict[int, str] = {}
+        while not over.wait(_LOOK_AT_START_S):
+            there = children(_SERVERS)
+            if dead := ", ".join(name for number, name in seen.items() if number not in there):
+                if not over.wait(_SAYS_WHY_S):
+                    hang_up(_ray_died(dead))
+                return
+            seen |= there
+
+    thread = threading.Thread(target=look, name="start", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _shut_down() -> None:
@@ -294,7 +332,7 @@ def dead_servers() -> str:
         return ""
     dead = [
         name
-        for name in ("gcs_server", "raylet")
+        for name in _SERVERS
         for info in node.all_processes.get(name, [])
         if info.process.poll() is not None
     ]

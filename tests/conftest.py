@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from conf.load import Config
 
 ROOT = Path(__file__).parent.parent
@@ -88,3 +90,17 @@ def tiny_config(cut: Callable[..., Path], tmp_path: Path) -> Callable[..., Confi
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Generator[Browser, None, None]:
+    """Debian's browser, without a window."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("needs Debian's chromium (apt-get install chromium)")
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--enable-unsafe-swiftshader"]
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()

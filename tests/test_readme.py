@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,15 +15,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from analysis import __main__ as analysis_main
 from conf.checks import CHECKS
 from conf.errors import UserError, WorkError
-from conf.load import Config, load_config, stage_config_path
+from conf.load import Config, load_config, parse_overrides, stage_config_path
 from conf.rules import RULES
+from conf.schema import find_key
 from conf.weights import RELEASED, find_copy
+from sweeps import __main__ as sweeps_main
 from sweeps import preflight, room
-from sweeps.space import load_sweep
+from sweeps.space import SweepFile, load_sweep
 from sweeps.state import SweepDirectory
 from tests.conftest import BASE, ROOT
+from trainer import __main__ as trainer_main
 from trainer import loop
 from trainer.check import one_line, run_checks
 from trainer.data_checks import Survey
@@ -157,3 +164,69 @@ def test_every_check_that_warns_is_explained() -> None:
     for page, heading in ((ENGLISH, "What the warnings mean"), (CHINESE, "警告是什么意思")):
         named = [id for row in rows(page, heading) for id in re.findall(r"`([\w-]+)`", row[0])]
         assert sorted(named) == sorted(warns)
+
+
+_BASH = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+_PARSERS = {
+    "trainer": trainer_main._parser,
+    "sweeps": sweeps_main._parser,
+    "analysis": analysis_main.parser,
+}
+
+
+def _commands(page: str) -> list[str]:
+    """Our own commands in a page's blocks, without comments and broken lines."""
+    lines = "\n".join(_BASH.findall(page)).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("python -m ") and " uv " not in line]
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(_commands(ENGLISH) + _commands(CHINESE)))
+def test_every_command_is_understood(command: str) -> None:
+    """Flags and keys are known, and the project's files that it names are there."""
+    module, *arguments = shlex.split(command.removeprefix("python -m "), comments=True)
+    parsed, rest = _PARSERS[module]().parse_known_args(arguments)
+    for override in parse_overrides(rest):
+        key = override.partition("=")[0]
+        known = find_key(key) or (
+            module == "sweeps" and key.split(".")[0] in SweepFile.model_fields
+        )
+        assert known, key
+    assert not rest or module == "sweeps" or parsed.takes_overrides
+    for word in arguments:
+        if word.startswith(("conf/", "trainer/")):
+            assert (ROOT / word).exists()
+
+
+def test_both_languages_have_the_same_headings_and_commands() -> None:
+    """In the same order; Chinese may leave out nothing."""
+    levels = [re.findall(r"^(#+) ", page, re.MULTILINE) for page in (ENGLISH, CHINESE)]
+    assert levels[0] == levels[1]
+    english, chinese = (
+        [shlex.join(shlex.split(line, comments=True)) for line in _commands(page)]
+        for page in (ENGLISH, CHINESE)
+    )
+    assert [line.replace(" --lang zh", "") for line in chinese] == english
+
+
+@pytest.mark.parametrize("page", [ENGLISH, CHINESE], ids=["English", "Chinese"])
+def test_links_lead_somewhere(page: str) -> None:
+    """To a heading of the page, as GitHub names it, or to a file."""
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    for target in re.findall(r"\]\(([^)\s]+)\)", page):
+        if target.startswith("#"):
+            assert target[1:] in anchors
+        else:
+            assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("client", ["modelscope", "hf"])
+def test_the_hubs_clients_have_the_flags_that_the_page_uses(client: str) -> None:
+    """Downloading itself needs a network."""
+    command = [str(Path(sys.executable).parent / client), "download", "--help"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for flag in ("--local-dir", "--exclude"):
+        assert flag in found
+        assert flag in ENGLISH
+        assert flag in CHINESE
+    assert f"{client} download {RELEASED} --local-dir models/" in ENGLISH

@@ -89,11 +89,11 @@ def take_up(finished: Finished, directory: Path, origin: str) -> None:
     source = finished.directory
     directory.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(directory / POINTS, ignore_errors=True)
+    _write(directory / _ORIGIN, json.dumps({"from": origin, "epochs": finished.epochs}) + "\n")
     for path in sorted((source / CHECKPOINTS).glob("epoch-*.safetensors")):
         link(path, directory / CHECKPOINTS / path.name)
     _copy_texts(source, directory)
     _write(directory / EVENTS, events_before_the_end(source, finished.epochs))
-    _write(directory / _ORIGIN, json.dumps({"from": origin, "epochs": finished.epochs}) + "\n")
     partial = directory / f"{POINTS}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     for path in (source / POINTS).glob(POINT_FILES):
@@ -108,6 +108,11 @@ def taken_up(directory: Path) -> tuple[str, int] | None:
         return None
     found = json.loads(path.read_text(encoding="utf-8"))
     return found["from"], found["epochs"]
+
+
+def has_begun(directory: Path) -> bool:
+    """Whether a run has begun by itself; one that is half taken up has not."""
+    return (directory / EVENTS).exists() and not (directory / _ORIGIN).exists()
 
 
 def is_longer(directory: Path, config: Config) -> bool:
@@ -127,9 +132,8 @@ def reopen(directory: Path) -> None:
     (directory / RUN_ID).unlink(missing_ok=True)
     result = read_result(directory)
     _copy_texts(directory, directory)
-    _write(
-        directory / EVENTS, events_before_the_end(directory, result["epochs"] if result else None)
-    )
+    epochs = None if result is None else result["epochs"]
+    _write(directory / EVENTS, events_before_the_end(directory, epochs))
     (directory / RESULT).unlink(missing_ok=True)
 
 

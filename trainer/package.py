@@ -54,6 +54,8 @@ def package(
         UserError: The run has no such checkpoint, its base changed, or the place is taken.
     """
     _check_place(output_dir)
+    if stock_dir is not None and stock_dir.exists():
+        raise UserError(f"--stock_dir: got {str(stock_dir)!r}, expected a new directory")
     config = run_config(run)
     name = checkpoint or _chosen_checkpoint(run)
     weights = run / "checkpoints" / f"{name}.safetensors"
@@ -66,10 +68,10 @@ def package(
             f"{nano.coverage.sha256[:12]} ({config.get('init_param') or config.model_dir})"
         )
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    if stock_dir is not None:
-        stock_script.write(config, nano, output_dir, stock_dir)
-    stages.load_trainable_state(nano.model, load_state(weights))
     with _written_whole(output_dir) as partial:
+        if stock_dir is not None:
+            stock_script.write(config, nano, output_dir, stock_dir)
+        stages.load_trainable_state(nano.model, load_state(weights))
         with (partial / "model.pt").open("wb") as file:
             torch.save({"state_dict": merged_state(nano.model)}, file)
         write_support_files(config, partial)

@@ -14,6 +14,7 @@ import hashlib
 import importlib.metadata
 import io
 import logging
+import os
 import shutil
 import wave
 from collections.abc import Iterator, Mapping
@@ -68,8 +69,8 @@ def save(model: Path, directory: Path) -> None:
     """Write a model directory as an MLflow model, complete in itself.
 
     Args:
-        model: A packaged model directory; it is copied.
-        directory: To be made.
+        model: A packaged model directory; its files are linked, not copied.
+        directory: To be made, on the same file system.
 
     Raises:
         WorkError: MLflow could not write it.
@@ -92,16 +93,18 @@ def save(model: Path, directory: Path) -> None:
         mlflow.pyfunc.save_model(
             directory,
             python_model=str(CODE),
-            artifacts={"model": str(model)},
             signature=signature,
             input_example={"audio": example()},
             pip_requirements=[f"{name}=={_version(name)}" for name in REQUIREMENTS],
         )
-        # MLflow notes where it took them from: paths of this machine, of no use in another.
+        # MLflow would copy the weights twice, by way of the temporary directory, and note the paths
+        # of this machine.
+        inside = Path("artifacts", "model")
+        shutil.copytree(model, directory / inside, copy_function=os.link)
         written = Model.load(directory)
         python = written.flavors["python_function"]
         python["model_code_path"] = CODE.name
-        python["artifacts"]["model"]["uri"] = python["artifacts"]["model"]["path"]
+        python["artifacts"] = {"model": {"path": inside.as_posix(), "uri": inside.as_posix()}}
         written.save(directory / "MLmodel")
 
 
@@ -144,14 +147,15 @@ def register(
             except MlflowException:
                 client.create_registered_model(name)
                 undo.callback(client.delete_registered_model, name)
-            former = client.get_registered_model(name).aliases.get(ALIAS)
+            aliases = client.get_registered_model(name).aliases
+            former = str(aliases[ALIAS]) if ALIAS in aliases else None
             version = _same(client, name, tags[_FILES])
             created = version is None
             if version is None:
                 version = _create(client, undo, directory, name, run_id, tags)
             client.set_registered_model_alias(name, ALIAS, version)
             undo.pop_all()
-    return Registered(name, version, created, None if former in (None, version) else str(former))
+    return Registered(name, version, created, None if former == version else former)
 
 
 def _create(
@@ -177,7 +181,7 @@ def _create(
     client.finalize_logged_model(logged.model_id, "READY")
     version = client.create_model_version(
         name,
-        source=f"models:/{logged.model_id}",
+        source=logged.artifact_location,
         run_id=run_id,
         tags=dict(tags),
         model_id=logged.model_id,
@@ -198,7 +202,10 @@ def _same(client: MlflowClient, name: str, digest: str) -> str | None:
     ]
     for version in sorted(found, key=lambda version: -int(version.version)):
         location = client.get_model_version_download_uri(name, version.version)
-        if any(file.path.endswith("MLmodel") for file in list_artifacts(artifact_uri=location)):
+        if any(
+            file.path.endswith("MLmodel")
+            for file in list_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri)
+        ):
             return str(version.version)
     return None
 
@@ -207,7 +214,10 @@ def _remove(client: MlflowClient, model_id: str, location: str) -> None:
     client.delete_logged_model(model_id)
     place = urlparse(location)
     if place.scheme in ("", "file"):  # MLflow only marks it as deleted
-        shutil.rmtree(unquote(place.path), ignore_errors=True)
+        files = Path(unquote(place.path))
+        shutil.rmtree(files, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            files.parent.rmdir()
 
 
 def _digest(directory: Path) -> str:
@@ -235,8 +245,8 @@ def _plainly(what: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WorkError(f"{what}: {reason}") from error
+        lines = (getattr(error, "strerror", None) or str(error)).splitlines()
+        raise WorkError(f"{what}: {lines[0] if lines else type(error).__name__}") from error
 
 
 @contextlib.contextmanager

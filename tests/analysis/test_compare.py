@@ -141,6 +141,27 @@ def test_of_the_configs_that_were_repeated_the_lowest_mean_wins(make_store):
     assert started.best.trial == 1
 
 
+def test_what_was_not_trained_or_not_all_of_it_is_said(make_store):
+    went_on = {"went_on.from": "0", "went_on.after": "2"}
+    store = make_store(
+        [
+            stored_trial(0, "8k", 5e-4, "completed", (90, 20, 10), baseline=True),
+            stored_trial(1, "8k", 5e-4, "completed", (60, 10, 10), tags=went_on),
+            stored_trial(2, "8k", 5e-4, "completed", (90, 20, 10), tags={"answered.from": "0"}),
+            stored_trial(3, "8k", 1e-3, "completed", (5, 0, 0), tags={"answered.from": "calls/7"}),
+        ]
+    )
+    facts = comparison("demo", store)
+    assert facts.best is not None
+    assert facts.best.trial == 3  # the trial of the other sweep is none of this one's candidates
+    said = drawn(facts, 200)
+    assert "Trial 1 went on from trial 0 after 2 epochs." in said
+    assert "Trial 2 was not trained: the curve of trial 0 answers it." in said
+    assert "Trial 3 was not trained: the curve of trial calls/7 answers it." in said
+    reasons = {row.trial: row.reason for row in facts.rows}
+    assert reasons[1] == "went on from trial 0 after 2 epochs"
+
+
 def test_without_a_completed_trial_there_is_no_best(make_store):
     facts = comparison("demo", make_store([stored_trial(0, "8k", 1e-3, "failed")]))
     assert facts.best is None

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ from tests.analysis.fakes import stored_trial
 from tests.synthetic import Shape, write_sweep
 from trainer.document.words import Said, catalogue, chinese, english
 
-CHROMIUM = shutil.which("chromium")
 SHAPE = Shape(trials=40, epochs=8, utterances=60)
 
 
@@ -49,19 +47,6 @@ def written(store, tmp_path_factory):
         language: report("synthetic", store, root / language, language=language, beside="synthetic")
         for language in ("en", "zh")
     }
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """Debian's browser, without a window."""
-    if CHROMIUM is None:
-        pytest.skip("needs Debian's chromium (apt-get install chromium)")
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--enable-unsafe-swiftshader"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

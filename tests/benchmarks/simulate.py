@@ -26,25 +26,34 @@ class Point:
     stage: str
     lr: float
     weight_decay: float
-    seed: int = 0
 
 
 @dataclass(frozen=True)
 class Landscape:
-    """Recorded curves: CER before training and after each epoch."""
+    """CER before training and after each epoch, at the points of a grid."""
 
     curves: Mapping[Point, Sequence[float]]
-    repeated: Mapping[Point, Sequence[float]]
+    """Of each point of the grid, the mean over its seeds where it was trained with several."""
+    noise: float = 0.0
+    """Standard deviation of a point's best CER between seeds."""
 
     @classmethod
     def read(cls, path: Path) -> Landscape:
         """Read what `landscape` recorded."""
-        found = {}
+        by_point: dict[Point, list[list[float]]] = {}
         for entry in json.loads(path.read_text(encoding="utf-8")):
-            curve = entry.pop("curve")
-            found[Point(**entry)] = curve
-        grid = {point: curve for point, curve in found.items() if point.seed == 0}
-        return cls(grid, {point: curve for point, curve in found.items() if point.seed})
+            point = Point(entry["stage"], entry["lr"], entry["weight_decay"])
+            by_point.setdefault(point, []).append(entry["curve"])
+        variances = [
+            statistics.variance(min(curve[1:]) for curve in curves)
+            for curves in by_point.values()
+            if len(curves) > 1
+        ]
+        means = {
+            point: [statistics.fmean(values) for values in zip(*curves, strict=True)]
+            for point, curves in by_point.items()
+        }
+        return cls(means, math.sqrt(statistics.fmean(variances)) if variances else 0.0)
 
     @property
     def epochs(self) -> int:
@@ -60,15 +69,6 @@ class Landscape:
     def best(self) -> float:
         """The lowest CER of the grid."""
         return min(min(curve[1:]) for curve in self.curves.values())
-
-    @property
-    def noise(self) -> float:
-        """Standard deviation of a point's best CER over seeds, the mean of the repeated points'."""
-        by_point: dict[Point, list[float]] = {}
-        for point, curve in self.repeated.items():
-            first = Point(point.stage, point.lr, point.weight_decay)
-            by_point.setdefault(first, [min(self.curves[first][1:])]).append(min(curve[1:]))
-        return statistics.mean(statistics.stdev(values) for values in by_point.values())
 
     def curve(self, stage: str, lr: float, weight_decay: float) -> list[float]:
         """The curve at a point, between those of the grid's points around it."""

@@ -31,20 +31,24 @@ class Workspace:
             else:
                 shutil.copy2(source, target)
 
-    def run(self, *command: str, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
-        """Runs a command there, its output captured."""
+    def run(
+        self, *command: str, timeout_s: float = 900, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command there or elsewhere, its output captured."""
         return subprocess.run(
             command,
-            cwd=self.directory,
+            cwd=cwd or self.directory,
             env=clean_environment(),
             capture_output=True,
             text=True,
             timeout=timeout_s,
         )
 
-    def python(self, *arguments: str, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
-        """Runs `python ARGUMENTS` there and expects success."""
-        finished = self.run(sys.executable, *arguments, timeout_s=timeout_s)
+    def python(
+        self, *arguments: str, timeout_s: float = 900, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs `python ARGUMENTS` there or elsewhere and expects success."""
+        finished = self.run(sys.executable, *arguments, timeout_s=timeout_s, cwd=cwd)
         assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
         return finished
 

@@ -10,22 +10,26 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 
+from conf.weights import RELEASED
 from tests.conftest import BASE, ROOT
 from tests.end_to_end.conftest import Workspace, clean_environment
 
 READMES = (ROOT / "README.md", ROOT / "README_zh.md")
+LOCK = ROOT / "requirements.lock"
 MODEL = "models/Fun-ASR-Nano-2512"
 EXCHANGED = {"conf/sweep/telephone.yaml": "small.yaml"}
 COUNT = 72
@@ -47,16 +51,17 @@ SMALL = {
 }
 """What a sweep on two CPU cores takes the place of a night on GPUs with."""
 _BLOCK = re.compile(r"<!-- first day: (\w+) -->\n```bash\n(.*?)```", re.DOTALL)
+_COMMENT = re.compile(r"\s+# .*")
+_START_S = 120
 
 
 def commands(readme: Path) -> dict[str, list[str]]:
     """The page's commands by step, without comments and broken lines."""
-    found: dict[str, list[str]] = {}
-    for name, block in _BLOCK.findall(readme.read_text(encoding="utf-8")):
-        joined = block.replace("\\\n", " ")
-        lines = [shlex.join(shlex.split(line, comments=True)) for line in joined.splitlines()]
-        found[name] = [line for line in lines if line]
-    return found
+    whole = re.compile(r"(?:\\|(?<=\|))\n\s+")
+    return {
+        name: [_COMMENT.sub("", line) for line in whole.sub(" ", block).splitlines() if line]
+        for name, block in _BLOCK.findall(readme.read_text(encoding="utf-8"))
+    }
 
 
 @pytest.mark.quick
@@ -64,7 +69,8 @@ def test_both_languages_have_the_same_commands() -> None:
     english, chinese = map(commands, READMES)
     assert english == chinese
     assert list(english) == [
-        *("model", "data", "check", "forecast", "sweep", "compare", "export", "train")
+        *("setup", "model", "data", "check", "forecast", "sweep", "compare", "export", "serve"),
+        "train",
     ]
 
 
@@ -93,7 +99,7 @@ def run(day: Workspace, command: str, code: int = 0) -> str:
     """Runs a command of the page; returns what it printed."""
     for theirs, ours in EXCHANGED.items():
         command = command.replace(theirs, ours)
-    finished = day.run(*shlex.split(command))
+    finished = day.run("bash", "-c", command)
     assert finished.returncode == code, f"{command}\n{finished.stdout}{finished.stderr}"[-4000:]
     return finished.stdout + finished.stderr
 
@@ -102,7 +108,9 @@ def run(day: Workspace, command: str, code: int = 0) -> str:
 def said_without_a_model(day: Workspace) -> dict[str, str]:
     """What commands say before the model is fetched; then it is there."""
     page = commands(READMES[0])
-    early = (*page["check"], *page["train"], *page["forecast"])
+    from_hub = page["train"][0].replace("telephone.yaml --model", "telephone_from_hub.yaml --model")
+    by_name = (from_hub.replace(f"--model {MODEL} ", ""), from_hub.replace(MODEL, RELEASED))
+    early = (*page["check"], *page["train"], *page["forecast"], *by_name)
     said = {command: run(day, command, code=2) for command in early}
     shutil.copytree(BASE, day.directory / MODEL)
     return said
@@ -126,6 +134,15 @@ def test_without_a_network_one_line_names_the_pages_first_commands(
         assert all(f"`{command}`" in line for command in fetch), line
 
 
+@pytest.mark.quick
+def test_what_the_set_up_installs_is_what_this_runs_in() -> None:
+    """Without a network it cannot be installed once more."""
+    assert commands(READMES[0])["setup"][-1] == "uv pip install -r requirements.lock"
+    pinned = re.findall(r"^([\w.-]+)==([^\s;]+)$", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(pinned) > 100
+    assert {name: version(name) for name, _ in pinned} == dict(pinned)
+
+
 def test_the_morning(prepared: Workspace) -> None:
     """Data, checks, the base's scores; one fine-tune."""
     page = commands(READMES[0])
@@ -147,7 +164,8 @@ def test_the_afternoon(prepared: Workspace) -> None:
     sweep, status, look = page["sweep"]
     assert "Best of 4 trials" in run(prepared, sweep)
     assert "finished" in run(prepared, status)
-    _is_served(prepared, look)
+    with _served(prepared, look, "health"):
+        pass
     compare, report = page["compare"]
     assert "against" in run(prepared, compare)
     run(prepared, report)
@@ -155,16 +173,24 @@ def test_the_afternoon(prepared: Workspace) -> None:
     export, evaluate = page["export"]
     run(prepared, export)
     assert "differ from the base" in run(prepared, evaluate)
+    serve, ask = page["serve"]
+    line = json.loads((prepared.directory / "calls.jsonl").read_text("utf-8").splitlines()[0])
+    shutil.copy(line["source"], prepared.directory / "call.wav")
+    with _served(prepared, serve, "ping") as port:
+        answer = json.loads(run(prepared, ask.replace("5001", str(port))))
+    [text] = answer["predictions"]
+    assert isinstance(text, str)
+    assert text
 
 
-def _is_served(day: Workspace, command: str) -> None:
-    """A page of MLflow's is there to look at, on a port of its own."""
+@contextmanager
+def _served(day: Workspace, command: str, alive: str) -> Iterator[int]:
+    """Runs a server of the page's on a port of its own; yields that when it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [*shlex.split(command), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     server = subprocess.Popen(
-        words,
+        ["bash", "-c", f"{re.sub(' --port [0-9]+', '', command)} --port {port} --workers 1"],
         cwd=day.directory,
         env=clean_environment(),
         stdout=subprocess.DEVNULL,
@@ -172,16 +198,20 @@ def _is_served(day: Workspace, command: str) -> None:
         start_new_session=True,
     )
     try:
-        deadline_s = time.monotonic() + 120
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-                    assert answer.status == 200
-                    return
-            except OSError:
-                assert server.poll() is None
-                assert time.monotonic() < deadline_s
-                time.sleep(0.5)
+        deadline_s = time.monotonic() + _START_S
+        while not _answers(f"http://127.0.0.1:{port}/{alive}"):
+            assert server.poll() is None, command
+            assert time.monotonic() < deadline_s, command
+            time.sleep(0.5)
+        yield port
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -40,6 +40,7 @@ startup_trials: 4
 seed: 1
 concurrency: 2
 """
+REGISTERED = "fun-asr-nano-8k-telephone"
 COUNTS = {"train": 48, "valid": 16, "test": 8, "wideband": 8}
 
 
@@ -171,18 +172,40 @@ def test_export_loads_in_stock_funasr_and_says_what_the_trial_logged(
         line["key"]: line["text"]
         for line in map(json.loads, Path(path).read_text(encoding="utf-8").splitlines())
     }
+    origin = json.loads((exported / "export.json").read_text(encoding="utf-8"))
+    assert len(origin["verification"]) == 2
+    version = _client(workspace).get_model_version_by_alias(REGISTERED, "champion")
+    assert version.run_id == best.info.run_id
+    assert version.tags["weights.sha256"] == origin["model_sha256"]
+    card = (model_dir / "README.md").read_text(encoding="utf-8")
+    assert {"## Scores", "## Data", "## Licences"} <= set(card.splitlines())
+    assert best.info.run_id in card
+    assert str(workspace.directory) not in card
+
+    # Away from the project: nothing of it may be needed.
     script = """
 import json, sys
+from pathlib import Path
 from funasr import AutoModel
-model = AutoModel(model=sys.argv[1], device="cpu", disable_update=True)
-lines = [json.loads(line) for line in open("cut/valid.jsonl", encoding="utf-8")]
-texts = {l["key"]: model.generate(input=l["source"])[0]["text"] for l in lines[:6]}
-print("TEXTS " + json.dumps(texts))
+import mlflow
+lines = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")][:6]
+model = AutoModel(model=sys.argv[2], device="cpu", disable_update=True)
+stock = {l["key"]: model.generate(input=l["source"])[0]["text"] for l in lines}
+mlflow.set_tracking_uri(sys.argv[3])
+champion = mlflow.pyfunc.load_model("models:/fun-asr-nano-8k-telephone@champion")
+texts = champion.predict([{"audio": Path(l["source"])} for l in lines])
+assert "trainer" not in sys.modules
+print("TEXTS " + json.dumps([stock, dict(zip(stock, texts))]))
 """
-    finished = workspace.python("-c", script, str(model_dir.relative_to(workspace.directory)))
+    away = workspace.directory / "away"
+    away.mkdir()
+    store = f"sqlite:///{workspace.directory / 'mlflow.db'}"
+    valid = str(workspace.directory / "cut/valid.jsonl")
+    finished = workspace.python("-c", script, valid, str(model_dir), store, cwd=away)
     [line] = [row for row in finished.stdout.splitlines() if row.startswith("TEXTS ")]
-    texts = json.loads(line.removeprefix("TEXTS "))
-    assert texts == {key: logged[key] for key in texts}
+    for texts in json.loads(line.removeprefix("TEXTS ")):
+        assert len(texts) == 6
+        assert texts == {key: logged[key] for key in texts}
 
 
 def test_best_config_trains_again_to_the_same_cer(swept: tuple[Workspace, str]) -> None:

@@ -16,14 +16,16 @@ from tests.sweeps.conftest import ROOT
 from trainer.tracking import Store
 
 DRIVER = """
+import importlib
 import sys
 from pathlib import Path
 from conf.errors import run_command
 from sweeps.run import run_sweep
-from tests import fakes
 
 def main(argv):
-    return run_sweep(Path(argv[0]), overrides=argv[2:], finetune=getattr(fakes, argv[1]))
+    module, _, name = argv[1].rpartition(".")
+    finetune = getattr(importlib.import_module(module or "tests.fakes"), name)
+    return run_sweep(Path(argv[0]), overrides=argv[2:], finetune=finetune)
 
 sys.exit(run_command(main, sys.argv[1:]))
 """

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from analysis.provenance import sha256
 from conf.load import Config
 from sweeps.ledger import Ledger
 from sweeps.space import load_sweep, stage_configs
 from sweeps.state import SweepDirectory, TrialState
-from sweeps.trial import Work, run_trial, trial_config
+from sweeps.trial import Finetune, Work, run_trial, trial_config
 from tests import fakes
+from trainer.data import read_data
+from trainer.longer import identity
 
 
 def driver(*overrides: str, clock: Callable[[], float] = lambda: 0.0) -> Ledger:
@@ -32,7 +35,7 @@ def must_ask(ledger: Ledger) -> TrialState:
     return state
 
 
-def run_one(ledger: Ledger, state: TrialState) -> None:
+def run_one(ledger: Ledger, state: TrialState, train: Finetune | None = None) -> None:
     """Train one trial in this process, as Tune and its searcher do."""
     if state.outcome != "running":
         return
@@ -51,7 +54,7 @@ def run_one(ledger: Ledger, state: TrialState) -> None:
             raise SystemExit
 
     with contextlib.suppress(SystemExit):
-        run_trial(directory.root, state.number, report, finetune)
+        run_trial(directory.root, state.number, report, train or finetune)
 
 
 def book_one(ledger: Ledger, state: TrialState) -> None:
@@ -92,8 +95,11 @@ def finetune(config: Config, tracker: Any, on_eval: Callable[[Any], None]) -> An
     """As `fakes.finetune`, but with the trainer's own choice of a checkpoint, and other sets.
 
     The curve falls and rises again; the average of the best epochs is a little better than they.
+    It keeps the trainer's files, and goes on from them: `trained` has a line for each epoch.
     """
     directory = Path(config["output_dir"])
+    points = [int(path.stem.split("-")[1]) for path in directory.glob("resume/update-*.pt")]
+    trained = max(points, default=0) // 10
     tracker.log_params(config.flat())
     tracker.set_tags({"stage": config.stage, "checkpoint": "epoch-001"})
     epochs, last = config["train_conf.max_epoch"], {}
@@ -102,8 +108,15 @@ def finetune(config: Config, tracker: Any, on_eval: Callable[[Any], None]) -> An
         curve[epoch] = cer_after(config, epoch, config.stage)
         last = scores(curve[epoch]) | {"epoch": float(epoch), "train/loss": 1.0 / (1 + epoch)}
         tracker.log_metrics(last, step=10 * epoch)
+        if epoch > trained:
+            with (directory / "trained").open("a") as file:
+                file.write(f"{epoch}\n")
+            (directory / "checkpoints").mkdir(exist_ok=True)
+            (directory / f"checkpoints/epoch-{epoch:03d}.safetensors").write_text("weights")
         if epoch < epochs:
             on_eval(fakes.Evaluation(epoch, 10 * epoch, last, finished=False))
+    (directory / "resume").mkdir(exist_ok=True)
+    (directory / f"resume/update-{10 * epochs:08d}-x.pt").write_text("point")
     ranked = sorted((value, epoch) for epoch, value in curve.items() if epoch)
     members = ranked[
         : min(config["train_conf.avg_nbest_model"], config["train_conf.keep_nbest_models"])
@@ -114,6 +127,7 @@ def finetune(config: Config, tracker: Any, on_eval: Callable[[Any], None]) -> An
         average = sum(value for value, _ in members) / len(members) - 0.01
         if average < objective:
             objective, name = average, f"average-{len(members)}"
+            (directory / f"checkpoints/{name}.safetensors").write_text("weights")
     final = last | scores(objective) | {"objective": objective}
     tracker.set_tags({"checkpoint": name})
     if config.get("finetune_conf.test_data_set_list") is not None:
@@ -123,6 +137,9 @@ def finetune(config: Config, tracker: Any, on_eval: Callable[[Any], None]) -> An
     hypotheses.parent.mkdir(exist_ok=True)
     hypotheses.write_text(json.dumps({"key": "a", "text": name}) + "\n")
     tracker.log_artifact(hypotheses, "hypotheses/valid.jsonl")
+    contents = read_data(config).sha256, sha256(Path(config["init_param"]))
+    result = {"identity": identity(config, *contents), "epochs": epochs}
+    (directory / "result.json").write_text(json.dumps(result))
     on_eval(fakes.Evaluation(epochs, 10 * epochs, final, finished=True))
     return fakes.FinetuneResult(objective, chosen, name, final, directory)
 

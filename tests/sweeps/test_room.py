@@ -54,9 +54,38 @@ def test_what_ended_trials_leave_goes(tmp_path: Path) -> None:
     )
     assert [name for name in left if "hypotheses" not in name and "lock" not in name] == [
         "002/checkpoints",
+        "002/resume",
         "003/checkpoints",
         "003/resume",
     ]
+
+
+def test_points_to_go_on_from_stay_while_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = SweepDirectory(tmp_path)
+    for number in (0, 2, 5):
+        for name in ("checkpoints", "resume"):
+            (directory.trial(number) / name).mkdir(parents=True)
+
+    def left(name: str) -> list[int]:
+        return sorted(int(path.parent.name) for path in tmp_path.glob(f"trials/*/{name}"))
+
+    free = 300
+    monkeypatch.setattr(room, "free_bytes", lambda _: free)
+    looks_after = Room(directory, keep=1, floor=100)
+    looks_after.care(STATES, [2, 0, 5], awaited={0})
+    assert left("resume") == [0, 2]  # of the best, and of the one that a longer one will go on from
+    assert left("checkpoints") == [0, 2]
+    free = 150
+    assert looks_after.allows()
+    looks_after.care(STATES, [2, 0, 5], awaited={0})
+    assert left("resume") == [0]
+    free = 50
+    assert not looks_after.allows()
+    assert left("resume") == []
+    looks_after.care(STATES, [2, 0, 5])
+    assert left("checkpoints") == [2]
 
 
 def test_a_sweep_that_does_not_fit_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,25 @@ def test_the_death_of_ray_ends_the_sweep_with_a_line(place: Path, victim: str) -
     assert_whole("tiny", 12)
 
 
+@pytest.mark.slow
+def test_a_server_that_dies_while_it_starts_is_said_at_once(place: Path) -> None:
+    """By itself Ray waits for a minute, and then ends the driver without a word."""
+    with driving("sweep.yaml", "finetune", "trials=4") as driver:
+        _until(lambda: "gcs_server" in " ".join(children(driver.pid).values()))
+        time.sleep(1)
+        for pid, title in children(driver.pid).items():
+            if "gcs_server" in title.split()[0]:
+                os.kill(pid, signal.SIGKILL)
+        began = time.monotonic()
+        assert driver.stdout is not None
+        rest = driver.stdout.read()
+        assert driver.wait() == 1
+    assert time.monotonic() - began < 10
+    assert rest.endswith("sweep tiny: Ray's gcs_server died; the same command goes on\n")
+    assert drive("sweep.yaml", "finetune", "trials=4").returncode == 0
+    assert_whole("tiny", 4)
+
+
 def test_a_killed_driver_is_followed_by_the_next(place: Path) -> None:
     with driving("sweep.yaml", "slow_finetune", "trials=4") as driver:
         wait_for(driver, "completed")

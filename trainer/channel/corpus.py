@@ -40,7 +40,9 @@ _CHUNK = 64
 _MARK = ".channel.json"
 _STALE = ("bandwidth_hz", "level_dbfs", "peak_dbfs", "clipped", "sha256")
 """What a manifest says of audio's content, and no longer holds."""
-_SAFE_NAME = re.compile(r"\w[\w.-]{0,80}")
+_SAFE_NAME = re.compile(r"\w[\w.-]*")
+_LONGEST_NAME = 200
+"""Bytes; file systems take 255 with what is added."""
 _RULE = "channel"
 
 
@@ -82,7 +84,8 @@ def simulate_manifest(
         on_progress: Gets how many utterances are done, and of how many.
 
     Raises:
-        DataError: The manifest is not one, or `audio_dir` holds files of somebody else.
+        DataError: The manifest is not one, `audio_dir` holds files of somebody else, or there is
+            babble to mix and one speaker.
         ConfigError: A codec needs the extra `av`.
         WorkError: A process died.
     """
@@ -90,6 +93,7 @@ def simulate_manifest(
     utterances = read_data_list(manifest)
     if output.exists() and output.samefile(manifest):
         raise DataError(f"{output}: got the manifest itself, expected another file to write")
+    OtherSpeakers(utterances).check(channel)
     _take(audio_dir, _identity(manifest, channel, seed))
     job = _Job(utterances, audio_dir, output.parent, channel, seed)
     done = Simulated()
@@ -168,7 +172,7 @@ def read_mono(path: Path) -> tuple[Samples, int]:
 
 def file_name(key: str) -> str:
     """A file's name for a key; one that is no safe name gets a digest instead of what is not."""
-    if _SAFE_NAME.fullmatch(key):
+    if _SAFE_NAME.fullmatch(key) and len(key.encode()) <= _LONGEST_NAME:
         return f"{key}.wav"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     return f"{re.sub(r'[^A-Za-z0-9]+', '-', key).strip('-')[:40]}-{digest}.wav"
@@ -181,7 +185,8 @@ def _lines(job: _Job, workers: int) -> Iterator[dict[str, Any]]:
     if workers == 1 or total <= _CHUNK:
         yield from itertools.chain.from_iterable(map(job, chunks))
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start, (job,)) as pool:
+    # Forked, as the loader's workers are: nothing is imported again, and paths stay as they are.
+    with ProcessPoolExecutor(workers, get_context("fork"), _start, (job,)) as pool:
         waiting: deque[Future[list[dict[str, Any]]]] = deque()
         try:
             for chunk in chunks:

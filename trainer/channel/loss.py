@@ -8,6 +8,7 @@ from trainer.channel.levels import FRAME, RATE_HZ, Samples
 _SHORTEST_PITCH, _LONGEST_PITCH = RATE_HZ // 200, RATE_HZ // 66
 """Samples of a voice's period, from 200 to 66 Hz: what ITU-T G.711 Appendix I looks for."""
 _HEARD = 2 * _LONGEST_PITCH
+_REMEMBERED = _HEARD + _LONGEST_PITCH
 _FADE_PACKETS = 3
 """After so many packets without any news the concealment has faded to silence (60 ms)."""
 _BLEND = RATE_HZ // 250
@@ -49,29 +50,29 @@ def conceal(samples: Samples, lost: npt.NDArray[np.bool_]) -> Samples:
         lost: For each 20 ms of them.
     """
     output = samples.copy()
-    fade = np.linspace(1.0, 0.0, _FADE_PACKETS * FRAME, dtype=np.float32)
     edges = np.flatnonzero(np.diff(np.concatenate(([False], lost, [False])).astype(np.int8)))
     for first, last in edges.reshape(-1, 2):
         start, end = int(first) * FRAME, min(int(last) * FRAME, len(output))
         blended = min(end + _BLEND, len(output))
-        period = _last_period(output[max(0, start - _HEARD - _LONGEST_PITCH) : start])
-        filled = (
-            np.resize(period, blended - start)
-            if len(period)
-            else np.zeros(blended - start, np.float32)
-        )
-        gains = np.zeros(blended - start, dtype=np.float32)
-        gains[: len(fade)] = fade[: len(gains)]
-        filled = filled * gains
+        filled = _gone_on(output[max(0, start - _REMEMBERED) : start], blended - start)
         output[start:end] = filled[: end - start]
         weight = np.linspace(0.0, 1.0, blended - end, dtype=np.float32)
         output[end:blended] = weight * output[end:blended] + (1 - weight) * filled[end - start :]
     return output
 
 
+def _gone_on(heard: Samples, length: int) -> Samples:
+    """What was heard goes on in its last period, quieter and quieter."""
+    filled = np.zeros(length, dtype=np.float32)
+    if len(heard):
+        fade = np.linspace(1.0, 0.0, _FADE_PACKETS * FRAME, dtype=np.float32)[:length]
+        filled[: len(fade)] = fade * np.resize(_last_period(heard), len(fade))
+    return filled
+
+
 def _last_period(heard: Samples) -> Samples:
     """The last period of what was heard: where it is most like what came before it."""
-    if len(heard) < _HEARD + _LONGEST_PITCH:
+    if len(heard) < _REMEMBERED:
         return heard[-FRAME:]
     recent = heard[-_HEARD:]
     windows = np.lib.stride_tricks.sliding_window_view(heard[:-_SHORTEST_PITCH], _HEARD)

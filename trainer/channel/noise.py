@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from conf.channels import ChannelRange
 from conf.errors import DataError
 from trainer.channel.levels import RATE_HZ, Samples, speech_rms
 from trainer.manifest import Utterance, one_line
@@ -63,6 +64,22 @@ class OtherSpeakers:
 
     def __init__(self, utterances: Sequence[Utterance]) -> None:
         self._utterances = utterances
+
+    def check(self, ranges: ChannelRange) -> None:
+        """Refuses a channel with babble where nobody else speaks.
+
+        Raises:
+            DataError: All utterances with a text are of one speaker.
+        """
+        if ranges.noise is None or "babble" not in ranges.noise.kinds:
+            return
+        speakers = (item.speaker or item.key for item in self._utterances if item.target)
+        first = next(speakers, None)
+        if all(speaker == first for speaker in speakers):
+            raise DataError(
+                f"{self._utterances[0].manifest}: got one speaker ({first}), expected several, of "
+                f"whom channel {ranges.name} mixes babble (noise.kinds)"
+            )
 
     def besides(self, utterance: Utterance) -> Babble:
         """Babble of everybody but the speaker of an utterance."""

@@ -39,6 +39,7 @@ def on_the_fly(nano: Nano, config: Config, utterances: Sequence[Utterance]) -> O
 
     Raises:
         ConfigError: There is no such channel, it needs the extra `av`, or stock trains.
+        DataError: It has babble, and there is one speaker.
     """
     conf = config["finetune_conf"]
     if not conf["channel"]:
@@ -79,10 +80,11 @@ class OnTheFly:
     ) -> None:
         self._extractor = extractor
         self._codec = codec
-        self._ranges = ranges
+        self.ranges = ranges
         self._share = share
         self._seed = seed
         self._others = OtherSpeakers(utterances)
+        self._others.check(ranges)
         self.fingerprint = ranges.fingerprint()
 
     def __call__(self, utterance: Utterance, epoch: int) -> Example | None:
@@ -103,7 +105,7 @@ class OnTheFly:
                 *(samples, rate_hz),
                 seed=self._seed,
                 key=key,
-                ranges=self._ranges,
+                ranges=self.ranges,
                 babble=self._others.besides(utterance),
             )
         except (OSError, RuntimeError, TypeError, ValueError) as error:

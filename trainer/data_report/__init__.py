@@ -3,8 +3,8 @@
     from trainer.data_report import write
     write(Path("data/calls"))
 
-`facts.py` reads the directory once, `warnings.py` judges, `tables.py`, `figures.py` and `sounds.py`
-draw, `report.py` puts it together.
+`gather.py` reads the directory once into the records of `facts.py`, `warnings.py` judges,
+`tables.py`, `figures.py` and `sounds.py` draw, `report.py` puts it together.
 """
 
 from trainer.data_report.report import write

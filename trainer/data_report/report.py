@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf.language import LANGUAGES as DOCUMENT_LANGUAGES
-from trainer.data_report.facts import Facts, gather
+from trainer.data_report.facts import Facts
 from trainer.data_report.figures import caption, figures, spectrogram
+from trainer.data_report.gather import gather
 from trainer.data_report.sounds import Sound, listen
 from trainer.data_report.tables import heading, sections
 from trainer.data_report.warnings import Concern, concerns
@@ -51,8 +52,7 @@ def write(directory: Path, *, languages: Sequence[str] = ("en", "zh")) -> list[P
         The files: `data_report.html` and `data_report.md`, and so in each language.
 
     Raises:
-        DataError: There is no `train.jsonl`, a line of a file is no JSON object, or the model that
-            `prepare` counted tokens with is not there any more.
+        DataError: There is no `train.jsonl`, or a line of a file is no JSON object.
         WorkError: A file cannot be written.
     """
     facts = gather(directory)
@@ -136,7 +136,7 @@ def markdown(facts: Facts, found: Sequence[Concern], words: Words, page: str) ->
     if found:
         lines.append(
             "\n".join(
-                f"- **{markdown_text(words(concern.found))}** "
+                f"- {_grave(concern, words)}**{markdown_text(words(concern.found))}** "
                 f"{words(concern.means)} {words(concern.advice)}"
                 for concern in found
             )
@@ -167,11 +167,16 @@ def _warnings(found: Sequence[Concern], words: Words) -> str:
         return f"<p>{escaped(words(_nothing()))}</p>"
     items = "".join(
         f'<li class="{"grave" if concern.grave else "light"}">'
-        f"<strong>{escaped(words(concern.found))}</strong> "
+        f"{escaped(_grave(concern, words))}<strong>{escaped(words(concern.found))}</strong> "
         f"{escaped(words(concern.means))} <em>{escaped(words(concern.advice))}</em></li>"
         for concern in found
     )
     return f'<ul class="warnings">{items}</ul>'
+
+
+def _grave(concern: Concern, words: Words) -> str:
+    """In words too: not everybody sees colours."""
+    return words(Said("[grave] ")) if concern.grave else ""
 
 
 def _title(facts: Facts) -> Said:

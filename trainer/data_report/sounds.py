@@ -15,6 +15,7 @@ LONGEST_S = 8.0
 """Shown of a recording, from its beginning."""
 WINDOW_S = 0.064
 ROWS = 128
+COLUMNS = 250
 FLOOR_DB = 80
 """Shown below the loudest."""
 _STEP_DB = 2
@@ -68,7 +69,7 @@ def spectrogram(
     window = int(rate_hz * WINDOW_S)
     if len(samples) < window or not numpy.isfinite(samples).all():
         return f"{len(samples)} samples"
-    hop = window // 2
+    hop = max(min(len(samples) // COLUMNS, window // 2), window // 16)
     transform = ShortTimeFFT(hann(window, sym=False), hop, rate_hz, scale_to="magnitude")
     first, last = transform.lower_border_end[1], transform.upper_border_begin(len(samples))[1]
     power = transform.spectrogram(samples, p0=first, p1=max(last, first + 1))[:-1]

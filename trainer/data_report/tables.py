@@ -271,7 +271,8 @@ def examples(facts: Facts) -> Section:
 def settings(facts: Facts) -> Section:
     """What `prepare` was asked for."""
     columns = (Column("setting"), Column("value"))
-    rows = tuple((name, _plain(value)) for name, value in facts.settings.items())
+    given = {name: _plain(value) for name, value in facts.settings.items() if value is not None}
+    rows = tuple((name, text) for name, text in given.items() if text)
     return Section("settings", Said("What prepare was asked for"), columns, rows)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from trainer.data_report.facts import LONG_TEXT_WORDS, MEASURED, Facts, Split
 from trainer.document.shown import duration
-from trainer.document.words import Name, Said
+from trainer.document.words import Listed, Name, Said
 
 FEWEST_VALID_UTTERANCES = 100
 """With fewer, a single bad recording moves the CER by more than most settings do."""
@@ -80,13 +80,21 @@ class Concern:
 
 def concerns(facts: Facts) -> tuple[Concern, ...]:
     """All warnings, grave ones first."""
-    found = [*_validation(facts), *_crossings(facts), *_content(facts), *_texts(facts)]
+    found = [*_sizes(facts), *_crossings(facts), *_content(facts), *_texts(facts)]
     found += [*_speakers(facts), *_left_out(facts), *_apart(facts), *_not_looked_at(facts)]
     return tuple(sorted(found, key=lambda concern: not concern.grave))
 
 
-def _validation(facts: Facts) -> Iterator[Concern]:
-    valid = facts.split("valid")
+def _sizes(facts: Facts) -> Iterator[Concern]:
+    train, valid = facts.split("train"), facts.split("valid")
+    if train is None or not train.utterances:
+        yield Concern(
+            "no training set",
+            True,
+            Said("The training set is empty."),
+            Said("There is nothing to learn from."),
+            Said("See below what was left out, and why."),
+        )
     if valid is None or not valid.utterances:
         yield Concern(
             "no validation set",
@@ -103,11 +111,15 @@ def _validation(facts: Facts) -> Iterator[Concern]:
         few.append(Said("{time} of speech", time=duration(valid.seconds)))
     if 0 < valid.speakers < FEWEST_VALID_SPEAKERS:
         few.append(Said("{count} speakers", count=valid.speakers))
-    for short in few:
+    if few:
+        listed = {f"reason_{index}": reason for index, reason in enumerate(few)}
         yield Concern(
             "small validation set",
             False,
-            Said("The validation set has only {few}.", few=short),
+            Said(
+                "The validation set is small: {few}.",
+                few=Listed(", ".join(f"{{{name}}}" for name in listed), **listed),
+            ),
             Said(
                 "Trials are compared on it: with less than {utterances} utterances, {minutes} "
                 "minutes and {speakers} speakers chance decides which one is best.",
@@ -274,6 +286,22 @@ def _bands(split: Split) -> Iterator[Concern]:
                 "Mark them by domain, so that tables show both; simulate the telephone on the "
                 "wide ones (--simulate), or leave them out of validation and test."
             ),
+        )
+    by_rate: dict[int, int] = {}
+    for (rate, _), count in split.rates_hz.items():
+        by_rate[rate] = by_rate.get(rate, 0) + count
+    common = [rate for rate, count in by_rate.items() if count > MIXED_BANDS * split.utterances]
+    if not total and len(common) > 1:
+        yield Concern(
+            "mixed sample rates",
+            False,
+            Said(
+                "{split}: files are of several sample rates ({rates} Hz).",
+                split=split.name,
+                rates=", ".join(map(str, common)),
+            ),
+            Said("They may be of telephone and other speech, and one CER says little of either."),
+            Said("Let prepare read the audio (without --no_scan): it shows the real bandwidth."),
         )
     by_label: dict[tuple[str, str], int] = {}
     for (domain, band), count in split.domains.items():

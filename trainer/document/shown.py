@@ -60,7 +60,9 @@ def number(value: float | None) -> str:
         return NOTHING
     if 1000 <= abs(value) < 1e5:
         return f"{value:.0f}"
-    if value == 0 or 0.01 <= abs(value) < 1e5:
+    if value == 0:
+        return "0"
+    if 0.01 <= abs(value) < 1e5:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"

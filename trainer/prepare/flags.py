@@ -142,7 +142,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         spoken=arguments.spoken,
         keep_spaces=arguments.keep_spaces,
         keep=_rules(arguments.keep),
-        model=arguments.model,
+        model=_model(arguments.model),
         scan=not arguments.no_scan,
         simulate=arguments.simulate,
         seed=arguments.seed,
@@ -170,6 +170,15 @@ def _given(arguments: argparse.Namespace) -> tuple[Given, ...]:
             "--wav_scp with --text, or --wav_dir with --transcripts"
         )
     return tuple(given)
+
+
+def _model(named: Path | None) -> Path | None:
+    """A directory, or the copy of a hub's model that is named."""
+    if named is None:
+        return None
+    from conf.weights import find_copy
+
+    return find_copy(str(named), "--model")
 
 
 def _pairs(flag: str, values: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -53,7 +53,7 @@ def write_prepared(
 
 
 def of_demo(corpus: Path, directory: Path, *, scanned: bool = True) -> Path:
-    """The demonstration's corpus, with its wideband set as further validation utterances."""
+    """The demonstration's corpus, as if `prepare` had read it."""
     splits = {}
     for name in ("train", "valid", "test"):
         lines = []
@@ -66,3 +66,22 @@ def of_demo(corpus: Path, directory: Path, *, scanned: bool = True) -> Path:
             lines.append({**record, **found})
         splits[name] = lines
     return write_prepared(directory, splits)
+
+
+def line(key: str, text: str, **values: Any) -> dict[str, Any]:
+    """An ordinary utterance; values that are None are left away."""
+    record = {
+        "key": key,
+        "source": f"{key}.wav",
+        "target": text,
+        "duration_s": 3.0,
+        "sample_rate_hz": 8000,
+        "domain": "telephone",
+        "bandwidth_hz": 3400.0,
+        "level_dbfs": -24.0,
+        "peak_dbfs": -6.0,
+        "clipped": 0.0,
+        "sha256": hashlib.sha256(key.encode()).hexdigest(),
+        **values,
+    }
+    return {name: value for name, value in record.items() if value is not None}

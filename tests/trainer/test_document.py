@@ -1,0 +1,74 @@
+"""The parts that all documents are made of: typed tables, words, a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conf.errors import UserError
+from trainer.document.page import table, write_text
+from trainer.document.shown import hours, number
+from trainer.document.tables import (
+    Column,
+    Section,
+    grid_of,
+    left,
+    markdown_table,
+    markdown_text,
+    say,
+)
+from trainer.document.words import Name, Said, chinese, english
+
+pytestmark = pytest.mark.quick
+
+_SECTION = Section(
+    "rules",
+    Said("What was left out"),
+    (Column("rule"), Column("lines", "count"), Column("unused"), Column("share", "rate")),
+    ((Name("too long"), 3, None, 0.25), (Name("{mine}"), 1, None, None)),
+)
+
+
+def test_a_section_in_both_languages() -> None:
+    assert grid_of(_SECTION) == (
+        ["rule", "lines", "share"],
+        [["too long", "3", "25.00 %"], ["{mine}", "1", "-"]],
+    )
+    assert grid_of(_SECTION, chinese) == (
+        ["规则", "行数", "占比"],
+        [["太长", "3", "25.00 %"], ["{mine}", "1", "-"]],
+    )
+    assert left(_SECTION) == {0}
+    page = table(_SECTION, chinese, open=True)
+    assert '<details id="table-rules" open><summary>被剔除的内容</summary>' in page
+    assert '<td class=right data-v="0.25">25.00 %</td>' in page
+
+
+def test_markdown_shows_what_stands_there() -> None:
+    assert markdown_text("a|b\n<ERR> < 0.001 </i> <!-- x") == (
+        "a\\|b &lt;ERR> < 0.001 &lt;/i> &lt;!-- x"
+    )
+    assert markdown_table((["a", "b"], [["<x>", "1"]]), {0}) == (
+        "| a | b |\n| :-- | --: |\n| &lt;x> | 1 |"
+    )
+
+
+def test_values() -> None:
+    assert (hours(5400), hours(None)) == ("1.50", "-")
+    assert [number(value) for value in (3400.4, -0.0, 0.00005, 123.4)] == [
+        "3400",
+        "0",
+        "5e-5",
+        "123",
+    ]
+    assert say("mark", True, chinese) == "是"
+    assert say("interval", (0.1, 0.2), chinese) == "10.00 至 20.00"
+    assert say("text", Said("yes"), english) == "yes"
+
+
+def test_a_document_is_whole_or_not_there(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "a.html", "好", "--output_dir")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.html"]
+    with pytest.raises(UserError, match="--output_dir: got the file"):
+        write_text(tmp_path / "new" / "a.html" / "b.html", "", "--output_dir")

@@ -1,0 +1,127 @@
+"""What a served model takes and refuses; FunASR itself is replaced by one that notes its input."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+import pytest
+import soundfile
+from mlflow.exceptions import MlflowException
+
+from trainer.served_model import Transcriber
+
+pytestmark = pytest.mark.quick
+
+
+class Heard:
+    """Stands in for `funasr.AutoModel`."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, int]] = []
+
+    def generate(self, input: Any, audio_fs: int) -> list[dict[str, str]]:
+        self.calls.append((input.numpy(), audio_fs))
+        return [{"text": f"text {len(self.calls)}"}]
+
+
+@pytest.fixture
+def transcriber() -> Transcriber:
+    made = Transcriber()
+    made._model, made._lock = Heard(), threading.Lock()
+    return made
+
+
+@pytest.fixture
+def wav(tmp_path: Path) -> Path:
+    path = tmp_path / "call.wav"
+    soundfile.write(path, numpy.sin(numpy.arange(4000) / 7) / 2, 8000)
+    return path
+
+
+def predict(transcriber: Transcriber, *rows: dict[str, Any]) -> list[str]:
+    texts: list[str] = transcriber.predict(None, pandas.DataFrame(list(rows)))
+    return texts
+
+
+def test_path_base64_and_samples_are_the_same_recording(
+    transcriber: Transcriber, wav: Path
+) -> None:
+    samples, rate_hz = soundfile.read(wav, dtype="float32")
+    rows: list[dict[str, Any]] = [
+        {"audio": wav},
+        {"audio": base64.b64encode(wav.read_bytes()).decode()},
+        {"audio": base64.encodebytes(wav.read_bytes()).decode()},  # in lines
+        {"samples": samples, "sample_rate_hz": rate_hz},
+        {"samples": samples.astype("float64").tolist(), "sample_rate_hz": 8000.0},
+    ]
+    assert [predict(transcriber, row) for row in rows] == [[f"text {n}"] for n in range(1, 6)]
+    for heard, rate_hz in transcriber._model.calls:
+        assert rate_hz == 8000
+        assert heard.dtype == numpy.float32
+        numpy.testing.assert_array_equal(heard, samples)
+
+
+def test_channels_are_averaged(transcriber: Transcriber, tmp_path: Path) -> None:
+    both = numpy.stack([numpy.full(100, 0.5), numpy.full(100, -0.25)], axis=1)
+    soundfile.write(tmp_path / "two.wav", both, 16000)
+    predict(transcriber, {"audio": tmp_path / "two.wav"})
+    [(heard, rate_hz)] = transcriber._model.calls
+    assert rate_hz == 16000
+    numpy.testing.assert_allclose(heard, numpy.full(100, 0.125), atol=1e-4)
+
+
+def test_no_text_is_ever_a_path(transcriber: Transcriber, wav: Path, tmp_path: Path) -> None:
+    (tmp_path / "wave").write_bytes(wav.read_bytes())  # its name is good base64
+    names = [str(wav), wav.as_uri(), "/etc/passwd", "file:///etc/passwd", "wave", "abcd", ""]
+    names += ["http://localhost/call.wav", "data:audio/wav;base64,AAAA"]
+    for name in names:
+        with pytest.raises(MlflowException, match=r"^row 0: audio: got ") as error:
+            predict(transcriber, {"audio": name})
+        assert error.value.get_http_status_code() == 400
+    assert transcriber._model.calls == []
+
+
+TONE = numpy.zeros(800, "float32")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"sample_rate_hz": 8000}, "got sample_rate_hz, expected audio"),
+        ({"audio": None}, "got no recording"),
+        ({"samples": TONE}, "sample_rate_hz: got none, expected the rate of samples"),
+        ({"audio": "AAAA", "samples": TONE}, "got audio and samples, expected audio"),
+        ({"audio": "AAAA", "sample_rate_hz": 8000}, "got one with audio"),
+        ({"audio": 5}, "audio: got a float, expected base64 text or a pathlib.Path"),
+        ({"audio": Path("none.wav")}, "got 'none.wav', which is no file"),
+        ({"audio": Path(__file__)}, "that cannot be read as audio"),
+        ({"samples": ["a"], "sample_rate_hz": 8000}, "samples: got values that are no numbers"),
+        ({"samples": [TONE], "sample_rate_hz": 8000}, "samples: got an array of 2 dimensions"),
+        ({"samples": TONE, "sample_rate_hz": "8k"}, "sample_rate_hz: got '8k', expected a rate"),
+        ({"samples": TONE, "sample_rate_hz": 0.5}, "got 0.5, expected a whole number of Hz"),
+        ({"samples": TONE, "sample_rate_hz": 0}, "got 0 Hz, expected a common rate"),
+        ({"samples": TONE, "sample_rate_hz": 44101}, "got 44101 Hz, expected a common rate"),
+        ({"samples": TONE[:1], "sample_rate_hz": 8000}, "got 1 samples"),
+        ({"samples": TONE + 3000, "sample_rate_hz": 8000}, r"got samples up to 3000, .*32768"),
+        ({"samples": TONE * numpy.nan, "sample_rate_hz": 8000}, "got samples up to nan"),
+        ({"samples": numpy.zeros(301_000), "sample_rate_hz": 1000}, "got 301 s, .* at most 300 s"),
+    ],
+)
+def test_what_is_no_recording_is_told(
+    transcriber: Transcriber, row: dict[str, Any], message: str
+) -> None:
+    good = {"samples": TONE, "sample_rate_hz": 8000}
+    with pytest.raises(MlflowException, match=rf"^row 1: .*{message}") as error:
+        predict(transcriber, good, row)
+    assert error.value.get_http_status_code() == 400
+    assert transcriber._model.calls == []  # not even the good one
+
+
+def test_a_table_of_something_else(transcriber: Transcriber) -> None:
+    with pytest.raises(MlflowException, match=r"^input: got none of these columns, expected audio"):
+        predict(transcriber, {"path": "call.wav"})
