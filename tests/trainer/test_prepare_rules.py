@@ -11,6 +11,7 @@ import soundfile
 
 from tests.trainer.prepared import corpus, kept, left_out, run, write_lines, write_wav
 from trainer.prepare import rules
+from trainer.prepare.flags import EXAMPLES
 from trainer.prepare.settings import Settings
 
 pytestmark = pytest.mark.quick
@@ -150,3 +151,9 @@ def test_clipped_samples_are_counted(tmp_path: Path) -> None:
     given = write_lines(tmp_path / "m.jsonl", {"key": "k", "source": "a.wav", "target": "你好吗"})
     run(tmp_path / "out", given)
     assert kept(tmp_path / "out")["k"]["clipped"] == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_the_help_names_every_rule_that_can_be_switched_off() -> None:
+    for rule in rules.CHOICES:
+        assert rules.flag_name(rule) in EXAMPLES
+    assert not set(rules.CHOICES) & set(rules.BAD_INPUT)
