@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from statistics import mean
+from collections.abc import Callable
+from functools import cache
+from statistics import median
 
 import pytest
 
-from tests.benchmarks.landscape import DECAYS, EPOCHS, RATES, STAGES
+from tests.benchmarks.landscape import DATA, DECAYS, EPOCHS, RATES, STAGES
 from tests.benchmarks.simulate import METHODS, Landscape, Point, run_many
 
-SEEDS = 10
 
-
-@pytest.fixture(scope="module")
+@cache
 def formula() -> Landscape:
     """One stage and one learning rate are best, and half of the rates learn next to nothing."""
     handicap = dict(zip(STAGES, (0.0, 0.02, 0.15, 0.25), strict=True))
@@ -27,29 +27,57 @@ def formula() -> Landscape:
         for decay in DECAYS
         if (far := abs(math.log10(lr / 1e-3))) is not None
     }
-    return Landscape(curves, {})
+    return Landscape(curves)
 
 
-def test_a_grid_is_interpolated(formula: Landscape) -> None:
+@cache
+def recorded() -> Landscape:
+    return Landscape.read(DATA)
+
+
+@cache
+def above(landscape: Callable[[], Landscape], method: str) -> float:
+    """By how much sweeps end above the grid's best for a quarter of its epochs; median of seeds."""
+    grid = landscape()
+    found = run_many(grid, METHODS[method], grid.grid_epochs // 4, range(20))
+    return median(each.best for each in found) - grid.best
+
+
+def test_a_grid_is_interpolated() -> None:
     point = Point("s1", RATES[2], DECAYS[0])
-    assert formula.curve("s1", RATES[2], DECAYS[0]) == pytest.approx(formula.curves[point])
-    low, high = (formula.curves[Point("s1", lr, DECAYS[0])][3] for lr in RATES[1:3])
-    between = formula.curve("s1", math.sqrt(RATES[1] * RATES[2]), 1e-2)[3]
+    assert formula().curve("s1", RATES[2], DECAYS[0]) == pytest.approx(formula().curves[point])
+    low, high = (formula().curves[Point("s1", lr, DECAYS[0])][3] for lr in RATES[1:3])
+    between = formula().curve("s1", math.sqrt(RATES[1] * RATES[2]), 1e-2)[3]
     assert between == pytest.approx((low + high) / 2)
 
 
-def test_tpe_with_pruning_beats_chance_at_equal_epochs(formula: Landscape) -> None:
-    budget = formula.grid_epochs // 4
-    over = {
-        name: mean(run_many(formula, method, budget, SEEDS)) - formula.best
-        for name, method in METHODS.items()
-    }
-    assert over["TPE with pruning"] < 0.75 * over["random with pruning"]
-    assert over["TPE with pruning"] < 0.75 * over["random"]
-    assert over["TPE with pruning"] < 0.01
+def test_the_whole_grid_is_recorded() -> None:
+    expected = {Point(s, lr, decay) for s in STAGES for lr in RATES for decay in DECAYS}
+    assert set(recorded().curves) == expected
+    assert {len(curve) for curve in recorded().curves.values()} == {EPOCHS + 1}
+    assert recorded().noise > 0
 
 
-def test_the_same_seed_finds_the_same(formula: Landscape) -> None:
+def test_tpe_with_pruning_reaches_the_grid_for_a_quarter_of_its_epochs() -> None:
+    assert above(recorded, "TPE with pruning, 8 epochs") < recorded().noise
+
+
+def test_epochs_are_better_left_to_pruning_than_searched() -> None:
+    for landscape in (formula, recorded):
+        whole = above(landscape, "TPE with pruning, 8 epochs")
+        assert whole < above(landscape, "TPE with pruning")
+
+
+@pytest.mark.parametrize("landscape", [formula, recorded])
+def test_tpe_with_pruning_beats_chance_at_equal_epochs(
+    landscape: Callable[[], Landscape],
+) -> None:
+    ours = above(landscape, "TPE with pruning")
+    assert ours < 0.75 * above(landscape, "random with pruning")
+    assert ours < 0.75 * above(landscape, "random")
+
+
+def test_the_same_seed_finds_the_same() -> None:
     method = METHODS["TPE with pruning"]
-    first, again = (run_many(formula, method, 60, 2) for _ in range(2))
+    first, again = (run_many(formula(), method, 60, range(2)) for _ in range(2))
     assert first == again

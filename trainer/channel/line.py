@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from conf.channels import ChannelRange
-from trainer.channel.codecs import code
+from trainer.channel.codecs import code, from_pcm, to_pcm
 from trainer.channel.draws import Line, draw_line, generator
 from trainer.channel.levels import FRAME, RATE_HZ, Samples, ratio, rms, speech_rms
 from trainer.channel.loss import conceal, lost_packets
@@ -97,9 +97,8 @@ def send(
     received = code(mixed, line.codec)
     if line.loss_rate is not None and line.loss_burst is not None:
         num_packets = -(-len(received) // FRAME)
-        received = conceal(
-            received, lost_packets(rng, num_packets, line.loss_rate, line.loss_burst)
-        )
+        lost = lost_packets(rng, num_packets, line.loss_rate, line.loss_burst)
+        received = from_pcm(to_pcm(conceal(received, lost)))
     return received
 
 
