@@ -219,14 +219,18 @@ class Room:
 
 def drop(directory: Path, names: Iterable[str]) -> bool:
     """Delete parts of an ended trial; False while its worker has not let go of it."""
-    there = [directory / name for name in names if (directory / name).exists()]
+    doomed = {directory / name: directory / f"{name}.dropped" for name in names}
+    there = [path for path in [*doomed, *doomed.values()] if path.exists()]
     if not there:
         return True
     try:
         with (directory / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for path in there:
-                shutil.rmtree(path, ignore_errors=True)
+            for path, aside in doomed.items():
+                shutil.rmtree(aside, ignore_errors=True)
+                if path.exists():  # all at once, so that nobody goes on from half of it
+                    os.rename(path, aside)
+                    shutil.rmtree(aside, ignore_errors=True)
     except OSError:
         return False
     return True

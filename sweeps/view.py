@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conf.writing import format_value
-from sweeps.state import FINAL, TrialState
+from sweeps.state import ANSWERED_FROM, FINAL, WENT_ON_AFTER, WENT_ON_FROM, TrialState
 
 _STYLE = {"completed": "green", "pruned": "yellow", "failed": "red", "killed": "magenta"}
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -242,11 +242,20 @@ def describe(state: TrialState, progress: Progress) -> str:
     )
     head = f"trial {state.number} {state.stage}{' default' if state.baseline else ''} ({values})"
     if state.outcome == "running":
-        return f"{head}: started"
+        return f"{head}: started{_origin(state)}"
     found = f", {progress.objective} {100 * state.best:.1f} %" if state.best is not None else ""
     base = f" (base {100 * progress.base:.1f} %)" if found and progress.base is not None else ""
-    why = f", {state.reason}" if state.reason else ""
+    why = f", {state.reason}" if state.reason else _origin(state)
     return f"{head}: {state.outcome}{found}{base}{why}; {summary(progress)}"
+
+
+def _origin(state: TrialState) -> str:
+    """Say which trial was trained in place of this one, or of its first epochs."""
+    if WENT_ON_FROM in state.notes:
+        epochs = state.notes.get(WENT_ON_AFTER)
+        return f", from trial {state.notes[WENT_ON_FROM]} after {epochs} epochs"
+    answered = state.notes.get(ANSWERED_FROM)
+    return f", answered from trial {answered}" if answered else ""
 
 
 def summary(progress: Progress) -> str:

@@ -59,9 +59,12 @@ class Finished:
 
 
 def read_finished(directory: Path) -> Finished | None:
-    """Read what a fine-tune's directory says of its end; None without one or without its point."""
+    """Read what a fine-tune's directory says of its end; None without one or without its files."""
     result = read_result(directory)
     if result is None or not any((directory / POINTS).glob(POINT_FILES)):
+        return None
+    kept = [directory / CHECKPOINTS / f"{name}.safetensors" for name, *_ in result["run"]["kept"]]
+    if not all(path.exists() for path in kept):
         return None
     return Finished(directory, result["identity"], result["epochs"])
 

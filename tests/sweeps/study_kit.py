@@ -138,7 +138,8 @@ def finetune(config: Config, tracker: Any, on_eval: Callable[[Any], None]) -> An
     hypotheses.write_text(json.dumps({"key": "a", "text": name}) + "\n")
     tracker.log_artifact(hypotheses, "hypotheses/valid.jsonl")
     contents = read_data(config).sha256, sha256(Path(config["init_param"]))
-    result = {"identity": identity(config, *contents), "epochs": epochs}
+    kept = [[f"epoch-{epoch:03d}", epoch, value] for value, epoch in ranked]
+    result = {"identity": identity(config, *contents), "epochs": epochs, "run": {"kept": kept}}
     (directory / "result.json").write_text(json.dumps(result))
     on_eval(fakes.Evaluation(epochs, 10 * epochs, final, finished=True))
     return fakes.FinetuneResult(objective, chosen, name, final, directory)

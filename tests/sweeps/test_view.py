@@ -9,7 +9,17 @@ import pytest
 from rich.console import Console
 
 from sweeps.state import TrialState
-from sweeps.view import LiveView, PlainView, Progress, chosen, fitted, make_view, summary, table
+from sweeps.view import (
+    LiveView,
+    PlainView,
+    Progress,
+    chosen,
+    describe,
+    fitted,
+    make_view,
+    summary,
+    table,
+)
 
 pytestmark = pytest.mark.quick
 
@@ -53,6 +63,15 @@ def test_time_left_falls_with_what_runs() -> None:
     now = progress(DONE, PRUNED, RUNNING)
     assert now.seconds_left(11_000) == pytest.approx((2 * 8) / 2)
     assert now.seconds_left(15_000) == pytest.approx((2 * 8 - 4) / 2)
+
+
+def test_what_another_trial_has_trained_is_said() -> None:
+    went_on = replace(RUNNING, notes={"went_on.from": "calls/0", "went_on.after": "2"})
+    said = describe(went_on, progress(went_on))
+    assert said == "trial 3 s1 (): started, from trial calls/0 after 2 epochs"
+    answered = replace(DONE, notes={"answered.from": "7"})
+    said = describe(answered, progress(answered))
+    assert "completed, valid/cer 20.0 % (base 80.0 %), answered from trial 7;" in said
 
 
 def test_plain_lines_say_each_change_once() -> None:

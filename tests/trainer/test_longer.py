@@ -107,6 +107,11 @@ def test_without_its_point_a_run_has_nothing_to_go_on_from(
 ) -> None:
     train(config(tmp_path / "run", 1))
     assert read_finished(tmp_path / "run") is not None
+    [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
+    checkpoint.rename(tmp_path / "elsewhere")
+    assert read_finished(tmp_path / "run") is None
+    (tmp_path / "elsewhere").rename(checkpoint)
+    assert read_finished(tmp_path / "run") is not None
     shutil.rmtree(tmp_path / "run" / "resume")
     assert read_finished(tmp_path / "run") is None
     assert read_finished(tmp_path / "nowhere") is None
@@ -118,7 +123,7 @@ def test_the_best_epochs_texts_are_kept_from_the_end(tmp_path: Path) -> None:
     (shorter / "hypotheses" / "base").mkdir(parents=True)
     (shorter / "resume").mkdir()
     (shorter / "resume" / "update-00000001-x.pt").write_bytes(b"point")
-    (shorter / "result.json").write_text('{"identity": "", "epochs": 2, "run": {}}')
+    (shorter / "result.json").write_text('{"identity": "", "epochs": 2, "run": {"kept": []}}')
     valid = shorter / "hypotheses" / "valid.jsonl"
     valid.write_text("of the best epoch")
     (shorter / "hypotheses" / "base" / "valid.jsonl").write_text("of the base")
