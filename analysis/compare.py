@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING
@@ -153,7 +154,7 @@ class Comparison:
         """The row of a trial, by its number."""
         return next((row for row in self.rows if row.trial == trial), None)
 
-    @property
+    @cached_property
     def finalists(self) -> tuple[Row, ...]:
         """The best trial, the default configs and the best of each other stage, in this order."""
         chosen = [self.best] if self.best else []
@@ -176,7 +177,7 @@ class Comparison:
         """A trial's CER minus another's on the same utterances of a set."""
         return _paired(self.evidence, trial, other, split)
 
-    @property
+    @cached_property
     def best(self) -> Row | None:
         """The row of the `winner`."""
         found = winner(self.sweep_record)
