@@ -334,3 +334,13 @@ def test_flags(tmp_path: Path, flags: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
         main(["prepare", "--output_dir", str(tmp_path / "out"), *flags])
     assert message in str(caught.value)
+
+
+def test_a_recording_that_turns_out_bad_counts_nowhere(tmp_path: Path) -> None:
+    write_wav(tmp_path / "good.wav")
+    _no_numbers(tmp_path / "bad.wav")
+    bad = {"source": "bad.wav", "target": "好", "speaker": "s", "call": "c"}
+    run(tmp_path / "out", write_lines(tmp_path / "m.jsonl", GOOD, bad))
+    told = json.loads((tmp_path / "out/prepare.json").read_bytes())
+    train = told["splits"]["train"]
+    assert (train["utterances"], train["speakers"], train["calls"]) == (1, 0, 0)

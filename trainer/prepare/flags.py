@@ -51,23 +51,23 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "what to read", "JSON lines (ours or FunASR's chat form), CSV, TSV, lists of them, Kaldi's"
     )
     what.add_argument(
-        "--input", nargs="+", type=Path, default=[], metavar="F", help="what is to be split"
+        "--input", nargs="+", type=_path, default=[], metavar="F", help="what is to be split"
     )
     for split in SPLITS:
         what.add_argument(
             f"--{split}",
             nargs="+",
-            type=Path,
+            type=_path,
             default=[],
             metavar="F",
             help=f"what is the {split} set",
         )
-    what.add_argument("--wav_scp", type=Path, metavar="F", help="Kaldi's, with --text")
+    what.add_argument("--wav_scp", type=_path, metavar="F", help="Kaldi's, with --text")
     for name in ("text", "segments", "utt2spk", "spk2utt", "reco2file_and_channel"):
-        what.add_argument(f"--{name}", type=Path, metavar="F", help="with --wav_scp")
-    what.add_argument("--wav_dir", type=Path, metavar="DIR", help="with --transcripts")
-    what.add_argument("--transcripts", type=Path, metavar="F", help="NAME: TEXT lines, or .gz")
-    what.add_argument("--root", type=Path, metavar="DIR", help="where all relative paths start")
+        what.add_argument(f"--{name}", type=_path, metavar="F", help="with --wav_scp")
+    what.add_argument("--wav_dir", type=_path, metavar="DIR", help="with --transcripts")
+    what.add_argument("--transcripts", type=_path, metavar="F", help="NAME: TEXT lines, or .gz")
+    what.add_argument("--root", type=_path, metavar="DIR", help="where all relative paths start")
     what.add_argument(
         "--column",
         action="append",
@@ -124,14 +124,14 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )
 
     how = parser.add_argument_group("what to write")
-    how.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
+    how.add_argument("--output_dir", type=_path, required=True, metavar="DIR")
     how.add_argument(
         "--spoken", action="store_true", help="lower case, no punctuation, no ambiguous numerals"
     )
     how.add_argument(
         "--keep_spaces", action="store_true", help="leave spaces between Chinese characters"
     )
-    how.add_argument("--model", type=Path, metavar="DIR", help="count text in its tokens")
+    how.add_argument("--model", type=_path, metavar="DIR", help="count text in its tokens")
     how.add_argument(
         "--no_scan",
         action="store_true",
@@ -159,7 +159,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
             raise UserError(f"--min_{unit}: got {low:g}, expected less than {high:g}, 0 or more")
     return Settings(
         given=_given(arguments),
-        root=arguments.root and arguments.root.expanduser(),
+        root=arguments.root,
         columns=_pairs("column", arguments.column),
         map_paths=_pairs("map_path", arguments.map_path),
         encoding=_encoding(arguments.encoding),
@@ -183,19 +183,19 @@ def settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _given(arguments: argparse.Namespace) -> tuple[Given, ...]:
-    given = [Given(path.expanduser()) for path in arguments.input]
+    given = [Given(path) for path in arguments.input]
     for split in SPLITS:
-        given += [Given(path.expanduser(), split) for path in getattr(arguments, split)]
+        given += [Given(path, split) for path in getattr(arguments, split)]
     if bool(arguments.wav_dir) != bool(arguments.transcripts):
         raise UserError("prepare: got one of --wav_dir and --transcripts, expected both")
     if arguments.wav_dir:
-        given.append(Given(arguments.transcripts.expanduser(), wav_dir=arguments.wav_dir))
+        given.append(Given(arguments.transcripts, wav_dir=arguments.wav_dir))
     names = ("text", "segments", "utt2spk", "spk2utt", "reco2file_and_channel")
     beside = tuple((name, path) for name in names if (path := getattr(arguments, name)))
     if bool(arguments.wav_scp) != bool(arguments.text):
         raise UserError("prepare: got one of --wav_scp and --text, expected both")
     if arguments.wav_scp:
-        given.append(Given(arguments.wav_scp.expanduser(), beside=beside))
+        given.append(Given(arguments.wav_scp, beside=beside))
     if not given:
         raise UserError(
             "prepare: got nothing to read, expected --input, --train with --valid, "
@@ -249,6 +249,11 @@ def _rules(names: Sequence[str]) -> tuple[str, ...]:
         if not rule:
             raise UserError(f"--keep: got {name!r}, expected one of {', '.join(known)}")
     return tuple(sorted(rules))
+
+
+def _path(name: str) -> Path:
+    """Also where the shell left the ~, as in ``--root=~/calls``."""
+    return Path(name).expanduser()
 
 
 def _cores() -> int:

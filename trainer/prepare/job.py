@@ -68,7 +68,7 @@ def prepare(
         UserError: The directory holds what was not prepared here.
         WorkError: A worker was killed.
     """
-    output_dir = Path(output_dir).expanduser().resolve()
+    output_dir = output_dir.resolve()
     channel = None if settings.simulate is None else load_channel(settings.simulate)
     files = inputs.files(settings)
     refuse_foreign(output_dir, [file.path for file in files])
@@ -152,6 +152,8 @@ class _Job:
                 for result in results:
                     self._stop_if_strict(catalog.place(done), *_reason(result))
                     catalog.add_content(result.get("sha256"))
+                    if "rule" in result:
+                        plan.splits[done] = LEFT_OUT
                     done += 1
                 advance(len(results))
 
