@@ -193,9 +193,8 @@ def test_stocks_own_command_trains_what_was_exported(exported: Exported, tmp_pat
     command.parent.mkdir()
     command.write_text(ON_CPU.format(python=sys.executable))
     command.chmod(0o755)
-    moved = tmp_path / "a place's copy" / "best"  # with a blank, and away from where it was made
+    moved = tmp_path / "another place" / "best"  # with a blank, and away from where it was made
     moved.parent.mkdir()
-    moved = moved.with_name("best of all")
     shutil.copytree(exported.directory, moved)
     assert len(read_data_list(moved / "stock" / "train.jsonl")) == COUNTS["train"]
     environment = clean_environment()

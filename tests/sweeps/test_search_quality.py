@@ -12,10 +12,12 @@ import pytest
 from tests.benchmarks.landscape import DATA, DECAYS, EPOCHS, RATES, STAGES
 from tests.benchmarks.simulate import METHODS, Landscape, Point, run_many
 
+SEEDS = range(40)
+
 
 @cache
 def formula() -> Landscape:
-    """One stage and one learning rate are best, and half of the rates learn next to nothing."""
+    """One stage is best, at a tenth of its default's rate; half of the rates learn little."""
     handicap = dict(zip(STAGES, (0.0, 0.02, 0.15, 0.25), strict=True))
     curves = {
         Point(stage, lr, decay): [
@@ -25,7 +27,7 @@ def formula() -> Landscape:
         for stage in STAGES
         for lr in RATES
         for decay in DECAYS
-        if (far := abs(math.log10(lr / 1e-3))) is not None
+        if (far := abs(math.log10(lr / 1e-4))) is not None
     }
     return Landscape(curves)
 
@@ -39,7 +41,7 @@ def recorded() -> Landscape:
 def above(landscape: Callable[[], Landscape], method: str) -> float:
     """By how much sweeps end above the grid's best for a quarter of its epochs; median of seeds."""
     grid = landscape()
-    found = run_many(grid, METHODS[method], grid.grid_epochs // 4, range(20))
+    found = run_many(grid, METHODS[method], grid.grid_epochs // 4, SEEDS)
     return median(each.best for each in found) - grid.best
 
 
@@ -59,13 +61,10 @@ def test_the_whole_grid_is_recorded() -> None:
 
 
 def test_tpe_with_pruning_reaches_the_grid_for_a_quarter_of_its_epochs() -> None:
-    assert above(recorded, "TPE with pruning, 8 epochs") < recorded().noise
-
-
-def test_epochs_are_better_left_to_pruning_than_searched() -> None:
-    for landscape in (formula, recorded):
-        whole = above(landscape, "TPE with pruning, 8 epochs")
-        assert whole < above(landscape, "TPE with pruning")
+    """Where every trial asks for all epochs; with their number searched it falls a little short."""
+    searched, fixed = "TPE with pruning", "TPE with pruning, 8 epochs"
+    assert above(recorded, fixed) < recorded().noise
+    assert above(recorded, fixed) < above(recorded, searched) < 0.01
 
 
 @pytest.mark.parametrize("landscape", [formula, recorded])

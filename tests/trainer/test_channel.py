@@ -420,6 +420,11 @@ def test_only_mono_samples_are_taken(samples: Samples) -> None:
         simulate(samples, 16000, seed=0, key="a", ranges=RANGES)
 
 
+def test_too_few_samples_to_resample_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 samples at 48000 Hz, none at 8000 Hz"):
+        simulate(np.ones(2, np.float32), 48000, seed=0, key="a", ranges=RANGES)
+
+
 @pytest.mark.parametrize("length", [1, 7, FRAME, 8000])
 def test_silence_and_snippets_stay_finite(length: int) -> None:
     received, _ = simulate(

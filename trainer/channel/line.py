@@ -49,7 +49,7 @@ def simulate(
     Raises:
         ImportError: A codec needs the extra `av`.
         DataError: A noise file cannot be read, or nobody is there to babble.
-        ValueError: The samples are not mono or none, or babble is drawn and not given.
+        ValueError: The samples are not mono or too few, or babble is drawn and not given.
     """
     if samples.ndim != 1 or not len(samples):
         raise ValueError(f"expected mono samples, but got an array of shape {samples.shape}")
@@ -78,7 +78,10 @@ def send(
     """
     low, high = ranges.band_hz
     band = (low, high)
-    speech = through_line(to_line_rate(samples, rate), line, band)
+    at_line_rate = to_line_rate(samples, rate)
+    if not len(at_line_rate):
+        raise ValueError(f"{len(samples)} samples at {rate:g} Hz, none at {RATE_HZ} Hz")
+    speech = through_line(at_line_rate, line, band)
     level = speech_rms(speech)
     mixed = speech
     if line.noise is not None and line.snr_db is not None:
