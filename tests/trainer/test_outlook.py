@@ -14,7 +14,7 @@ from conf.load import PRETRAINED, Config, load_config, stage_config_path
 from tests.conftest import BASE
 from trainer.forecast import QWEN3_06B, forecast
 from trainer.model_checks import batch_shape
-from trainer.outlook import ASSUMED_TFLOPS, cards, outlook
+from trainer.outlook import cards, outlook
 
 
 @pytest.mark.quick
@@ -26,7 +26,7 @@ def test_cards_keep_a_tenth_free() -> None:
 
 
 def test_a_tiny_model_is_measured_here(tiny_config: Callable[..., Config]) -> None:
-    look = outlook(tiny_config("8k"))
+    look = outlook(tiny_config("s2"))
     assert look.measured_on == "cpu"
     assert look.batches_per_epoch == 3
     assert look.batch.utterances == 8
@@ -42,6 +42,9 @@ def test_hours_follow_from_operations_where_somebody_says_the_speed(
     slow, fast = outlook(config, tflops=1.0), outlook(config, tflops=4.0)
     assert slow.measured_on == fast.measured_on == ""
     assert slow.epoch_s == pytest.approx(4 * fast.epoch_s)
+    longest = batch_shape(config, slow.batch)
+    step = forecast(config, longest, llm=BASE / "Qwen3-tiny").flops
+    assert slow.epoch_s * 1e12 == pytest.approx(step * slow.batches_per_epoch, rel=0.3)
 
 
 def test_the_released_model_needs_no_weights(
@@ -59,10 +62,7 @@ def test_the_released_model_needs_no_weights(
     assert (look.measured_on, look.full_peak) == ("", None)
     shape = batch_shape(config, look.batch)
     assert look.peak == forecast(config, shape, llm=QWEN3_06B, count_flops=False).peak > 3e9
-    # All 24 utterances, padded, times what one of middling size takes.
-    flops = look.epoch_s * 1e12 * ASSUMED_TFLOPS
-    step = forecast(config, shape, llm=QWEN3_06B).flops
-    assert flops == pytest.approx(step * look.batches_per_epoch, rel=0.3)
+    assert look.epoch_s > 0
 
 
 def test_data_that_leaves_nothing_to_train_on_is_said(tiny_config: Callable[..., Config]) -> None:
