@@ -299,7 +299,8 @@ def _part(document: Document, wanted: Callable[[str], bool]) -> Layer:
 
 def _our_defaults() -> dict[str, Any]:
     """`finetune_conf` is always complete: nobody else has defaults for it."""
-    return {name: key.default for name, key in schema.keys().items() if key.role == "ours"}
+    ours = ((name, key) for name, key in schema.keys().items() if name.startswith("finetune_conf."))
+    return {name: key.default for name, key in ours}
 
 
 def _find(settings: Mapping[str, Any], path: Path, model_dir: Path | None) -> dict[str, Any]:

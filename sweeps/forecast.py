@@ -65,7 +65,8 @@ def forecast(
     yield (
         f"disk: at most {gigabytes(room.total)} "
         f"({concurrency} at once with {gigabytes(room.running)} each, "
-        f"the checkpoints of the best {stay} with {gigabytes(room.kept)} each), "
+        f"the checkpoints of the best {stay} with {gigabytes(room.kept)} each, and while there is "
+        f"room points to go on from), "
         f"{gigabytes(free_bytes(SweepDirectory.of(sweep.name).root))} free"
     )
 

@@ -14,8 +14,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, Trial, create_trial
@@ -25,8 +24,9 @@ from conf.errors import ConfigError
 from conf.load import Config
 from sweeps import fidelity
 from sweeps import study as record
-from sweeps.budget import Spent, budget_reached, epochs_trained, goal_reached, saved_epochs
-from sweeps.finalists import Repeat, best_first, replicates, resolve_bounds
+from sweeps.budget import Spent, saved_epochs
+from sweeps.finalists import best_first, resolve_bounds
+from sweeps.outlook import Outlook, outlook, spent
 from sweeps.pruner import should_prune
 from sweeps.samplers import complete, draw, excess, grid, in_optunas_terms, known
 from sweeps.space import Choice, SweepFile
@@ -192,7 +192,7 @@ class Ledger:
         """What the sweep has cost so far, over all its starts."""
         now = self._clock()
         waiting = sum(now - since for since in self._since.values())
-        return _spent(self._trials(), self._sweep, self._wall_s + now - self._last, waiting)
+        return spent(self._trials(), self._sweep, self._wall_s + now - self._last, waiting)
 
     def sums(self) -> dict[str, float]:
         """What the sweep cost and what pruning saved, as metrics."""
@@ -474,87 +474,3 @@ class Ledger:
         if self._noted_before.get(name) != value:
             self._study.set_user_attr(name, value)
             self._noted_before[name] = value
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What is left to do in a sweep.
-
-    Attributes:
-        search: Whether more trials are to be drawn.
-        repeats: What is to be repeated, now that the search is over.
-        may_repeat: Whether there will be something to repeat when it is.
-        running: Whether a trial is under way.
-        spent: Which budget is used up, if one is.
-        reached: Which goal is reached, if one is set.
-    """
-
-    search: bool
-    repeats: tuple[Repeat, ...]
-    may_repeat: bool
-    running: bool
-    spent: str
-    reached: str
-
-    @property
-    def finished(self) -> bool:
-        """Whether all trials of the sweep have ended."""
-        return not (self.search or self.repeats or self.running)
-
-
-def outlook(
-    trials: Sequence[FrozenTrial], sweep: SweepFile, spent: Spent, bounds: Mapping[str, float]
-) -> Outlook:
-    """Say what is left to do, from the record alone."""
-    running = [trial for trial in trials if trial.state == OptunaState.RUNNING]
-    of_search = [trial for trial in trials if REPLICATE_OF not in trial.user_attrs]
-    states = record.states_of(trials)
-    best = best_first(states, sweep, bounds)
-    over_budget = budget_reached(sweep, spent)
-    reached = goal_reached(sweep, best[0].objective if best else None)
-    search = len(of_search) < sweep.trials and not over_budget and not reached
-    searching = search or any(REPLICATE_OF not in trial.user_attrs for trial in running)
-    repeats: list[Repeat] = []
-    if not searching and not over_budget:
-        done = {
-            (trial.user_attrs[REPLICATE_OF], trial.user_attrs[record.TURN])
-            for trial in trials
-            if REPLICATE_OF in trial.user_attrs
-        }
-        repeats = [r for r in replicates(states, sweep, bounds) if (r.of, r.turn) not in done]
-    return Outlook(
-        search=search,
-        repeats=tuple(repeats),
-        may_repeat=searching and sweep.replicates > 0 and not over_budget,
-        running=bool(running),
-        spent=over_budget,
-        reached=reached,
-    )
-
-
-def is_finished(directory: SweepDirectory, sweep: SweepFile) -> bool:
-    """Whether nothing is left to do in a sweep, without changing it."""
-    found = record.load_study(directory.study, sweep.name) if directory.study.exists() else None
-    if found is None:
-        return False
-    trials = found.get_trials(deepcopy=False)
-    spent = _spent(trials, sweep, float(found.user_attrs.get(record.WALL_S, 0.0)), 0.0)
-    bounds = resolve_bounds(sweep, directory.base_metrics())
-    return outlook(trials, sweep, spent, bounds).finished
-
-
-def count_ended(path: Path, name: str) -> int:
-    """Count the ended trials of a study that exists, without changing it."""
-    return sum(state.outcome != "running" for state in record.read_states(path, name))
-
-
-def _spent(
-    trials: Sequence[FrozenTrial], sweep: SweepFile, wall_s: float, waiting_s: float
-) -> Spent:
-    seconds = sum(float(trial.user_attrs.get(record.SECONDS, 0.0)) for trial in trials)
-    return Spent(
-        epochs=epochs_trained(map(record.state_of, trials)),
-        gpu_hours=(seconds + waiting_s) * sweep.resources.gpu / 3600,
-        wall_hours=wall_s / 3600,
-        trial_hours=(seconds + waiting_s) / 3600,
-    )

@@ -25,6 +25,7 @@ from trainer.tracking import EXPERIMENT
 
 _CONFIG_ALONE: tuple[Part, ...] = ("config",)
 _CONNECT_S = 5.0
+_DATABASES = ("postgresql", "mysql", "mssql", "databricks", "databricks-uc")
 _MODEL_FILES = ("config.yaml", "model.pt")
 
 
@@ -133,6 +134,11 @@ def check_store(environment: Mapping[str, str]) -> None:
             ) from error
     elif uri.startswith("sqlite:///"):
         _check_database(Path(uri.removeprefix("sqlite:///")), uri, environment)
+    elif parts.scheme.partition("+")[0] not in _DATABASES:
+        raise UserError(
+            f"MLflow store {uri}: got {parts.scheme or 'a directory'}, expected "
+            "sqlite:///FILE, another database or a server"
+        )
 
 
 def _check_database(path: Path, uri: str, environment: Mapping[str, str]) -> None:
@@ -141,17 +147,21 @@ def _check_database(path: Path, uri: str, environment: Mapping[str, str]) -> Non
         raise UserError(
             f"MLflow store {uri}: got {str(place)!r} that cannot be written, expected one that can"
         )
-    name = environment.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    if not path.exists() or environment.get("MLFLOW_EXPERIMENT_ID"):
-        return
-    query = "SELECT lifecycle_stage FROM experiments WHERE name = ?"
+    number = environment.get("MLFLOW_EXPERIMENT_ID")
+    name = number or environment.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    column = "experiment_id" if number else "name"
+    query = f"SELECT lifecycle_stage FROM experiments WHERE {column} = ?"
+    found: tuple[str] | None = None
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            found = database.execute(query, (name,)).fetchone()
+        if path.exists():
+            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+                found = database.execute(query, (name,)).fetchone()
     except sqlite3.OperationalError:  # locked, or not yet one of MLflow's: its client will say
         return
     except sqlite3.DatabaseError as error:
         raise UserError(f"MLflow store {uri}: got {error}, expected a database") from error
+    if number and found is None:
+        raise UserError(f"MLFLOW_EXPERIMENT_ID: got {number}, expected an experiment of {uri}")
     if found is not None and found[0] != "active":
         raise UserError(f"MLflow experiment {name}: got a deleted one, expected a name in use")
 

@@ -238,7 +238,5 @@ def _taken(directory: SweepDirectory) -> int:
         if path.parent.name in _CHECKPOINTS:
             with contextlib.suppress(OSError):
                 found = os.stat(path)
-                total += (
-                    found.st_size // found.st_nlink
-                )  # trials that go on from others share files
+                total += found.st_size // found.st_nlink  # longer trials share files
     return total

@@ -330,7 +330,7 @@ def _is_finished(directory: SweepDirectory, sweep: SweepFile) -> bool:
     """Whether only the table is left to show."""
     if not directory.study.exists():
         return False
-    from sweeps.ledger import is_finished
+    from sweeps.outlook import is_finished
 
     return is_finished(directory, sweep)
 

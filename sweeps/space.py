@@ -10,15 +10,13 @@ anything heavy starts, all mistakes at once, each with its line.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from conf.errors import ConfigError
 from conf.load import (
@@ -32,13 +30,12 @@ from conf.load import (
 from conf.reading import Document, flatten, parse_value, read_yaml
 from conf.schema import find_key, keys
 from conf.weights import with_copy
+from sweeps.ranges import Part, Range, Value, tuple_of
 from sweeps.tunable import can_train, not_tunable, without_effect
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
 
-Value = bool | int | float | str | list[Any] | None
 StageName = Literal["8k", "s1", "s2", "s3"]
 ObjectiveName = Literal["valid/cer", "valid/cer_ctc", "valid/loss"]
 MetricName = Literal["valid/cer", "valid/cer_ctc", "valid/loss", "wideband/cer", "epochs"]
@@ -62,15 +59,6 @@ _GIVEN_BY_THE_SWEEP = {
 _BELONGS_TO_THE_WEIGHTS = frozenset({"architecture", "tokenizer"})
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def _tuple(kind: Any) -> Any:
-    """A YAML list as a tuple; its items stay strictly typed."""
-    return Annotated[tuple[kind, ...], Field(strict=False)]
-
-
 def _limit(value: Any) -> Any:
     if isinstance(value, str) and not _OVER_THE_BASE.fullmatch(value.strip()):
         raise ValueError("a number, or a share over that of the base such as +10%")
@@ -80,127 +68,7 @@ def _limit(value: Any) -> Any:
 Limit = Annotated[float | str, BeforeValidator(_limit)]
 
 
-class Range(_Part):
-    """The values one key may take: `{low, high, log, step, points}` or `{choices}`."""
-
-    low: int | float | None = None
-    high: int | float | None = None
-    log: bool = False
-    step: int | float | None = None
-    choices: _tuple(Value) | None = None  # type: ignore[valid-type]
-    points: Annotated[int, Field(ge=2)] | None = None
-    """How many values of a continuous range a grid takes, both ends among them."""
-
-    def problem(self) -> str | None:
-        """Say what is wrong with the range by itself, if anything."""
-        if self.choices is not None:
-            others = (self.low, self.high, self.step, self.points)
-            if self.log or any(other is not None for other in others):
-                return (
-                    "got choices beside low, high, log, step or points, expected one or the other"
-                )
-            if not self.choices or len({label(c) for c in self.choices}) < len(self.choices):
-                return f"got choices={list(self.choices)}, expected at least one, each once"
-            return None
-        if self.low is None or self.high is None:
-            return "got a range without ends, expected low and high, or choices"
-        if not self.low < self.high:
-            return f"got low={self.low}, high={self.high}, expected low < high"
-        if self.log and self.low <= 0:
-            return f"got low={self.low} with log: true, expected low > 0"
-        if self.step is not None and (self.log or self.step <= 0):
-            return f"got step={self.step}, expected a positive step and no log: true"
-        if self.step is not None and not _is_near((self.high - self.low) / self.step):
-            return f"got step={self.step}, expected one that leads from {self.low} to {self.high}"
-        if self.step is not None and self.points is not None:
-            return f"got points={self.points} beside step={self.step}, expected one of them"
-        return None
-
-    @property
-    def ends(self) -> tuple[Value, ...]:
-        """The values to check a configuration with: both ends, or every choice."""
-        return tuple(self.choices) if self.choices is not None else (self.low, self.high)
-
-    def contains(self, value: Value) -> bool:
-        """Whether the search could draw this value."""
-        if self.choices is not None:
-            return any(label(value) == label(choice) for choice in self.choices)
-        if not isinstance(value, int | float) or self.low is None or self.high is None:
-            return False
-        inside = self.low <= value <= self.high
-        if inside and self.step is not None:
-            return _is_near((value - self.low) / self.step)
-        return inside
-
-    def grid(self, *, whole: bool) -> tuple[Value, ...] | None:
-        """Every value that a grid tries; None if there is no end to them."""
-        if self.choices is not None:
-            return tuple(self.choices)
-        assert self.low is not None
-        assert self.high is not None
-        low, high = self.low, self.high
-        if self.points is not None:
-            shares = [index / (self.points - 1) for index in range(self.points)]
-            if self.log:
-                values = [low * (high / low) ** share for share in shares]
-            else:
-                values = [low + (high - low) * share for share in shares]
-            values[-1] = high
-            # Rounded as people write them: 0.0003 and not 0.00030000000000000003.
-            rounded = [round(v) if whole else float(f"{v:.6g}") for v in values]
-            return tuple(dict.fromkeys(rounded))
-        step = self.step if self.step is not None else 1 if whole else None
-        if step is None:
-            return None
-        count = round((high - low) / step) + 1
-        return tuple(
-            int(low + i * step) if whole else float(f"{low + i * step:.12g}") for i in range(count)
-        )
-
-    def distribution(self, *, whole: bool) -> BaseDistribution:
-        """The same in Optuna's terms."""
-        from optuna.distributions import (
-            CategoricalDistribution,
-            FloatDistribution,
-            IntDistribution,
-        )
-
-        if self.choices is not None:
-            return CategoricalDistribution([label(choice) for choice in self.choices])
-        assert self.low is not None
-        assert self.high is not None
-        if whole:
-            step = 1 if self.step is None else int(self.step)
-            return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
-        return FloatDistribution(float(self.low), float(self.high), log=self.log, step=self.step)
-
-    def draw(self, trial: BaseTrial, name: str, *, whole: bool) -> Value:
-        """Let Optuna choose a value under this name."""
-        if self.choices is not None:
-            by_label = {label(choice): choice for choice in self.choices}
-            chosen: Value = by_label[trial.suggest_categorical(name, list(by_label))]
-            return chosen
-        assert self.low is not None
-        assert self.high is not None
-        if whole:
-            step = 1 if self.step is None else int(self.step)
-            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log, step=step)
-        return trial.suggest_float(
-            name, float(self.low), float(self.high), log=self.log, step=self.step
-        )
-
-
-def _is_near(steps: float) -> bool:
-    """Whether a number of steps is whole, but for rounding."""
-    return math.isclose(steps, round(steps), abs_tol=1e-9)
-
-
-def label(choice: Any) -> Any:
-    """Optuna's categories are plain values; a list stands there as its JSON text."""
-    return json.dumps(choice) if isinstance(choice, list) else choice
-
-
-class Data(_Part):
+class Data(Part):
     """Data lists: what is trained on, what decides, and what is only reported."""
 
     train: str
@@ -216,7 +84,7 @@ class Data(_Part):
 DEMO = Data(**{name: str(DEMO_CORPUS / f"{name}.jsonl") for name in Data.model_fields})
 
 
-class Pruning(_Part):
+class Pruning(Part):
     """When a weak trial ends early."""
 
     method: Literal["successive_halving", "median", "none"] = "successive_halving"
@@ -226,14 +94,14 @@ class Pruning(_Part):
     """One in this many goes on at each rung; rungs lie at grace * factor^k epochs."""
 
 
-class Resources(_Part):
+class Resources(Part):
     """What one trial takes."""
 
     cpu: Annotated[float, Field(gt=0)] = 1.0
     gpu: Annotated[float, Field(ge=0)] = 0.0
 
 
-class Budget(_Part):
+class Budget(Part):
     """What a sweep may cost over all its starts; what is reached first ends it."""
 
     epochs: Annotated[int, Field(ge=1)] | None = None
@@ -244,7 +112,7 @@ class Budget(_Part):
     """Hours that the sweep itself runs; while it is interrupted none pass."""
 
 
-class WarmStart(_Part):
+class WarmStart(Part):
     """An earlier sweep to learn from: `warm_start: NAME`, or `{sweep: NAME, best: k}`."""
 
     sweep: str
@@ -253,7 +121,7 @@ class WarmStart(_Part):
     """Try the values of its best k trials first; without it all its results are known instead."""
 
 
-class SweepFile(_Part):
+class SweepFile(Part):
     """One sweep file, checked.
 
     `objective` may be written as a list, whose first is the `objective` and the rest are `beside`,
@@ -263,7 +131,7 @@ class SweepFile(_Part):
     name: str
     base: str
     data: Data
-    stages: _tuple(StageName)  # type: ignore[valid-type]
+    stages: tuple_of(StageName)  # type: ignore[valid-type]
     set: dict[str, Value] = {}
     stage_set: dict[StageName, dict[str, Value]] = {}
     space: dict[str, Range]
@@ -278,7 +146,7 @@ class SweepFile(_Part):
     """An earlier sweep to learn from."""
     objective: ObjectiveName = "valid/cer"
     """What is made small; pruning, ranking and the goal go by it alone."""
-    beside: _tuple(MetricName) = ()  # type: ignore[valid-type]
+    beside: tuple_of(MetricName) = ()  # type: ignore[valid-type]
     """Further metrics that are made small; the best trials are then the Pareto front."""
     at_most: dict[MetricName, Limit] = {}
     """Bounds: a trial beyond one is no candidate; a value, or `+10%` over the base's."""
@@ -294,7 +162,7 @@ class SweepFile(_Part):
     """Seconds without a report after which a trial hangs: it is ended and tried again."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 5
     """Best trials whose checkpoints stay on disk."""
-    skip_checks: _tuple(str) = ()  # type: ignore[valid-type]
+    skip_checks: tuple_of(str) = ()  # type: ignore[valid-type]
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -481,6 +349,8 @@ def _explain(error: ValidationError, places: Places) -> list[str]:
         else:
             expected = detail["msg"].replace("Input should be ", "").replace("'", "")
             expected = expected.removeprefix("Value error, ")
+            if path[-1] in ("int", "float"):  # tried one after the other for either
+                expected = "a finite number"
             message = f"got {detail['input']!r}, expected {expected}"
         lines.setdefault(key, f"{where}: {key}: {message}")
     # An unknown key first: a misspelt one is often what is missing, too.
@@ -493,7 +363,7 @@ def _is_key(part: str) -> bool:
 
 
 def _fields_beside(path: Sequence[str]) -> list[str]:
-    parts: dict[str, type[_Part]] = {
+    parts: dict[str, type[Part]] = {
         "data": Data,
         "pruning": Pruning,
         "budget": Budget,

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from conf.errors import UserError, WorkError
 from sweeps import study as record
-from sweeps.ledger import is_finished
+from sweeps.outlook import is_finished
 from sweeps.space import SweepFile, load_sweep
 from sweeps.state import SWEEPS, Holder, SweepDirectory
 from sweeps.view import PlainView, Progress, clock, fitted, make_view, summary

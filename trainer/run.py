@@ -30,7 +30,7 @@ from trainer.batch import BatchSampler, LeftOut, text_lengths
 from trainer.channel.on_the_fly import on_the_fly
 from trainer.checkpoint import Checkpoint, CheckpointFolder, average, load_state
 from trainer.data import Data, read_data
-from trainer.evaluate import Scores, evaluate, read_keywords, read_texts
+from trainer.evaluate import Scores
 from trainer.frozen import example_source
 from trainer.loader import Loader
 from trainer.loop import Engine, EpochSummary, Listeners, LoopConf, Trainer
@@ -40,6 +40,7 @@ from trainer.model import Nano, build
 from trainer.optim import build_optimizer, build_scheduler
 from trainer.resume import ResumeFolder, random_state, set_random_state
 from trainer.score import NORMALISATION
+from trainer.scoring import Scoring
 from trainer.stock import StockEngine
 from trainer.tracking import Tracker
 
@@ -135,8 +136,6 @@ class _Run:
         self._coverage = nano.coverage
         self._objective = Objective(nano.model, config)
         self._initial_weights = stages.trainable_state(nano.model)
-        keywords = config["finetune_conf.keywords"]
-        self._keywords = read_keywords(Path(keywords)) if keywords else ()
         self._folder = CheckpointFolder(
             self._directory / longer.CHECKPOINTS,
             config["train_conf.keep_nbest_models"],
@@ -151,7 +150,9 @@ class _Run:
         self._left_out: dict[str, LeftOut] = {}
         self._best: Checkpoint | None = None
         self._best_metrics: dict[str, float] = {}
-        self._base_texts: dict[str, dict[str, str]] = {}
+        self._scoring = Scoring(
+            config, data, tracker, lambda: self.engine.nano, self._objective_of_engine
+        )
         self.engine = self._stock(nano) if self._is_stock else self._ours(nano)
 
     @property
@@ -306,7 +307,7 @@ class _Run:
         members = self._folder.ranked[: self._config["train_conf.avg_nbest_model"]]
         if len(members) > 1:
             stages.load_trainable_state(model, average(members))
-            scores = self._score_all()
+            scores = self._scoring.sets()
             cer = scores["valid"].cer.rate
             if cer < self._best.cer:
                 self._keep_as_best(self._folder.save_average(members, cer), scores)
@@ -339,12 +340,11 @@ class _Run:
     # Scoring
 
     def _score_epoch(self, epoch: int) -> dict[str, Scores]:
-        scores = self._score_all()
+        scores = self._scoring.sets()
         for split, split_scores in scores.items():
             self.metrics |= split_scores.metrics(split)
             if epoch == 0:
-                split_scores.write_hypotheses(self._base_path(split))
-                self._base_texts[split] = {item.key: item.text for item in split_scores.utterances}
+                self._scoring.keep_as_base(split, split_scores)
         _LOG.info(
             "epoch %d: %s",
             epoch,
@@ -356,23 +356,6 @@ class _Run:
         )
         return scores
 
-    def _score_all(self) -> dict[str, Scores]:
-        """Every set but the test set, which nothing is chosen by."""
-        sets = {**self._data.evaluation, "valid": self._data.valid_subset}
-        return {split: self._score(split, sets[split]) for split in sets if split != "test"}
-
-    def _score(self, split: str, utterances: Sequence[Utterance]) -> Scores:
-        base = self._base_texts.get(split, {})
-        return evaluate(
-            self.engine.nano,
-            utterances,
-            max_new_tokens=self._config["finetune_conf.max_new_tokens"],
-            batch_size=self._config["finetune_conf.eval_batch_size"],
-            objective=self._objective_of_engine() if split == "valid" else None,
-            base=base if all(item.key in base for item in utterances) else None,
-            keywords=self._keywords,
-        )
-
     def _objective_of_engine(self) -> Objective:
         """Losses of the model that is trained: stock's engine builds one of its own."""
         if self._is_stock:
@@ -380,12 +363,12 @@ class _Run:
         return self._objective
 
     def _score_finally(self, split: str, utterances: Sequence[Utterance]) -> None:
-        scores = self._score(split, utterances)
+        scores = self._scoring.of(split, utterances)
         self.metrics |= scores.metrics(split)
-        self._write_hypotheses(split, scores)
+        self._scoring.write(split, scores)
 
     def _validate_between(self) -> None:
-        scores = self._score("valid", self._data.valid_subset)
+        scores = self._scoring.of("valid", self._data.valid_subset)
         self._tracker.log_metrics(scores.metrics("valid"), step=self.engine.step)
         _LOG.info("update %d: valid/cer %.2f %%", self.engine.step, 100 * scores.cer.rate)
 
@@ -410,7 +393,7 @@ class _Run:
         self._tracker.set_tags({"checkpoint": checkpoint.name})
         for split, split_scores in scores.items():
             self._best_metrics |= split_scores.metrics(split)
-            self._write_hypotheses(split, split_scores)
+            self._scoring.write(split, split_scores)
 
     def _save_point(self) -> None:
         if isinstance(self.engine, Trainer):  # stock's trainer keeps its own
@@ -421,11 +404,7 @@ class _Run:
         assert isinstance(self.engine, Trainer)
         self.engine.load_state_dict(point["trainer"])
         self._take_up(point["run"])
-        self._base_texts = {
-            split: read_texts(self._base_path(split))
-            for split in self._data.evaluation
-            if self._base_path(split).exists()
-        }
+        self._scoring.read_base()
         set_random_state(point["random"])
 
     def _state(self) -> dict[str, Any]:
@@ -448,9 +427,6 @@ class _Run:
     @property
     def _result_path(self) -> Path:
         return self._directory / longer.RESULT
-
-    def _base_path(self, split: str) -> Path:
-        return self._directory / longer.HYPOTHESES / "base" / f"{split}.jsonl"
 
     # Telling
 
@@ -482,11 +458,6 @@ class _Run:
         if self.evaluations:
             count = len(self._left_out)
             self._tracker.log_metrics({"train/left_out": count}, step=self.engine.step)
-
-    def _write_hypotheses(self, split: str, scores: Scores) -> None:
-        path = self._directory / longer.HYPOTHESES / f"{split}.jsonl"
-        scores.write_hypotheses(path)
-        self._tracker.log_artifact(path, f"hypotheses/{split}.jsonl")
 
     def _write_artifact(self, name: str, text: str) -> None:
         path = self._directory / name

@@ -17,12 +17,16 @@ it trains as many as ours did.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -36,6 +40,8 @@ from trainer.manifest import read_data_list, read_headers
 SETS = ("valid", "test", "wideband")
 FOUND = "found.json"
 NAME = "demo"
+_LOOK_S = 0.2
+_MARK = "TELESWEEP_BENCHMARK"
 TRAIN = """
 from funasr.train_utils.trainer_ds import Trainer
 Trainer.device = property(lambda self: "cpu", lambda self, value: None)
@@ -43,6 +49,13 @@ from funasr.bin.train_ds import main_hydra
 main_hydra()
 """
 """`funasr-train-ds` itself; stock sets a GPU's number whatever it is told."""
+
+
+class Cost(NamedTuple):
+    """Seconds on the wall, and of all processors together."""
+
+    wall_s: float
+    cpu_s: float
 
 
 def main() -> None:
@@ -83,7 +96,7 @@ def sweep(place: Path, name: str) -> dict[str, float]:
         (place / "data/demo").symlink_to(ensure(ROOT / "data/demo"))
     command = ("-m", "sweeps", "run", str(ROOT / "conf/sweep/demo.yaml"))
     caches = {"XDG_CACHE_HOME": str(place / "cache")}
-    return {"wall_s": timed([*command, "--name", name, f"base={BASE}"], place, caches)}
+    return timed([*command, "--name", name, f"base={BASE}"], place, caches)._asdict()
 
 
 def states(place: Path) -> tuple[TrialState, ...]:
@@ -119,9 +132,15 @@ def by_hand(place: Path, number: int, epochs: int, threads: int) -> dict[str, fl
     (own / "sets.json").write_text(json.dumps(sets), encoding="utf-8")
     threads_of = {"OMP_NUM_THREADS": str(threads)}
     hydra = ["--config-path", str(own), "--config-name", "train.yaml"]
-    train_s = timed(["-c", TRAIN, *hydra], own, threads_of)
-    decode_s = timed(["-m", "tests.benchmarks.shell_loop", "decode", str(own)], own, threads_of)
-    return {"epochs": epochs, "train_s": train_s, "decode_s": decode_s}
+    train = timed(["-c", TRAIN, *hydra], own, threads_of)
+    decoding = timed(["-m", "tests.benchmarks.shell_loop", "decode", str(own)], own, threads_of)
+    return {
+        "epochs": epochs,
+        "wall_s": train.wall_s + decoding.wall_s,
+        "cpu_s": train.cpu_s + decoding.cpu_s,
+        "decoding_wall_s": decoding.wall_s,
+        "decoding_cpu_s": decoding.cpu_s,
+    }
 
 
 def decode(own: Path) -> None:
@@ -141,23 +160,39 @@ def decode(own: Path) -> None:
                 file.write(f"{utterance.key}\t{result['text']}\n")
 
 
-def timed(arguments: list[str], directory: Path, environment: dict[str, str]) -> float:
-    """Wall seconds of a Python process, which must succeed."""
+def timed(arguments: list[str], directory: Path, environment: dict[str, str]) -> Cost:
+    """What a Python process takes, with all that it starts; it must succeed."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "RAY"))}
-    plain |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1"}
+    mark = f"{_MARK}={uuid.uuid4().hex}"
+    plain |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", _MARK: mark.partition("=")[2]}
     began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=directory,
-        env=plain | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    seconds = time.perf_counter() - began
-    if done.returncode:
-        raise SystemExit(done.stdout[-2000:] + done.stderr[-4000:])
-    return seconds
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=directory,
+            env=plain | environment,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+        cpu_s: dict[str, float] = {}
+        while process.poll() is None:
+            cpu_s |= _cpu_seconds(mark.encode())
+            time.sleep(_LOOK_S)
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(said.read()[-4000:])
+    return Cost(time.perf_counter() - began, sum(cpu_s.values()))
+
+
+def _cpu_seconds(mark: bytes) -> dict[str, float]:
+    """Of each living process that inherited a mark: Ray's are nobody's children when they end."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (place / "environ").read_bytes().split(b"\0"):
+                fields = (place / "stat").read_text().rpartition(")")[2].split()
+                found[place.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 def note(place: Path, what: str, found: dict[str, float]) -> None:
@@ -169,21 +204,24 @@ def note(place: Path, what: str, found: dict[str, float]) -> None:
 
 
 def table(place: Path) -> str:
-    """Both sides, over the trials that the loop has done."""
+    """Both sides; of a part of the trials ours are charged by their share of our epochs."""
     found = json.loads((place / FOUND).read_text())
-    whole = {s.number: found.get(f"trial {s.number} whole") for s in states(place)}
-    pruned = {n: found.get(f"trial {n} as pruned", loop) for n, loop in whole.items()}
-    lines = []
+    ours = {state.number: trained(state) for state in states(place)}
+    whole = {n: found[f"trial {n} whole"] for n in ours if f"trial {n} whole" in found}
+    pruned = {n: found.get(f"trial {n} as pruned", entry) for n, entry in whole.items()}
+    share = sum(ours[n] for n in whole) / sum(ours.values())
+    lines = [f"{len(whole)} of {len(ours)} trials, {share:.0%} of our epochs"]
     for title, loop in (("all epochs", whole), ("ended as ours", pruned)):
-        done = [entry for entry in loop.values() if entry is not None]
-        total = sum(entry["train_s"] + entry["decode_s"] for entry in done)
-        lines.append(
-            f"loop, {title:14} {len(done):3} trials {sum(e['epochs'] for e in done):4.0f} epochs "
-            f"{total:7.0f} s (decoding {sum(e['decode_s'] for e in done):.0f} s)"
-        )
+        sums = {
+            key: sum(entry[key] for entry in loop.values()) for key in next(iter(loop.values()))
+        }
+        lines.append(f"loop, {title}: " + ", ".join(f"{k} {v:.0f}" for k, v in sums.items()))
         for name in (n for n in (NAME, f"{NAME}-2") if n in found):
-            ours = found[name]["wall_s"]
-            lines.append(f"  {name:10} {ours:6.0f} s: {total / ours:.2f} x")
+            for kind in ("wall_s", "cpu_s"):
+                mine = found[name][kind]
+                lines.append(
+                    f"  {name:7} {kind:6} {mine:5.0f} s: {sums[kind] / share / mine:.2f} x"
+                )
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """Whole sweeps without training: our sampler and pruner on curves that were recorded.
 
-Between the points of the grid the curves are interpolated, on logarithmic axes. A trial's objective
-is that of its best epoch; trials run one after the other until their epochs are spent.
+Between the points of the grid the curves are interpolated, on logarithmic axes, so that nothing
+found is better than the grid's best point. A trial's objective is that of its best epoch; trials
+run one after the other until their epochs are spent.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import bisect
 import json
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sweeps.pruner import should_prune
-from sweeps.samplers import Known, draw
+from sweeps.samplers import Known, draw, grid
 from sweeps.space import DEMO, Choice, Pruning, Range, SweepFile
+
+_SEEDS_FOR_NOISE = 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Landscape:
     curves: Mapping[Point, Sequence[float]]
     """Of each point of the grid, the mean over its seeds where it was trained with several."""
     noise: float = 0.0
-    """Standard deviation of a point's best CER between seeds."""
+    """Standard deviation of a good point's best CER between seeds."""
 
     @classmethod
     def read(cls, path: Path) -> Landscape:
@@ -47,7 +51,7 @@ class Landscape:
         variances = [
             statistics.variance(min(curve[1:]) for curve in curves)
             for curves in by_point.values()
-            if len(curves) > 1
+            if len(curves) >= _SEEDS_FOR_NOISE
         ]
         means = {
             point: [statistics.fmean(values) for values in zip(*curves, strict=True)]
@@ -90,82 +94,115 @@ class Method:
     """A way of searching."""
 
     sampler: str
-    pruning: str
-    startup_trials: int = 6
+    pruning: str = "none"
+    epochs: tuple[int, ...] = (4, 6, 8)
+    """What a trial's number of epochs is chosen from, as in conf/sweep/demo.yaml."""
 
 
+LONGEST = (8,)
 METHODS = {
     "TPE with pruning": Method("tpe", "successive_halving"),
-    "TPE": Method("tpe", "none"),
+    "TPE": Method("tpe"),
     "random with pruning": Method("random", "successive_halving"),
-    "random": Method("random", "none"),
+    "random": Method("random"),
+    "TPE with pruning, 8 epochs": Method("tpe", "successive_halving", LONGEST),
+    "TPE, 8 epochs": Method("tpe", "none", LONGEST),
+    "random with pruning, 8 epochs": Method("random", "successive_halving", LONGEST),
+    "random, 8 epochs": Method("random", "none", LONGEST),
+    "coarse grid, 8 epochs": Method("grid", "none", LONGEST),
 }
+_DEFAULT = {"optim_conf.lr": 1e-3, "optim_conf.weight_decay": 0.01, "train_conf.max_epoch": 6}
 
 
-def run_many(landscape: Landscape, method: Method, epochs: int, seeds: int) -> list[float]:
-    """The best objective of a sweep for each seed."""
-    return [simulate(landscape, method, epochs, seed) for seed in range(seeds)]
+@dataclass(frozen=True)
+class Found:
+    """What a simulated sweep came to.
+
+    Attributes:
+        best: Its best completed objective.
+        trials: Trials that it began.
+        asked: Epochs that they would have had without pruning.
+        trained: Epochs that they had.
+    """
+
+    best: float
+    trials: int
+    asked: int
+    trained: int
 
 
-def simulate(landscape: Landscape, method: Method, epochs: int, seed: int) -> float:
-    """Run a sweep until its epochs are spent; its best completed objective."""
-    sweep = _sweep(landscape, method, seed)
+def run_many(
+    landscape: Landscape, method: Method, epochs: int, seeds: Iterable[int]
+) -> list[Found]:
+    """A sweep for each seed."""
+    return [simulate(landscape, method, epochs, seed) for seed in seeds]
+
+
+def simulate(landscape: Landscape, method: Method, epochs: int, seed: int) -> Found:
+    """Run a sweep, every stage's default config first, until its epochs are spent."""
+    sweep = _sweep(landscape, method, epochs, seed)
     trials: list[Known] = []
     curves: dict[int, Mapping[int, float]] = {}
-    spent = 0
-    while spent < epochs:
+    defaults = [Choice(stage, _DEFAULT) for stage in sweep.stages]
+    asked = spent = 0
+    last = len(defaults) + len(grid(sweep)) if method.sampler == "grid" else epochs
+    while spent < epochs and len(trials) < last:
         number = len(trials)
-        if number < len(sweep.stages):  # the default configs, which are not pruned
-            values = {"optim_conf.lr": 1e-3, "optim_conf.weight_decay": 0.01}
-            choice = Choice(sweep.stages[number], {**values, "train_conf.max_epoch": 6})
-        else:
-            choice = draw(sweep, trials, number, number)
+        baseline = number < len(defaults)
+        drawn = number - len(defaults)
+        choice = defaults[number] if baseline else draw(sweep, trials, number, drawn)
+        length = choice.values["train_conf.max_epoch"]
+        assert isinstance(length, int)
+        asked += length
+        course = _course(landscape, choice)
         curve: dict[int, float] = {}
-        outcome = "pruned"
-        for epoch, value in _course(landscape, choice):
-            curve[epoch] = value
+        for epoch in range(1, length + 1):
+            curve[epoch] = course[epoch]
             spent += 1
-            last = epoch == choice.values["train_conf.max_epoch"]
-            if last:
-                outcome = "completed"
-            elif spent >= epochs or (
-                number >= len(sweep.stages) and should_prune(curve, curves, epoch, sweep.pruning)
-            ):
+            pruned = not baseline and should_prune(curve, curves, epoch, sweep.pruning)
+            if epoch < length and (pruned or spent >= epochs):
                 break
         curves[number] = curve
-        done = outcome == "completed"
+        done = len(curve) == length
         objectives = (min(curve.values()),) if done else ()
-        trials.append(Known(choice.stage, choice.values, outcome, objectives, curve))  # type: ignore[arg-type]
-    return min((t.objectives[0] for t in trials if t.objectives), default=math.inf)
+        outcome: Literal["completed", "pruned"] = "completed" if done else "pruned"
+        trials.append(Known(choice.stage, choice.values, outcome, objectives, curve))
+    best = min((t.objectives[0] for t in trials if t.objectives), default=math.inf)
+    return Found(best, len(trials), asked, spent)
 
 
-def _course(landscape: Landscape, choice: Choice) -> Iterator[tuple[int, float]]:
+def _course(landscape: Landscape, choice: Choice) -> list[float]:
     lr, decay = choice.values["optim_conf.lr"], choice.values["optim_conf.weight_decay"]
-    epochs = choice.values["train_conf.max_epoch"]
     assert isinstance(lr, float)
     assert isinstance(decay, float)
-    assert isinstance(epochs, int)
-    curve = landscape.curve(choice.stage, lr, decay)
-    yield from ((epoch, curve[epoch]) for epoch in range(1, epochs + 1))
+    return landscape.curve(choice.stage, lr, decay)
 
 
-def _sweep(landscape: Landscape, method: Method, seed: int) -> SweepFile:
+def _sweep(landscape: Landscape, method: Method, epochs: int, seed: int) -> SweepFile:
+    """The demonstration's search; a grid of as many learning rates as there are epochs for."""
     rates = [point.lr for point in landscape.curves]
     decays = [point.weight_decay for point in landscape.curves]
+    stages = tuple(dict.fromkeys(point.stage for point in landscape.curves))
+    lr = Range(low=min(rates), high=max(rates), log=True)
+    decay = Range(low=min(decays), high=max(decays), log=True)
+    if method.sampler == "grid":
+        left = epochs - len(stages) * _DEFAULT["train_conf.max_epoch"]
+        points = max(2, int(left // (len(stages) * max(method.epochs))))
+        lr = lr.model_copy(update={"points": points})
+        decay = Range(choices=(_DEFAULT["optim_conf.weight_decay"],))
     return SweepFile(
         name="simulated",
         base="nowhere",
         data=DEMO,
-        stages=tuple(dict.fromkeys(point.stage for point in landscape.curves)),
+        stages=stages,
         space={
-            "optim_conf.lr": Range(low=min(rates), high=max(rates), log=True),
-            "optim_conf.weight_decay": Range(low=min(decays), high=max(decays), log=True),
-            "train_conf.max_epoch": Range(choices=(4, 6, 8)),
+            "optim_conf.lr": lr,
+            "optim_conf.weight_decay": decay,
+            "train_conf.max_epoch": Range(choices=method.epochs),
         },
         trials=10_000,
         seed=seed,
         sampler=method.sampler,  # type: ignore[arg-type]
-        startup_trials=method.startup_trials,
         pruning=Pruning(method=method.pruning),  # type: ignore[arg-type]
     )
 

@@ -148,6 +148,8 @@ def test_the_morning(prepared: Workspace) -> None:
     page = commands(READMES[0])
     for split in ("train", "valid", "test"):
         assert (prepared.directory / f"data/telephone/{split}.jsonl").is_file()
+    for report in ("data_report.html", "data_report_zh.html"):
+        assert (prepared.directory / "data/telephone" / report).is_file()
     checked, evaluated = (run(prepared, command) for command in page["check"])
     assert "coverage" in checked
     assert "CER %" in evaluated

@@ -155,6 +155,8 @@ def test_a_bad_command_line_is_one_line_and_leaves_nothing(
         ("deleted", "MLflow experiment fun-asr-nano-8k-telephone: got a deleted one"),
         ("sqlite:///nowhere/mlflow.db", "MLflow store sqlite:///nowhere/mlflow.db: got 'nowhere'"),
         ("http://127.0.0.1:9", "MLflow store http://127.0.0.1:9: got no answer (Connection refu"),
+        ("foo://bar", "MLflow store foo://bar: got foo, expected sqlite:///FILE"),
+        ("no experiment", "MLFLOW_EXPERIMENT_ID: got 77, expected an experiment of sqlite:///"),
         ("a file", "got a place that cannot be written"),
         ("no database", "expected a database"),
     ],
@@ -166,12 +168,15 @@ def test_a_store_that_is_of_no_use_is_one_line(
         (place / "outputs").write_text("")
     elif store == "no database":
         (place / "mlflow.db").write_text("nothing of the kind" * 100)
-    elif store == "deleted":
+    elif store in ("deleted", "no experiment"):
         with contextlib.closing(sqlite3.connect(place / "mlflow.db")) as database, database:
-            database.execute("CREATE TABLE experiments (name TEXT, lifecycle_stage TEXT)")
+            columns = "experiment_id INTEGER, name TEXT, lifecycle_stage TEXT"
+            database.execute(f"CREATE TABLE experiments ({columns})")
             database.execute(
-                "INSERT INTO experiments VALUES ('fun-asr-nano-8k-telephone', 'deleted')"
+                "INSERT INTO experiments VALUES (1, 'fun-asr-nano-8k-telephone', 'deleted')"
             )
+        if store == "no experiment":
+            monkeypatch.setitem(ENVIRONMENT, "MLFLOW_EXPERIMENT_ID", "77")
     else:
         monkeypatch.setitem(ENVIRONMENT, "MLFLOW_TRACKING_URI", store)
     _refused(place, expected)

@@ -402,10 +402,27 @@ def test_the_same_seed_and_key_repeat_bit_for_bit_and_others_do_not() -> None:
     assert received(3, "a") == first
 
 
+@pytest.mark.parametrize("name", ["voip_lossy", "gsm", "landline_g711"])
+def test_what_arrives_can_be_written_exactly(name: str) -> None:
+    received, _ = simulate(
+        *(speech_like(), RATE_HZ),
+        seed=1,
+        key="a",
+        ranges=load_channel(name),
+        babble=lambda rng, length, voices: speech_like(length / RATE_HZ, 5),
+    )
+    np.testing.assert_array_equal(to_pcm(received).astype(np.float32) / 32768, received)
+
+
 @pytest.mark.parametrize("samples", [np.zeros((2, 100), np.float32), np.zeros(0, np.float32)])
 def test_only_mono_samples_are_taken(samples: Samples) -> None:
     with pytest.raises(ValueError, match="expected mono samples, but got an array of shape"):
         simulate(samples, 16000, seed=0, key="a", ranges=RANGES)
+
+
+def test_too_few_samples_to_resample_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 samples at 48000 Hz, none at 8000 Hz"):
+        simulate(np.ones(2, np.float32), 48000, seed=0, key="a", ranges=RANGES)
 
 
 @pytest.mark.parametrize("length", [1, 7, FRAME, 8000])

@@ -176,7 +176,36 @@ def test_an_agent_in_every_call_does_not_join_them(tmp_path: Path) -> None:
     )
     prepared = run(tmp_path / "out", write_lines(tmp_path / "m.jsonl", *made), valid_share=0.2)
     assert prepared.utterances == {"train": 32, "valid": 8}
-    assert prepared.warnings == ("1 speakers of valid are in train too (4 utterances of valid)",)
+    assert prepared.warnings == (
+        "calls and speakers hang together (the largest group by call and speaker holds 40 of 40 "
+        "utterances), so that calls alone are kept apart; --split_by speaker keeps speakers apart "
+        "instead",
+        "1 speakers of valid are in train too (4 utterances of valid)",
+    )
+
+
+def test_agents_who_join_most_calls_leave_no_split_empty(tmp_path: Path) -> None:
+    """Groups of 30 and 10 are below the share of training, but too large for the others."""
+    made = corpus(
+        tmp_path, 40, call=lambda n: f"c{n // 2}", speaker=lambda n: "a" if n < 30 else "b"
+    )
+    given = write_lines(tmp_path / "m.jsonl", *made)
+    prepared = run(tmp_path / "out", given, valid_share=0.1, test_share=0.1)
+    assert prepared.utterances == {"train": 32, "valid": 4, "test": 4}
+    assert "the largest group by call and speaker holds 30 of 40" in prepared.warnings[0]
+    with pytest.raises(DataError, match="got nothing for valid and test, since the largest group"):
+        run(tmp_path / "out", given, valid_share=0.1, test_share=0.1, split_by="speaker")
+
+
+def test_one_call_cannot_be_split(tmp_path: Path) -> None:
+    given = write_lines(tmp_path / "m.jsonl", *corpus(tmp_path, 20, call=lambda n: "c"))
+    with pytest.raises(DataError) as caught:
+        run(tmp_path / "out", given)
+    assert str(caught.value) == (
+        "--split_by: got nothing for valid, since the largest group by call holds 20 of 20 "
+        "utterances; expected smaller groups, another --split_by (key splits within them), or "
+        "given splits"
+    )
 
 
 def test_given_splits_are_taken_and_checked(tmp_path: Path) -> None:
@@ -230,6 +259,9 @@ def test_the_command(folder: Given, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "train 9, valid 1, left out 6 (1 annotation error, 1 empty text" in done.stdout
+    for name in ("data_report.html", "data_report.md", "data_report_zh.html", "data_report_zh.md"):
+        assert name in done.stdout
+        assert (tmp_path / "out" / name).stat().st_size
 
 
 def test_a_side_of_a_stereo_call_is_cut_out(tmp_path: Path) -> None:

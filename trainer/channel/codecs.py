@@ -49,12 +49,17 @@ def code(samples: Samples, codec: str) -> Samples:
     pcm = to_pcm(samples)
     for name in codec.split("+"):
         pcm = _coder(name)(pcm)
-    return pcm.astype(np.float32) / np.float32(_FULL_SCALE)
+    return from_pcm(pcm)
 
 
 def to_pcm(samples: Samples) -> Pcm:
     """Samples as 16-bit numbers, clipped."""
     return np.rint(samples * _FULL_SCALE).clip(-_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+
+
+def from_pcm(pcm: Pcm) -> Samples:
+    """16-bit numbers as samples, exactly."""
+    return pcm.astype(np.float32) / np.float32(_FULL_SCALE)
 
 
 def _coder(name: str) -> Callable[[Pcm], Pcm]:

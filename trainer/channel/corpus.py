@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from trainer.channel.levels import RATE_HZ, Samples
 from trainer.channel.line import simulate
 from trainer.channel.noise import OtherSpeakers
 from trainer.manifest import Audio, Manifest, Utterance, one_line, read_data_list, read_header
+from trainer.workers import begin
 
 _VERSION = 1
 """Of what a line does to samples; another one computes everything anew."""
@@ -64,6 +65,7 @@ def simulate_manifest(
     audio_dir: Path,
     channel: ChannelRange,
     *,
+    voices: Path | None = None,
     seed: int = 0,
     workers: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -78,6 +80,7 @@ def simulate_manifest(
         output: The new manifest; paths in it are relative to its folder where the audio lies below.
         audio_dir: For the new audio, `KEY.wav` at 8 kHz; what it holds belongs to this function.
         channel: What lines are drawn from.
+        voices: Manifest of those who speak in babble; None takes the one that is sent.
         seed: Of all draws.
         workers: Processes; None takes as many as there are cores.
         on_progress: Gets how many utterances are done, and of how many.
@@ -92,9 +95,10 @@ def simulate_manifest(
     utterances = read_data_list(manifest)
     if output.exists() and output.samefile(manifest):
         raise DataError(f"{output}: got the manifest itself, expected another file to write")
-    OtherSpeakers(utterances).check(channel)
-    _take(audio_dir, _identity(manifest, channel, seed))
-    job = _Job(utterances, audio_dir, output.parent, channel, seed)
+    others = utterances if voices is None else read_data_list(voices)
+    OtherSpeakers(others).check(channel)
+    _take(audio_dir, _identity([manifest, voices or manifest], channel, seed))
+    job = _Job(utterances, others, audio_dir, output.parent, channel, seed)
     done = Simulated()
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f"{output.name}.partial")
@@ -116,13 +120,14 @@ class _Job:
     """What all processes are to do; each gets a copy."""
 
     utterances: Manifest
+    voices: Manifest
     audio_dir: Path
     root: Path
     channel: ChannelRange
     seed: int
 
     def __call__(self, chunk: range) -> list[dict[str, Any]]:
-        others = OtherSpeakers(self.utterances)
+        others = OtherSpeakers(self.voices)
         return [self._line(self.utterances[index], others) for index in chunk]
 
     def _line(self, utterance: Utterance, others: OtherSpeakers) -> dict[str, Any]:
@@ -210,6 +215,7 @@ _job: _Job | None = None
 def _start(job: _Job) -> None:
     global _job
     _job = job
+    begin()
 
 
 def _work(chunk: range) -> list[dict[str, Any]]:
@@ -262,11 +268,13 @@ def _take(audio_dir: Path, identity: dict[str, Any]) -> None:
     partial.replace(mark)
 
 
-def _identity(manifest: Path, channel: ChannelRange, seed: int) -> dict[str, Any]:
-    with manifest.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+def _identity(manifests: Sequence[Path], channel: ChannelRange, seed: int) -> dict[str, Any]:
+    digests = []
+    for manifest in manifests:
+        with manifest.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     channel_digest = channel.fingerprint()
-    return {"version": _VERSION, "channel": channel_digest, "seed": seed, "manifest": digest}
+    return {"version": _VERSION, "channel": channel_digest, "seed": seed, "manifests": digests}
 
 
 def _cores() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from conf.channels import ChannelRange
-from trainer.channel.codecs import code
+from trainer.channel.codecs import code, from_pcm, to_pcm
 from trainer.channel.draws import Line, draw_line, generator
 from trainer.channel.levels import FRAME, RATE_HZ, Samples, ratio, rms, speech_rms
 from trainer.channel.loss import conceal, lost_packets
@@ -49,7 +49,7 @@ def simulate(
     Raises:
         ImportError: A codec needs the extra `av`.
         DataError: A noise file cannot be read, or nobody is there to babble.
-        ValueError: The samples are not mono or none, or babble is drawn and not given.
+        ValueError: The samples are not mono or too few, or babble is drawn and not given.
     """
     if samples.ndim != 1 or not len(samples):
         raise ValueError(f"expected mono samples, but got an array of shape {samples.shape}")
@@ -78,7 +78,10 @@ def send(
     """
     low, high = ranges.band_hz
     band = (low, high)
-    speech = through_line(to_line_rate(samples, rate), line, band)
+    at_line_rate = to_line_rate(samples, rate)
+    if not len(at_line_rate):
+        raise ValueError(f"{len(samples)} samples at {rate:g} Hz, none at {RATE_HZ} Hz")
+    speech = through_line(at_line_rate, line, band)
     level = speech_rms(speech)
     mixed = speech
     if line.noise is not None and line.snr_db is not None:
@@ -97,9 +100,8 @@ def send(
     received = code(mixed, line.codec)
     if line.loss_rate is not None and line.loss_burst is not None:
         num_packets = -(-len(received) // FRAME)
-        received = conceal(
-            received, lost_packets(rng, num_packets, line.loss_rate, line.loss_burst)
-        )
+        lost = lost_packets(rng, num_packets, line.loss_rate, line.loss_burst)
+        received = from_pcm(to_pcm(conceal(received, lost)))
     return received
 
 

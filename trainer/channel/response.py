@@ -12,8 +12,8 @@ from trainer.channel.levels import RATE_HZ, Samples
 _GRID = 1024
 """Points of the responses over 0 to 8000 Hz; as long is the filter, 128 ms around each sample."""
 _LOW_ORDER, _HIGH_ORDER = 8, 24
-"""Of Butterworth's curves at the edges: 3 dB there, 60 dB an octave below the lower one, and 24 dB
-at 3800 Hz above the upper one of 3400 Hz."""
+"""Of Butterworth's curves at the edges: 3 dB there, 48 dB an octave below the lower one, and 23 dB
+at 3800 Hz above an upper one of 3400 Hz."""
 _HUMP_OCTAVES = 0.5
 _DB_PER_KM = 1.6
 """Of a 0.4 mm copper pair at 800 Hz; grows with the root of the frequency."""

@@ -80,6 +80,7 @@ def make_scene(directory: Path, corpus: Path, stages: tuple[str, ...], base: Pat
         "valid": str(_manifest(directory / "valid-2.jsonl", corpus / "valid.jsonl", 2)),
         "weights": str(_other_weights(base / "model.pt", directory / "other.pt")),
         "hot words": _text(directory / "hotwords.txt", "流量\n彩铃\n短信\n"),
+        "channel": _text(directory / "channel.yaml", "codecs: [gsm]\nnoise: {kinds: [babble]}\n"),
         "directory": str(directory / "elsewhere"),
         "nothing": str(directory / "nothing"),
     }

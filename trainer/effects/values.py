@@ -153,7 +153,7 @@ CASES: Mapping[str, Case] = {
     "finetune_conf.valid_subset": Case((1,)),
     "finetune_conf.feature_cache_dir": Case(("@directory",), scene=_STORE),
     "finetune_conf.cache_frozen_outputs": Case(scene=_STORE),
-    "finetune_conf.channel": Case(("landline_g711",)),
+    "finetune_conf.channel": Case(("@channel",)),
     "finetune_conf.silence_data_set_list": Case(("@valid",)),
     "finetune_conf.keywords": Case(("@hot words",)),
     "finetune_conf.max_new_tokens": Case((3,)),
@@ -177,7 +177,7 @@ _DRAWN: Mapping[str, Any] = {
 CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "model_conf.length_normalized_loss": {"train_conf.accum_grad": 2},
     "finetune_conf.cache_frozen_outputs": {"specaug": None},
-    "finetune_conf.channel_share": {"finetune_conf.channel": "landline_g711"},
+    "finetune_conf.channel_share": {"finetune_conf.channel": "@channel"},
     "finetune_conf.frozen_dropout": {"audio_adaptor_conf.dropout_rate": 0.1},
     "llm_conf.lora_conf.r": _TRAINED_LORA,
     "llm_conf.lora_conf.lora_alpha": _TRAINED_LORA,

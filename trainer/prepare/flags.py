@@ -29,6 +29,18 @@ examples:
     python -m trainer prepare --train a.jsonl --valid b.jsonl --test c.jsonl --output_dir data/x
   recordings in a folder, with "NAME: TEXT" lines:
     python -m trainer prepare --wav_dir sounds --transcripts names.txt --output_dir data/x
+  wideband speech, sent over a telephone line:
+    python -m trainer prepare --input clean.jsonl --simulate landline_g711 --output_dir data/sim
+
+fields of a line or columns of a table:
+  key, source (the recording), target (what is said); where known speaker, call, domain, channel;
+  side (A, B, left, right) or channel_index (0, 1) of a stereo call; start_s and end_s of a part
+
+rules for --keep (others are mistakes in the input, and cannot be kept):
+  annotation_error, annotators_mark, empty_text, unspeakable_characters, sample_rate, too_short,
+  too_long, characters_per_second, stereo_without_a_side, no_sound, duplicate_content,
+  call_in_another_split, content_in_another_split; with --spoken symbols_without_a_spoken_form,
+  numeral_that_can_be_read_in_several_ways
 """
 
 
@@ -38,10 +50,17 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group(
         "what to read", "JSON lines (ours or FunASR's chat form), CSV, TSV, lists of them, Kaldi's"
     )
-    what.add_argument("--input", nargs="+", type=Path, default=[], metavar="F", help="to be split")
+    what.add_argument(
+        "--input", nargs="+", type=Path, default=[], metavar="F", help="what is to be split"
+    )
     for split in SPLITS:
         what.add_argument(
-            f"--{split}", nargs="+", type=Path, default=[], metavar="F", help=f"is {split}"
+            f"--{split}",
+            nargs="+",
+            type=Path,
+            default=[],
+            metavar="F",
+            help=f"what is the {split} set",
         )
     what.add_argument("--wav_scp", type=Path, metavar="F", help="Kaldi's, with --text")
     for name in ("text", "segments", "utt2spk", "spk2utt", "reco2file_and_channel"):
@@ -63,16 +82,25 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         metavar="OLD=NEW",
         help="paths that begin with OLD, written on another machine",
     )
-    what.add_argument("--encoding", default=defaults.encoding, metavar="NAME", help="gb18030, ...")
+    what.add_argument(
+        "--encoding", default=defaults.encoding, metavar="NAME", help="of texts: gb18030, ..."
+    )
 
     splitting = parser.add_argument_group("how to split")
-    splitting.add_argument("--valid_share", type=float, default=defaults.valid_share, metavar="X")
-    splitting.add_argument("--test_share", type=float, default=defaults.test_share, metavar="X")
+    for name in ("valid", "test"):
+        share = getattr(defaults, f"{name}_share")
+        splitting.add_argument(
+            f"--{name}_share",
+            type=float,
+            default=share,
+            metavar="X",
+            help=f"of what has no split ({share:g})",
+        )
     splitting.add_argument(
         "--split_by",
         choices=("auto", "call", "speaker", "key"),
         default=defaults.split_by,
-        help="what may not be in two splits; auto: calls and speakers where they are named",
+        help="what may not be in two splits (auto: calls and speakers, where they are named)",
     )
 
     rules = parser.add_argument_group("what to leave out")
@@ -85,10 +113,14 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         rules.add_argument(
             f"--{flag}", type=float, default=default, metavar="X", help=f"{unit} ({default:g})"
         )
-    rules.add_argument("--rate", nargs="+", type=int, default=[], metavar="HZ", help="only these")
-    rules.add_argument("--keep", nargs="+", default=[], metavar="RULE", help="rules to switch off")
     rules.add_argument(
-        "--strict", action="store_true", help="stop at the first bad line (texts may be left out)"
+        "--rate", nargs="+", type=int, default=[], metavar="HZ", help="take no others"
+    )
+    rules.add_argument(
+        "--keep", nargs="+", default=[], metavar="RULE", help="rules that leave nothing out"
+    )
+    rules.add_argument(
+        "--strict", action="store_true", help="end at the first mistake in the input"
     )
 
     how = parser.add_argument_group("what to write")
@@ -209,10 +241,10 @@ def _share(arguments: argparse.Namespace, flag: str) -> float:
 def _rules(names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
-    from trainer.prepare.rules import CHOICES
+    from trainer.prepare.rules import CHOICES, flag_name
 
-    known = {rule.replace(" ", "_"): rule for rule in CHOICES}
-    rules = [known.get(name.replace(" ", "_"), "") for name in names]
+    known = {flag_name(rule): rule for rule in CHOICES}
+    rules = [known.get(flag_name(name), "") for name in names]
     for name, rule in zip(names, rules, strict=True):
         if not rule:
             raise UserError(f"--keep: got {name!r}, expected one of {', '.join(known)}")

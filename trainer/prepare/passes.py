@@ -6,12 +6,10 @@ its file is not worked on again. Results come in the order of the batches, whoev
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import json
 import multiprocessing
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -22,12 +20,12 @@ from typing import Any, TypeVar
 import orjson
 
 from conf.errors import WorkError
+from trainer.workers import begin
 
 BATCH = 128
 """Lines of a batch: some seconds of work where audio is read."""
 _AHEAD = 4
 """Batches per worker that wait for one."""
-_PR_SET_PDEATHSIG = 1
 
 T = TypeVar("T")
 Records = list[dict[str, Any]]
@@ -64,7 +62,8 @@ def run(
             yield kept if (kept := read(path)) is not None else _keep(path, work(part))
         return
     # Forked, so that nothing is imported again; this process has no other threads.
-    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("fork"), _begin)
+    fork = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(num_workers, fork, begin, (os.getpid(),))
     waiting: deque[tuple[Path, Records | Future[Records]]] = deque()
     try:
         for path, part in zip(files, parts, strict=False):
@@ -112,12 +111,3 @@ def _keep(path: Path, records: Sequence[dict[str, Any]]) -> Records:
     partial.write_bytes(b"\n".join([*lines, b"end %d" % len(lines)]))
     partial.replace(path)
     return list(records)
-
-
-def _begin() -> None:
-    """In each worker: Ctrl-C is for the parent to answer, whose death ends the worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)

@@ -39,7 +39,7 @@ BAD_INPUT = (
 CROSSING = ("call in another split", "content in another split")
 
 STOPS = frozenset((*BAD_INPUT, *CROSSING, "stereo without a side"))
-"""``--strict`` ends with the first of these."""
+"""``--strict`` ends at the first of these."""
 
 CHOICES = (
     "annotation error",
@@ -66,6 +66,11 @@ _SPELT = "°"
 _SPACE_WITHIN_CHINESE = re.compile(r"(?<=[\u3400-\u9fff])\s+(?=[\u3400-\u9fff])")
 
 
+def flag_name(rule: str) -> str:
+    """A rule as it is written on a command line: without spaces and what shells take for theirs."""
+    return rule.replace(" ", "_").replace("'", "")
+
+
 def against_text(text: str, settings: Settings) -> tuple[str, str] | None:
     """The first rule that leaves a transcript out, and why.
 
@@ -74,7 +79,7 @@ def against_text(text: str, settings: Settings) -> tuple[str, str] | None:
     """
     for rule, found in (
         ("annotation error", _ANNOTATION_ERROR if _ANNOTATION_ERROR in text else ""),
-        ("annotator's mark", _first(MARK, text)),
+        ("annotator's mark", _first(MARK, text.replace(_ANNOTATION_ERROR, ""))),
         ("empty text", "" if any(char.isalnum() for char in text) else "no letter or digit"),
         ("unspeakable characters", _unspeakable(text)),
         ("symbols without a spoken form", _first(_NOT_SPOKEN, text) if settings.spoken else ""),

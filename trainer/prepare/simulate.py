@@ -50,14 +50,17 @@ class Simulation:
 
     def run(self, outcomes: Iterable[Outcome]) -> None:
         """Simulates and measures all that is kept."""
-        for split, count in self._write_what_is_kept(outcomes).items():
+        counts = self._write_what_is_kept(outcomes)
+        for split, count in counts.items():
+            # A set to be scored on may be of one speaker, and lends its voices to no other.
+            voices = self._before("train" if "train" in counts else split)
             with self._progress.of(f"{self._channel.name}: {split}", count) as advance:
-                self._simulate(split, advance)
+                self._simulate(split, voices, advance)
             with self._progress.of(f"measure: {split}", count) as advance:
                 for batch in self._measured(split):
                     advance(len(batch))
 
-    def _simulate(self, split: str, advance: Callable[[int], None]) -> None:
+    def _simulate(self, split: str, voices: Path, advance: Callable[[int], None]) -> None:
         told = 0
 
         def tell(done: int, _: int) -> None:
@@ -70,6 +73,7 @@ class Simulation:
             self._after(split),
             self._audio_dir / split,
             self._channel,
+            voices=voices,
             seed=self._settings.seed,
             workers=self._num_workers,
             on_progress=tell,

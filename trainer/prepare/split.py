@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy.typing
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from conf.errors import DataError
 from trainer.manifest import Ints
 from trainer.prepare.settings import SPLITS, Settings
 
@@ -25,6 +26,7 @@ LEFT_OUT = -1
 """In place of a split."""
 _TO_BE_SPLIT = -2
 _NAMELESS = 0
+_BOTH = "call and speaker"
 
 
 class Catalog:
@@ -113,7 +115,11 @@ class Plan:
 
 
 def plan(catalog: Catalog, settings: Settings) -> Plan:
-    """The split of each line, and what is left out for being in another one."""
+    """The split of each line, and what is left out for being in another one.
+
+    Raises:
+        DataError: What has to stay together is too large for a split that was asked for.
+    """
     splits = catalog.splits
     rules: dict[int, tuple[str, int]] = {}
     # A line that is already in a set to be scored on stays there.
@@ -125,12 +131,10 @@ def plan(catalog: Catalog, settings: Settings) -> Plan:
         for name, share in (("valid", settings.valid_share), ("test", settings.test_share))
         if SPLITS.index(name) not in given
     }
-    groups, split_by = _groups(catalog, free, shares, settings)
-    splits[free] = _by_hash(groups, shares)
-    warnings: list[str] = []
+    splits[free], split_by, warnings = _split(catalog, free, shares, settings)
     if "call in another split" not in settings.keep:
         _leave_out_crossing(splits, catalog.calls, "call in another split", rules)
-    warnings += _crossing_speakers(splits, catalog.speakers)
+    warnings = [*warnings, *_crossing_speakers(splits, catalog.speakers)]
     return Plan(splits, rules, split_by if len(free) else "given", warnings)
 
 
@@ -218,28 +222,57 @@ def _crossing_speakers(splits: Ints, speakers: Numbers) -> list[str]:
     return warnings
 
 
-def _groups(
+def _split(
     catalog: Catalog, free: Ints, shares: Mapping[int, float], settings: Settings
-) -> tuple[Numbers, str]:
-    """A number per line that is to be split; lines of the same number stay together."""
+) -> tuple[Ints, str, list[str]]:
+    """The splits of lines that have none yet, what was kept together, and warnings."""
+    warnings: list[str] = []
+    problem = ""
+    for split_by, groups in _groupings(catalog, free, settings):
+        splits = _by_hash(groups, shares)
+        missing = _missing(splits, shares)
+        # Nor is a grouping of use whose largest group takes the share of others.
+        _, sizes = numpy.unique(groups, return_counts=True)
+        largest = int(sizes.max(initial=0))
+        joined_too_much = split_by == _BOTH and largest > (1 - sum(shares.values())) * len(groups)
+        if not (missing or joined_too_much):
+            return splits, split_by, warnings
+        problem = f"the largest group by {split_by} holds {largest} of {len(groups)} utterances"
+        warnings = [
+            f"calls and speakers hang together ({problem}), so that calls alone are kept apart; "
+            "--split_by speaker keeps speakers apart instead"
+        ]
+    raise DataError(
+        f"--split_by: got nothing for {' and '.join(missing)}, since {problem}; expected smaller "
+        "groups, another --split_by (key splits within them), or given splits"
+    )
+
+
+def _groupings(catalog: Catalog, free: Ints, settings: Settings) -> Iterator[tuple[str, Numbers]]:
+    """What may be kept together, best first: a number per line, equal in a group."""
     keys, calls, speakers = (
         numbers[free] for numbers in (catalog.keys, catalog.calls, catalog.speakers)
     )
-    has_calls, has_speakers = bool(calls.any()), bool(speakers.any())
-    if settings.split_by == "call":
-        return _or_key(calls, keys), "call"
-    if settings.split_by == "speaker":
-        return _or_key(speakers, keys), "speaker"
-    if settings.split_by == "key" or not (has_calls or has_speakers):
-        return keys, "key"
-    if not (has_calls and has_speakers):
-        return (_or_key(calls, keys), "call") if has_calls else (_or_key(speakers, keys), "speaker")
-    both = _joined(keys, calls, speakers)
-    # An agent who speaks in most calls joins them all: then calls are what can be kept apart.
-    _, sizes = numpy.unique(both, return_counts=True)
-    if sizes.max() > (1 - sum(shares.values())) * len(both):
-        return _or_key(calls, keys), "call"
-    return both, "call and speaker"
+    asked, has_calls, has_speakers = settings.split_by, calls.any(), speakers.any()
+    if asked == "auto" and has_calls and has_speakers:
+        # An agent who speaks in many calls may join them all: then calls can be kept apart.
+        yield _BOTH, _joined(keys, calls, speakers)
+    if asked == "call" or (asked == "auto" and has_calls):
+        yield "call", _or_key(calls, keys)
+    elif asked == "speaker" or (asked == "auto" and has_speakers):
+        yield "speaker", _or_key(speakers, keys)
+    else:
+        yield "key", keys
+
+
+def _missing(splits: Ints, shares: Mapping[int, float]) -> list[str]:
+    """Splits that ought to have a line and have none."""
+    wanted = {0: 1.0 - sum(shares.values()), **shares}
+    return [
+        SPLITS[split]
+        for split, share in sorted(wanted.items())
+        if round(share * len(splits)) and not (splits == split).any()
+    ]
 
 
 def _or_key(numbers: Numbers, keys: Numbers) -> Numbers:
