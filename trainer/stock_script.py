@@ -8,6 +8,7 @@ data lists in chat form, the only one that stock reads, to `OUT/stock`.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -30,7 +31,7 @@ _SCRIPT = Template(r"""#!/bin/sh
 #
 # INIT_PARAM: the weights to start from, else those that the trial started from (SHA-256
 #   $sha256)
-# OUTPUT_DIR: where checkpoints go, else stock/output beside this script
+# OUTPUT_DIR: where checkpoints go, else outputs/stock
 # FUNASR_TRAIN: the command; on several GPUs
 #   FUNASR_TRAIN="torchrun --nproc_per_node 2 $$(command -v funasr-train-ds)"
 #
@@ -38,16 +39,22 @@ _SCRIPT = Template(r"""#!/bin/sh
 #   $ignored
 set -eu
 here=$$(cd "$$(dirname "$$0")" && pwd)
-init_param=$${INIT_PARAM:-$weights}
-output_dir=$${OUTPUT_DIR:-$$here/stock/output}
+started_from=$weights
+init_param=$${INIT_PARAM:-$$started_from}
+output_dir=$${OUTPUT_DIR:-$$PWD/outputs/stock}
+
+# A path as Hydra takes it: in quotes, those within escaped.
+path() {
+    printf "'%s'" "$$(printf '%s' "$$1" | sed "s/'/\\\\'/g")"
+}
 
 # The data lists are one file each, which stock would read once per split: hence one split.
 # shellcheck disable=SC2086 # FUNASR_TRAIN may be several words
 exec $${FUNASR_TRAIN:-funasr-train-ds} --config-path "$$here" --config-name $config \
-    hydra.run.dir="'$$output_dir'" hydra.output_subdir=null \
-    ++init_param="'$$init_param'" ++output_dir="'$$output_dir'" \
-    ++train_data_set_list="'$$here/$stock/train.jsonl'" \
-    ++valid_data_set_list="'$$here/$stock/valid.jsonl'" \
+    hydra.run.dir="$$(path "$$output_dir")" hydra.output_subdir=null \
+    ++init_param="$$(path "$$init_param")" ++output_dir="$$(path "$$output_dir")" \
+    ++train_data_set_list="$$(path "$$here/$stock/train.jsonl")" \
+    ++valid_data_set_list="$$(path "$$here/$stock/valid.jsonl")" \
 $overrides    ++disable_update=true "$$@"
 """)
 
@@ -80,10 +87,10 @@ def write(config: Config, nano: Nano, model: Path, stock: Path) -> Path:
             (audios[n] for n in usable),
             lambda text: len(nano.codec.target_ids(text)) - 1,
         )
-    weights = str(weights_path(config).resolve())
+    weights = shlex.quote(str(weights_path(config).resolve()))
     if nano.coverage.base is not None:  # stock reads one whole checkpoint, filled from none
         torch.save({"state_dict": nano.model.state_dict()}, stock / _WEIGHTS)
-        weights = f"$here/{stock.name}/{_WEIGHTS}"
+        weights = f'"$here/{stock.name}/{_WEIGHTS}"'
     overrides = {
         **_model_files(config, f"$here/{model.name}"),
         **HELD,
@@ -114,5 +121,4 @@ def _model_files(config: Config, place: str) -> dict[str, str]:
 
 
 def _quoted(value: Any) -> str:
-    # Quoted for Hydra within quotes of the shell.
-    return f"\"'{value}'\"" if isinstance(value, str) else str(value)
+    return f'"$(path "{value}")"' if isinstance(value, str) else str(value)

@@ -193,13 +193,13 @@ def test_stocks_own_command_trains_what_was_exported(exported: Exported, tmp_pat
     command.parent.mkdir()
     command.write_text(ON_CPU.format(python=sys.executable))
     command.chmod(0o755)
-    moved = tmp_path / "another place" / "best"  # with a blank, and away from where it was made
+    moved = tmp_path / "Ann's place" / "best"  # a blank and a quote, and not where it was made
     moved.parent.mkdir()
     shutil.copytree(exported.directory, moved)
     assert len(read_data_list(moved / "stock" / "train.jsonl")) == COUNTS["train"]
     environment = clean_environment()
     environment["PATH"] = f"{command.parent}{os.pathsep}{environment['PATH']}"
-    output = tmp_path / "stock output"
+    output = tmp_path / "stock's output"
     finished = subprocess.run(
         [str(moved / "train_with_stock.sh"), "++train_conf.max_epoch=1"],
         cwd=tmp_path,
