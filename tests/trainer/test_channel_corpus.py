@@ -15,7 +15,7 @@ import soundfile
 from conf.channels import ChannelRange, load_channel
 from conf.errors import DataError, WorkError
 from trainer.channel import corpus as corpus_module
-from trainer.channel.corpus import Simulated, file_name, simulate_manifest
+from trainer.channel.corpus import Simulated, simulate_manifest
 from trainer.manifest import read_data_list, read_headers
 
 Run = Callable[..., Simulated]
@@ -201,27 +201,6 @@ def test_the_manifest_itself_is_not_overwritten(tmp_path: Path, cut: Callable[..
     with pytest.raises(DataError, match="got the manifest itself, expected another file to write"):
         simulate_manifest(manifest, manifest, tmp_path / "wav", RANGES)
     assert manifest.read_bytes() == before
-
-
-@pytest.mark.quick
-def test_any_key_makes_a_file_name() -> None:
-    keys = [
-        "call-7",
-        "通话.1",
-        "../../etc/passwd",
-        "a/b",
-        "a b",
-        ".hidden",
-        "",
-        "长" * 300,
-        "𠀀" * 60,
-        "a/B",
-    ]
-    names = [file_name(key) for key in keys]
-    assert names[:2] == ["call-7.wav", "通话.1.wav"]
-    assert len(set(names)) == len(keys)
-    assert all("/" not in name and not name.startswith(".") for name in names)
-    assert all(len(name.encode()) < 255 for name in names)
 
 
 def test_a_process_that_dies_is_said_and_the_same_command_goes_on(

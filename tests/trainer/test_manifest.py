@@ -10,7 +10,14 @@ import soundfile
 
 from conf.errors import DataError
 from tests.benchmarks import manifests
-from trainer.manifest import Audio, Manifest, fingerprint, read_data_list, read_headers
+from trainer.manifest import (
+    Audio,
+    Manifest,
+    file_name,
+    fingerprint,
+    read_data_list,
+    read_headers,
+)
 
 pytestmark = pytest.mark.quick
 
@@ -226,3 +233,23 @@ def test_a_million_lines() -> None:
     assert measured["lines"] == 1_000_000
     assert measured["opened_s"] < 5
     assert measured["above_baseline_mb"] < 150
+
+
+def test_any_key_makes_a_file_name() -> None:
+    keys = [
+        "call-7",
+        "通话.1",
+        "../../etc/passwd",
+        "a/b",
+        "a b",
+        ".hidden",
+        "",
+        "长" * 300,
+        "𠀀" * 60,
+        "a/B",
+    ]
+    names = [file_name(key) for key in keys]
+    assert names[:2] == ["call-7.wav", "通话.1.wav"]
+    assert len(set(names)) == len(keys)
+    assert all("/" not in name and not name.startswith(".") for name in names)
+    assert all(len(name.encode()) < 255 for name in names)

@@ -10,7 +10,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -30,7 +29,15 @@ from trainer.channel.draws import draw_line
 from trainer.channel.levels import RATE_HZ, Samples
 from trainer.channel.line import simulate
 from trainer.channel.noise import OtherSpeakers
-from trainer.manifest import Audio, Manifest, Utterance, one_line, read_data_list, read_header
+from trainer.manifest import (
+    Audio,
+    Manifest,
+    Utterance,
+    file_name,
+    one_line,
+    read_data_list,
+    read_header,
+)
 from trainer.workers import begin
 
 _VERSION = 1
@@ -40,9 +47,6 @@ _CHUNK = 64
 _MARK = ".channel.json"
 _STALE = ("bandwidth_hz", "level_dbfs", "peak_dbfs", "clipped", "sha256")
 """What a manifest says of audio's content, and no longer holds."""
-_SAFE_NAME = re.compile(r"\w[\w.-]*")
-_LONGEST_NAME = 200
-"""Bytes; file systems take 255 with what is added."""
 _RULE = "channel"
 
 
@@ -172,14 +176,6 @@ def read_mono(path: Path) -> tuple[Samples, int]:
     if not np.isfinite(mono).all():
         raise ValueError("samples that are no numbers")
     return np.ascontiguousarray(mono), int(rate_hz)
-
-
-def file_name(key: str) -> str:
-    """A file's name for a key; one that is no safe name gets a digest instead of what is not."""
-    if _SAFE_NAME.fullmatch(key) and len(key.encode()) <= _LONGEST_NAME:
-        return f"{key}.wav"
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return f"{re.sub(r'[^A-Za-z0-9]+', '-', key).strip('-')[:40]}-{digest}.wav"
 
 
 def _lines(job: _Job, workers: int) -> Iterator[dict[str, Any]]:
