@@ -102,6 +102,8 @@ def finetune(config: Config, tracker: Any, on_eval: Callable[[Any], None]) -> An
     trained = max(points, default=0) // 10
     tracker.log_params(config.flat())
     tracker.set_tags({"stage": config.stage, "checkpoint": "epoch-001"})
+    (directory / "config.yaml").write_text(config.to_yaml())
+    tracker.log_artifact(directory / "config.yaml")
     epochs, last = config["train_conf.max_epoch"], {}
     curve: dict[int, float] = {}
     for epoch in range(epochs + 1):

@@ -203,8 +203,8 @@ def test_a_server_that_is_restarted_only_delays(
             time.sleep(5)
             server = _serve(command, port)
             assert driver.stdout is not None
-            driver.stdout.read()
-            assert driver.wait() == 0
+            said = driver.stdout.read()
+            assert driver.wait() == 0, said
         assert_whole("tiny", 4)
     finally:
         os.killpg(server.pid, signal.SIGKILL)
