@@ -10,11 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sweeps.samplers import excess, objectives
-from sweeps.space import SweepFile
+from sweeps.space import FINALISTS, SweepFile
 from sweeps.state import ANSWERED_FROM, REPLICATE_OF, TrialState
-
-FINALISTS = 3
-"""How many of the best configs are repeated."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def forecast(
             + ("" if tflops else " (assumed; --tflops says otherwise, a GPU here measures)")
         )
     room = need(sweep, configs, concurrency)
-    stay = min(sweep.keep_checkpoints, sweep.trials)
+    stay = min(sweep.checkpoints_of, sweep.trials)
     yield (
         f"disk: at most {gigabytes(room.total)} "
         f"({concurrency} at once with {gigabytes(room.running)} each, "

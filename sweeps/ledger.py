@@ -25,7 +25,7 @@ from conf.load import Config
 from sweeps import fidelity
 from sweeps import study as record
 from sweeps.budget import Spent, saved_epochs
-from sweeps.finalists import best_first, resolve_bounds
+from sweeps.finalists import best_first, replicates, resolve_bounds
 from sweeps.outlook import Outlook, outlook, spent
 from sweeps.pruner import should_prune
 from sweeps.samplers import complete, draw, excess, grid, in_optunas_terms, known
@@ -214,6 +214,14 @@ class Ledger:
     def best(self) -> list[TrialState]:
         """The best trials first; beside several objectives the Pareto front."""
         return best_first(record.states_of(self._trials()), self._sweep, self._bounds())
+
+    @property
+    def preferred(self) -> list[int]:
+        """Numbers of those whose checkpoints are worth most: what is repeated, then the best."""
+        states, bounds = record.states_of(self._trials()), self._bounds()
+        repeated = [repeat.of for repeat in replicates(states, self._sweep, bounds)]
+        best = [state.number for state in best_first(states, self._sweep, bounds)]
+        return list(dict.fromkeys([*repeated, *best]))
 
     @property
     def awaited(self) -> set[int]:

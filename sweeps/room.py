@@ -65,7 +65,7 @@ def need(sweep: SweepFile, configs: Mapping[str, Config], concurrency: int) -> N
         epochs, nbest = config["train_conf.max_epoch"], config["train_conf.keep_nbest_models"]
         kept = max(kept, int((min(epochs, nbest) + 1) * size))
         running = max(running, int((min(epochs, nbest) + 1 + _RESUME) * size))
-    stay = min(sweep.trials, sweep.keep_checkpoints)
+    stay = min(sweep.trials, sweep.checkpoints_of)
     return Need(running, kept, concurrency * running + stay * kept)
 
 
@@ -101,7 +101,7 @@ def check_room(sweep: SweepFile, directory: SweepDirectory, asked: Need) -> None
         raise UserError(
             f"{directory.root}: got {gigabytes(free)} of free disk, expected {gigabytes(wanted)} "
             f"({sweep.concurrency} trials at once, the checkpoints of the best "
-            f"{min(sweep.trials, sweep.keep_checkpoints)}); lower concurrency, keep_checkpoints or "
+            f"{min(sweep.trials, sweep.checkpoints_of)}); lower concurrency, keep_checkpoints or "
             "train_conf.keep_nbest_models"
         )
 

@@ -188,7 +188,7 @@ class _Run:
         self._sweep = sweep
         self._store = store
         self._console = console
-        self._room = Room(directory, sweep.keep_checkpoints, room.floor)
+        self._room = Room(directory, sweep.checkpoints_of, room.floor)
         self._view = view
         self._base = base
         self._concurrency = concurrency
@@ -297,8 +297,7 @@ class _Run:
         )
 
     def _care(self) -> None:
-        best = [state.number for state in self._ledger.best]
-        self._room.care(self._ledger.states(), best, self._ledger.awaited)
+        self._room.care(self._ledger.states(), self._ledger.preferred, self._ledger.awaited)
 
 
 @contextmanager

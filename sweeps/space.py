@@ -42,6 +42,8 @@ MetricName = Literal["valid/cer", "valid/cer_ctc", "valid/loss", "wideband/cer",
 """Metrics of the checkpoint that would be exported; `epochs` are those of the trial, its cost."""
 
 DEMO_CORPUS = Path("data/demo")
+FINALISTS = 3
+"""How many of the best configs `replicates` repeats."""
 _OVER_THE_BASE = re.compile(r"\+(\d+(?:\.\d+)?)\s*%")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RANGE_KEYS = frozenset({"low", "high", "log", "step", "choices", "points"})
@@ -163,6 +165,12 @@ class SweepFile(Part):
     keep_checkpoints: Annotated[int, Field(ge=1)] = 5
     """Best trials whose checkpoints stay on disk."""
     skip_checks: tuple_of(str) = ()  # type: ignore[valid-type]
+
+    @property
+    def checkpoints_of(self) -> int:
+        """How many trials keep their checkpoints: of those that are repeated anyone may win."""
+        # The best default is repeated beside the finalists.
+        return max(self.keep_checkpoints, FINALISTS + 1 if self.replicates else 0)
 
     @property
     def measured(self) -> tuple[str, ...]:

@@ -92,6 +92,9 @@ def test_a_sweep_that_does_not_fit_is_refused(place: Path, monkeypatch: pytest.M
     (place / "model/model.pt").write_bytes(b"0" * 1_000_000)
     sweep, places = load_sweep(Path("sweep.yaml"))
     asked = need(sweep, stage_configs(sweep, places), concurrency=2)
+    few = sweep.model_copy(update={"keep_checkpoints": 1})
+    assert few.checkpoints_of == 1
+    assert few.model_copy(update={"replicates": 2}).checkpoints_of == 4
     assert asked.running > asked.kept > 300_000
     assert asked.total == 2 * asked.running + 5 * asked.kept
     directory = SweepDirectory.of("tiny")
