@@ -33,7 +33,7 @@ class GivenBatches:
     def epoch(self, number: int) -> list[list[int]]:
         return [[index] for index in range(len(self._batches))]
 
-    def batches(self, plan: Sequence[Sequence[int]]) -> Iterator[Loaded]:
+    def batches(self, plan: Sequence[Sequence[int]], epoch: int = 1) -> Iterator[Loaded]:
         for [index] in plan:
             yield Loaded(self._batches[index], ())
 
