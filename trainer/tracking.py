@@ -427,7 +427,7 @@ class Store:
         """Copy an artifact such as `hypotheses/valid.jsonl` to the same path under a directory.
 
         Raises:
-            DataError: The run has no artifact of this name.
+            DataError: The run has no artifact of this name, or it cannot be copied.
         """
         from mlflow.exceptions import MlflowException
 
@@ -445,8 +445,10 @@ class Store:
             return Path(
                 download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self.uri)
             )
-        except (MlflowException, OSError) as error:
+        except (MlflowException, FileNotFoundError) as error:
             raise DataError(f"MLflow run {run_id}: has no artifact {name}") from error
+        except OSError as error:
+            raise DataError(f"MLflow run {run_id}: artifact {name}: {error}") from error
 
     # Finding
 
