@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from sweeps.state import SweepDirectory
 from sweeps.study import read_states
 from tests.sweeps.conftest import SWEEP
@@ -66,6 +68,7 @@ def test_a_grid_with_answers_and_replicates(place: Path) -> None:
         assert run.metrics["valid/cer"] == run.metrics["objective"] == state.objective
 
 
+@pytest.mark.slow  # three starts of Ray; test_ledger holds the budgets themselves
 def test_a_budget_ends_a_sweep_which_a_larger_one_continues(place: Path) -> None:
     first = drive("sweep.yaml", "finetune", "budget.epochs=9", "concurrency=1")
     assert first.returncode == 0, first.stderr
