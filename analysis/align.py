@@ -12,11 +12,11 @@ fails when they change. So no document says anything that the configurations do 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from analysis.pages import Column, Facts, Page
 from conf.delta import against, classify, deltas_markdown
+from conf.files import write_text
 from conf.language import ENGLISH, LANGUAGES, Language
 from conf.load import HERE, PRETRAINED, STAGES, load_config
 from conf.reading import read_yaml
@@ -63,13 +63,10 @@ def documents(facts: Facts | None = None) -> dict[str, str]:
 def write(directory: Path = DOCS) -> list[Path]:
     """Write the documents; gives those that changed."""
     changed = []
-    directory.mkdir(parents=True, exist_ok=True)
     for name, text in documents().items():
         path = directory / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            half = path.with_suffix(".partial")
-            half.write_text(text, encoding="utf-8", newline="\n")
-            os.replace(half, path)
+            write_text(path, text)
             changed.append(path)
     return changed
 

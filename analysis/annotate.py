@@ -11,7 +11,6 @@ an earlier run are replaced.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from conf.delta import MARK, RUN_KEYS, classify, mark
 from conf.errors import ConfigError, WorkError
+from conf.files import replacing
 from conf.load import load_config
 from conf.reading import read_yaml, value_ends
 
@@ -107,14 +107,13 @@ def _write(path: Path, before: str, after: str) -> None:
     if after == before:
         return
     target = path.resolve()
-    partial = target.with_name(f".{target.name}.partial")
     try:
-        partial.write_bytes(after.encode("utf-8"))
-        partial.chmod(target.stat().st_mode)
-        if read_yaml(partial).values != read_yaml(target).values:
-            raise ConfigError(f"{path}: got a layout that marks cannot be put into; left as it was")
-        os.replace(partial, target)
+        with replacing(target) as partial:
+            partial.write_bytes(after.encode("utf-8"))
+            partial.chmod(target.stat().st_mode)
+            if read_yaml(partial).values != read_yaml(target).values:
+                raise ConfigError(
+                    f"{path}: got a layout that marks cannot be put into; left as it was"
+                )
     except OSError as error:
         raise WorkError(f"{path}: could not be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)

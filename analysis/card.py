@@ -8,7 +8,6 @@ sections follow. Rates are fractions until they are printed; no path of this mac
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from analysis.runs import SweepRecord, TrialRecord
 from analysis.significance import Estimate
 from conf.delta import by_weight, change_table, classify, table
 from conf.errors import UserError
+from conf.files import file_sha256
 from conf.load import Config
 from trainer.document.shown import NOTHING, ends, p_value, points, rate
 
@@ -201,7 +201,7 @@ def _data_set(split: str, path: Path) -> DataSet:
         for item in read_data_list(path):
             duration, frames = item.tags.get("duration_s"), item.tags.get("source_len")
             seconds.append(duration if duration is not None else frames and frames / 100)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = file_sha256(path)
     except (UserError, OSError):
         return DataSet(split, path.name, None, None, None)
     known = [one for one in seconds if one is not None]

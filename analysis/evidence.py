@@ -27,6 +27,7 @@ import orjson
 from analysis.runs import RunSource, SweepRecord, TrialRecord
 from analysis.significance import Ints, cluster_indices
 from conf.errors import DataError, UserError
+from conf.files import write_bytes
 from trainer.manifest import SLICED_BY, Utterance
 from trainer.tracking import MetricPoint
 
@@ -291,11 +292,7 @@ class Reader:
             return
         with contextlib.suppress(OSError):
             for run_id in sorted(self._changed):
-                path = self._path(run_id)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_name(f".{path.name}.{os.getpid()}")
-                partial.write_bytes(orjson.dumps(self._known[run_id]))
-                os.replace(partial, path)
+                write_bytes(self._path(run_id), orjson.dumps(self._known[run_id]))
         self._changed.clear()
 
     def _path(self, run_id: str) -> Path:

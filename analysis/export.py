@@ -17,16 +17,10 @@ all is made in a directory beside the goal and then renamed.
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -34,9 +28,10 @@ from typing import Protocol
 from analysis import card
 from analysis.compare import objective_of, winner
 from analysis.evidence import EvidenceSource
-from analysis.provenance import PROVENANCE, recorded, seal, sha256
+from analysis.provenance import PROVENANCE, recorded, seal
 from analysis.runs import OUTCOMES, RunSource, SweepRecord, TrialRecord, load_sweep
 from conf.errors import ConfigError, DataError, UserError, WorkError
+from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config
 from trainer import serving, verify
 from trainer.document.shown import rate
@@ -133,7 +128,8 @@ def export(
     run_dir = _trial_directory(sweep, trial)
     config = _config(sweep, trial, store)
     try:
-        with _replacing(output_dir) as scratch:
+        refusal = f"--output_dir: got {output_dir.absolute()}, which another export is writing:"
+        with replacing_directory(output_dir, refusal) as scratch:
             model, served = scratch / MODEL, scratch.with_name("served")
             text = _annotated(config, sweep, trial, value)
             (scratch / CONFIG).write_text(text, encoding="utf-8")
@@ -145,7 +141,7 @@ def export(
             if verified:
                 served_too = None if register_as is None else served
                 results = tuple(map(str, _verify(model, run_dir, served_too)))
-            weights = sha256(model / "model.pt")
+            weights = file_sha256(model / "model.pt")
             registered = None
             if register_as is not None:
                 tags = _tags(sweep, trial, value, weights, results)
@@ -165,7 +161,7 @@ def export(
                 registered=registered,
                 notes=notes,
             )
-            (scratch / ORIGIN).write_text(json.dumps(asdict(origin), indent=2) + "\n")
+            write_json(scratch / ORIGIN, asdict(origin))
     except OSError as error:
         reason = error.strerror or str(error)
         raise WorkError(f"--output_dir {output_dir}: {reason}; nothing was written") from error
@@ -304,43 +300,3 @@ def _check_goal(output_dir: Path) -> None:
             f"--output_dir: got {output_dir}, which holds other files; expected a new or empty "
             "directory, or an earlier export"
         )
-
-
-@contextmanager
-def _replacing(goal: Path) -> Iterator[Path]:
-    """Give an empty directory that takes the goal's place if all goes well, else disappears.
-
-    It lies beside the goal, since a rename is atomic only within one file system, and is locked: a
-    second export to the same place is refused, and what a killed one left is cleared.
-    """
-    goal = goal.absolute()
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    scratch = goal.with_name(f".{goal.name}.partial")
-    new, old = scratch / "new", scratch / "old"
-    scratch.mkdir(exist_ok=True)
-    lock = os.open(scratch, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"--output_dir: got {goal}, which another export is writing") from None
-        try:
-            _restore(goal, old)
-            for left in scratch.iterdir():
-                shutil.rmtree(left)
-            new.mkdir()
-            yield new
-            if goal.exists():
-                os.rename(goal, old)
-            os.rename(new, goal)
-        finally:
-            _restore(goal, old)
-            shutil.rmtree(scratch, ignore_errors=True)
-    finally:
-        os.close(lock)
-
-
-def _restore(goal: Path, old: Path) -> None:
-    """Put an earlier export back where the new one did not get into its place."""
-    if old.exists() and not goal.exists():
-        os.rename(old, goal)

@@ -9,7 +9,6 @@ link names the weights before and after by their SHA-256, so that nobody has to 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any
 
 from analysis.runs import RunSource
 from conf.errors import DataError
+from conf.files import file_sha256
 
 PROVENANCE = "provenance.json"
 """The chain's name in a model directory, and as an artifact of the sweep's run."""
@@ -135,22 +135,9 @@ def seal(model: Path, chain: Provenance) -> Provenance:
         model: The freshly packaged model directory of the chain's last trial.
         chain: The chain to that trial.
     """
-    chain = chain.packaged(sha256(model / "model.pt"))
+    chain = chain.packaged(file_sha256(model / "model.pt"))
     path, said = model / "README.md", chain.card()
     card = path.read_text(encoding="utf-8")
     if said not in card:
         path.write_text(f"{card}\n{said}", encoding="utf-8")
     return chain
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None

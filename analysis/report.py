@@ -36,6 +36,7 @@ from analysis.sections import sections
 from analysis.tables import FIELDS, heading, notes, trial_columns
 from conf.delta import CHANGES, SEVERITIES
 from conf.errors import DataError
+from conf.files import write_output
 from conf.language import CHINESE, ENGLISH
 from trainer.document.figures import Figure
 from trainer.document.page import (
@@ -48,7 +49,6 @@ from trainer.document.page import (
     plot,
     script_words,
     table,
-    write_text,
 )
 from trainer.document.shown import NOTHING, rate, setting
 from trainer.document.tables import Section, span
@@ -113,7 +113,7 @@ def report(
     other = find_beside(facts, store, beside, cache)
     text = render(facts, store, words, language, other)
     path = output_dir / REPORT
-    write_text(path, text, "--output_dir")
+    write_output(path, text, "--output_dir")
     if log:
         store.log_artifact(facts.run_id, path, REPORT)
         store.set_tags(facts.run_id, {"mlflow.note.content": description(facts, words)})

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.delta import classify, deltas_json, deltas_markdown
+from conf.files import link, write_text
 from conf.load import Config
 from sweeps.state import ANSWERED_FROM
-from trainer.longer import CHECKPOINTS, HYPOTHESES, link
+from trainer.longer import CHECKPOINTS, HYPOTHESES
 from trainer.tracking import EventLog, read_events
 
 _SCORES = ("valid/", "wideband/", "test/", "silence/", "objective")
@@ -137,7 +138,7 @@ def write_answer(found: Answer, course: Course, config: Config, label: str) -> N
         "deltas.json": deltas_json(deltas),
         "deltas.md": deltas_markdown(deltas),
     }.items():
-        (directory / name).write_text(text, encoding="utf-8")
+        write_text(directory / name, text)
         log.log_artifact(directory / name, name)
     log.log_params(config.flat())
     changes = [delta.change for delta in deltas]

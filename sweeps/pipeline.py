@@ -14,13 +14,12 @@ written last.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -29,13 +28,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from analysis.provenance import PROVENANCE, SPLITS, Link, Provenance, read, seal, sha256
-from conf.errors import ConfigError, DataError, UserError
+from analysis.provenance import PROVENANCE, SPLITS, Link, Provenance, read, seal
+from conf.errors import ConfigError, DataError
+from conf.files import file_sha256, locked_directory, write_json, write_text
 from sweeps import preflight
 from sweeps.chain import Pipeline, Step, load_pipeline
 from sweeps.process import Signals, own_console
 from sweeps.run import run_sweep
-from sweeps.state import SweepDirectory, sweep_text, write_atomically
+from sweeps.state import SweepDirectory, sweep_text
 from sweeps.view import clock
 from trainer.manifest import read_data_list
 
@@ -144,8 +144,8 @@ class PipelineDirectory:
 
     def start(self, sweep: str, base_sha256: str) -> None:
         """Note the weights that a sweep starts from, before it does."""
-        text = json.dumps({"started_from": {**self.started(), sweep: base_sha256}}, indent=2)
-        write_atomically(self.root / "pipeline.json", text + "\n")
+        started = {**self.started(), sweep: base_sha256}
+        write_json(self.root / "pipeline.json", {"started_from": started})
 
     def drop_scratch(self) -> None:
         """Delete what packaging left when it was killed."""
@@ -162,34 +162,9 @@ class PipelineDirectory:
         Raises:
             UserError: Another process runs it, which the message names; or it cannot be written.
         """
-        made = [place for place in (self.root, *self.root.parents) if not place.exists()]
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / "lock").open("a+")
-        except OSError as error:
-            reason = error.strerror or error
-            raise UserError(
-                f"{self.root}: got a place that cannot be written ({reason}), expected one that can"
-            ) from error
-        with file as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read().strip() or "another process"
-                raise UserError(f"{self.root}: this pipeline is being run by {holder}") from None
-            lock.truncate(0)
-            lock.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-            lock.flush()
+        with locked_directory(self.root, "this pipeline is being run by", "pipeline.json"):
             self.drop_scratch()
-            try:
-                yield
-            finally:
-                if not (self.root / "pipeline.json").exists():
-                    shutil.rmtree(self.root, ignore_errors=True)
-                    for place in made[1:]:  # outputs/, if it was not there and is empty
-                        with suppress(OSError):
-                            place.rmdir()
+            yield
 
 
 class _Run:
@@ -215,7 +190,7 @@ class _Run:
             pipeline=pipeline.name,
             steps=len(pipeline.steps),
             base=base.name,
-            base_sha256=sha256(base / "model.pt"),
+            base_sha256=file_sha256(base / "model.pt"),
         )
         self._take_up()
 
@@ -264,7 +239,7 @@ class _Run:
             return None
         chain = read(path)
         link = chain.links[-1]
-        weights = None if last else sha256(self._place.model(step) / "model.pt")
+        weights = None if last else file_sha256(self._place.model(step) / "model.pt")
         fits = chain.links[:-1] == self.chain.links and chain.base_sha256 == self.chain.base_sha256
         if not fits or link.model_sha256 != weights:
             raise DataError(
@@ -282,7 +257,7 @@ class _Run:
         self._place.start(sweep.name, base.sha256)
         head = f"# Step {step.number} of {len(self._pipeline.steps)} of {self._pipeline.path}.\n"
         file = self._place.sweep_file(step)
-        write_atomically(file, head + sweep_text(sweep))
+        write_text(file, head + sweep_text(sweep))
         of = f"step {step.number} of {len(self._pipeline.steps)}"
         _say(self._console, f"\n{of}, {step.name}: sweep {sweep.name} from {base.said}")
         tags = {
@@ -317,14 +292,14 @@ class _Run:
         if link.model_sha256:
             store.set_tags(link.sweep_run_id, {"model.sha256": link.model_sha256})
         store.log_text(link.sweep_run_id, chain.to_json(), PROVENANCE)
-        write_atomically(path, chain.to_json())
+        write_text(path, chain.to_json())
         self.chain = chain
 
     def _base(self, step: Step) -> _Base:
         """The weights that a step starts from; those of the steps before must be there."""
         if step.own_base:
             path = Path(step.sweep.base)
-            return _Base(path, sha256(path / "model.pt"), str(path))
+            return _Base(path, file_sha256(path / "model.pt"), str(path))
         if step.number == 1:
             return _Base(Path(self._pipeline.base), self.chain.base_sha256, self._pipeline.base)
         before, link = self._pipeline.steps[step.number - 2], self.chain.links[-1]
@@ -399,7 +374,7 @@ def _link(step: Step, base: _Base, store: Store) -> Link:
         objective=record.objective,
         value=value,
         checkpoint=checkpoint,
-        checkpoint_sha256=sha256(weights) if weights and weights.is_file() else None,
+        checkpoint_sha256=file_sha256(weights) if weights and weights.is_file() else None,
         config_sha256=tags.get("config.sha256"),
         data_sha256=tags.get("data.sha256"),
         parent=str(base.path),

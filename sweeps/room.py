@@ -9,7 +9,6 @@ on from.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from conf.effects import load_parameters
 from conf.errors import UserError
+from conf.files import holder_of, locked
 from conf.load import Config
 from conf.rules import trained
 from sweeps.space import SweepFile
@@ -223,15 +223,17 @@ def drop(directory: Path, names: Iterable[str]) -> bool:
     there = [path for path in [*doomed, *doomed.values()] if path.exists()]
     if not there:
         return True
+    lock = directory / "lock"
     try:
-        with (directory / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if holder_of(lock) is not None:  # seen at once, where a refusal takes a moment
+            return False
+        with locked(lock, f"{directory}: is being trained by"):
             for path, aside in doomed.items():
                 shutil.rmtree(aside, ignore_errors=True)
                 if path.exists():  # all at once, so that nobody goes on from half of it
                     os.rename(path, aside)
                     shutil.rmtree(aside, ignore_errors=True)
-    except OSError:
+    except (OSError, UserError):
         return False
     return True
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from conf.errors import UserError, WorkError
+from conf.files import write_text
 from conf.load import Config, Document
 from sweeps import preflight
 from sweeps.base import BaseScores
@@ -257,7 +258,7 @@ class _Run:
         if compared.best is not None:
             texts["best_config.yaml"] = best_config(self._sweep.name, self._store)
         for name, text in texts.items():
-            (self._directory.root / name).write_text(text, encoding="utf-8")
+            write_text(self._directory.root / name, text)
         self._projector.log_texts(texts)
         report(self._sweep.name, self._store, self._directory.root)
         self._projector.end("FINISHED" if compared.best is not None else "FAILED")

@@ -12,21 +12,16 @@ outputs/sweeps/NAME/
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import re
 import shutil
-import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
-from conf.errors import ConfigError, UserError
+from conf.errors import ConfigError
+from conf.files import Holder, holder_of, locked_directory, write_json, write_text
 from conf.reading import flatten
 from conf.writing import to_yaml
 from sweeps.space import SweepFile, load_sweep
@@ -35,9 +30,6 @@ SWEEPS = Path("outputs/sweeps")
 
 Outcome = Literal["running", "completed", "pruned", "failed", "killed"]
 FINAL = frozenset({"completed", "pruned", "failed"})
-
-_HOLDER = re.compile(r"pid (?P<pid>\d+) since (?P<since>.*) on (?P<host>\S+)")
-_TRIES, _TRY_AGAIN_S = 4, 0.05
 
 _MAY_CHANGE = (
     *("trials", "replicates", "budget", "goal"),
@@ -144,8 +136,7 @@ class SweepDirectory:
 
     def create(self, sweep: SweepFile) -> None:
         """Make the directory that of this sweep."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.sweep_yaml, sweep_text(sweep))
+        write_text(self.sweep_yaml, sweep_text(sweep))
 
     def base_metrics(self) -> dict[str, float]:
         """The base's scores as metrics such as `valid/cer`; empty until they are there."""
@@ -165,15 +156,13 @@ class SweepDirectory:
 
     def write_trial(self, state: TrialState, overrides: Mapping[str, Any]) -> None:
         """Tell the worker what a trial tries."""
-        directory = self.trial(state.number)
-        directory.mkdir(parents=True, exist_ok=True)
         work = {
             "number": state.number,
             "stage": state.stage,
             "baseline": state.baseline,
             "overrides": dict(overrides),
         }
-        write_atomically(directory / "trial.json", json.dumps(work, indent=2) + "\n")
+        write_json(self.trial(state.number) / "trial.json", work)
 
     def drop_ray_files(self) -> None:
         """Delete what Ray Tune wrote for itself."""
@@ -186,90 +175,17 @@ class SweepDirectory:
         Raises:
             UserError: Another process runs it; the message names its pid and since when.
         """
-        made = [place for place in (self.root, *self.root.parents) if not place.exists()]
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = (self.root / "lock").open("a+")
-        except OSError as error:
-            reason = error.strerror or error
-            raise UserError(
-                f"{self.root}: got a place that cannot be written ({reason}), expected one that can"
-            ) from error
-        with lock:
-            if not _take(lock):
-                lock.seek(0)
-                holder = lock.read().strip() or "another process"
-                raise UserError(f"{self.root}: this sweep is being run by {holder}")
-            lock.truncate(0)
-            since = time.strftime("%Y-%m-%d %H:%M:%S")
-            lock.write(f"pid {os.getpid()} since {since} on {socket.gethostname()}\n")
-            lock.flush()
-            try:
-                yield
-            finally:
-                if not self.sweep_yaml.exists():
-                    shutil.rmtree(self.root, ignore_errors=True)
-                    for place in made[1:]:  # outputs/, if it was not there and is empty
-                        with contextlib.suppress(OSError):
-                            place.rmdir()
+        with locked_directory(self.root, "this sweep is being run by", self.sweep_yaml.name):
+            yield
 
     def holder(self) -> Holder | None:
         """Who runs the sweep now; None if nobody does."""
         return holder_of(self.root / "lock")
 
 
-@dataclass(frozen=True)
-class Holder:
-    """The process that holds a lock, as far as it says so itself."""
-
-    pid: int | None
-    since: str
-    host: str
-
-    @property
-    def is_here(self) -> bool:
-        """Whether the process is one of this machine."""
-        return self.pid is not None and self.host == socket.gethostname()
-
-
-def holder_of(path: Path) -> Holder | None:
-    """Who holds a lock file; None if nobody does."""
-    try:
-        with path.open(encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                found = _HOLDER.match(lock.read())
-                if found is None:
-                    return Holder(None, "", "")
-                return Holder(int(found["pid"]), found["since"], found["host"])
-    except OSError:
-        return None
-    return None
-
-
-def _take(lock: TextIO) -> bool:
-    """Lock a file; somebody who only looks at the lock holds it for a moment, too."""
-    for _ in range(_TRIES):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_TRY_AGAIN_S)
-        else:
-            return True
-    return False
-
-
 def sweep_text(sweep: SweepFile) -> str:
     """A sweep as YAML that reads back as the same sweep."""
     return to_yaml(_plain(sweep.model_dump(exclude_unset=True)))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees the old or the new one, never half."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _plain(value: Any) -> Any:

@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from conf.errors import UserError, WorkError
+from conf.files import Holder
 from sweeps import study as record
 from sweeps.outlook import is_finished
 from sweeps.space import SweepFile, load_sweep
-from sweeps.state import SWEEPS, Holder, SweepDirectory
+from sweeps.state import SWEEPS, SweepDirectory
 from sweeps.view import PlainView, Progress, clock, fitted, make_view, summary
 
 _LOOK_S = 2.0

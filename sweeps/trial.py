@@ -8,14 +8,9 @@ lies in its sweep's directory, and what it has to say goes to `report`.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import logging
 import math
-import os
-import socket
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from conf.errors import UserError, WorkError
+from conf.files import is_full_disk, locked
 from conf.load import Config, load_config, stage_config_path
 from sweeps.output import descriptors_to, lasting_file
 from sweeps.space import SweepFile, load_sweep
@@ -39,8 +35,6 @@ Report = Callable[[dict[str, Any]], None]
 TRIAL_LOG = "trial.log"
 LOCK = "lock"
 _REASON_CHARS = 500
-_NO_SPACE = os.strerror(errno.ENOSPC)
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,13 @@ def run_trial(root: Path, number: int, report: Report, finetune: Finetune | None
     """
     directory = SweepDirectory(root)
     trial_directory = directory.trial(number)
-    with _alone(trial_directory), lasting_file(trial_directory / TRIAL_LOG) as log, _output_to(log):
+    with (
+        # A worker that outlives its driver for a moment must not write beside its successor. The
+        # lock says who works, so that a driver can end a worker that hangs.
+        locked(trial_directory / LOCK),
+        lasting_file(trial_directory / TRIAL_LOG) as log,
+        _output_to(log),
+    ):
         try:
             sweep, _ = load_sweep(directory.sweep_yaml)
             work = Work(**json.loads((trial_directory / "trial.json").read_text()))
@@ -128,16 +128,6 @@ def reason(error: Exception) -> str:
     return (first if ours else f"{type(error).__name__}: {first}")[:_REASON_CHARS]
 
 
-def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error came of a disk without room, which is no fault of the trial's."""
-    while error is not None:
-        full = isinstance(error, OSError) and error.errno in _FULL_DISK
-        if full or _NO_SPACE in str(error):  # safetensors and torch have errors of their own
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 def _epoch_report(evaluation: Evaluation, objective: str) -> dict[str, Any]:
     value = evaluation.metrics[objective]
     if not math.isfinite(value):
@@ -148,22 +138,6 @@ def _epoch_report(evaluation: Evaluation, objective: str) -> dict[str, Any]:
 def _objective(result: FinetuneResult, name: str) -> float:
     """The value that decides: of the checkpoint that would be exported."""
     return result.objective if name == "valid/cer" else result.metrics[name]
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Keep a worker that outlives its driver for a moment from writing beside its successor.
-
-    The lock says who works, so that a driver can end a worker that hangs.
-    """
-    with (directory / LOCK).open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with contextlib.suppress(OSError):  # a full disk shows where it matters
-            lock.truncate(0)
-            since = time.strftime("%Y-%m-%d %H:%M:%S")
-            lock.write(f"pid {os.getpid()} since {since} on {socket.gethostname()}\n")
-            lock.flush()
-        yield
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from conf.errors import UserError, WorkError
+from conf.files import holder_of, write_text
 from sweeps.deaths import (
     MAX_DEATHS,
     Watch,
@@ -39,7 +40,7 @@ from sweeps.ledger import Ledger
 from sweeps.orphans import MARK, SESSION, children, end_marked
 from sweeps.searcher import Aborted, StudySearcher
 from sweeps.space import SweepFile
-from sweeps.state import SweepDirectory, TrialState, holder_of
+from sweeps.state import SweepDirectory, TrialState
 from sweeps.trial import LOCK, Finetune, run_trial
 from trainer.tracking import EVENTS
 
@@ -262,7 +263,7 @@ def cluster(
         raise WorkError(f"Ray did not start ({reason}); the same command goes on") from error
     if (node := ray._private.worker._global_node) is not None:
         session = node.get_session_dir_path()
-        (directory.root / SESSION).write_text(f"{session}\n", encoding="utf-8")
+        write_text(directory.root / SESSION, f"{session}\n")
     # After the run Tune looks for result files, which nobody needs, and warns of each.
     logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)
     try:

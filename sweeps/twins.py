@@ -19,7 +19,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from analysis.provenance import sha256
+from conf.files import file_sha256
 from conf.load import Config
 from sweeps import study as record
 from sweeps.space import SweepFile
@@ -105,7 +105,7 @@ class Twins:
     def _identity(self, config: Config) -> str:
         """What a trial's points hold for; data and weights are read once."""
         if self._contents is None:
-            self._contents = read_data(config).sha256, sha256(Path(config["init_param"]))
+            self._contents = read_data(config).sha256, file_sha256(Path(config["init_param"]))
         data, weights = self._contents
         return identity(config, data, weights)
 

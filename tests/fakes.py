@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.export import best_trial
-from analysis.provenance import sha256
 from analysis.runs import load_sweep
 from conf.errors import WorkError
+from conf.files import file_sha256
 from conf.load import Config
 from trainer.tracking import Tracker
 
@@ -58,7 +58,7 @@ def finetune(config: Config, tracker: Tracker, on_eval: Callable[[Any], None]) -
         {
             "stage": config.stage,
             "delta.critical": "optim_conf.lr",
-            "init.sha256": sha256(Path(config["init_param"])),
+            "init.sha256": file_sha256(Path(config["init_param"])),
         }
     )
     (directory / "config.yaml").write_text(config.to_yaml())

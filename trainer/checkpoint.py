@@ -8,7 +8,6 @@ not 3.5 GB.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from conf.errors import DataError, WorkError
+from conf.files import replacing
 
 _Read = TypeVar("_Read")
 _CONTENT = "content.sha256"
@@ -90,14 +90,10 @@ class CheckpointFolder:
             "base.sha256": self._base_sha256,
             _CONTENT: content_sha256(state),
         }
-        partial = path.with_suffix(".partial")
         try:
-            save_file(dict(state), partial, metadata=metadata)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+            with replacing(path, sync=True) as partial:
+                save_file(dict(state), partial, metadata=metadata)
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
             reason = " ".join(str(error).split())
             raise WorkError(f"{path}: could not write the checkpoint ({reason})") from error
         return self.named(name, epoch, cer)

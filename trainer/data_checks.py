@@ -6,7 +6,6 @@ over each list, since a corpus may hold hundreds of hours.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import soundfile
 
+from conf.files import file_sha256
 from conf.load import Config
 from conf.rules import STAGE_TRAINS, Finding, Status
 from trainer.manifest import Audios, Ints, Utterance, read_data_list, read_headers
@@ -356,7 +356,7 @@ class Survey:
             for item, audio in zip(items, self.audios[split], strict=True):
                 groups[audio.sample_rate_hz, audio.num_samples].append(item.source.resolve())
         return {
-            str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+            str(path): file_sha256(path)
             for paths in groups.values()
             if len(set(paths)) > 1
             for path in set(paths)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from conf.errors import DataError
+from conf.files import replacing
 from trainer.batch import Example, collate, make_example
 from trainer.decode import decode, encode_examples, parts
 from trainer.losses import Objective
@@ -215,12 +215,9 @@ class Scores:
 
     def write_hypotheses(self, path: Path) -> None:
         """One JSON line per utterance; the file is whole or not there."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("w", encoding="utf-8") as file:
+        with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
             for scored in self.utterances:
                 file.write(json.dumps(scored.line(), ensure_ascii=False) + "\n")
-        os.replace(partial, path)
 
     @property
     def _says_something(self) -> bool:

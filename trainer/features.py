@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -26,6 +25,7 @@ import torch
 import torchaudio
 
 from conf.errors import DataError
+from conf.files import file_sha256
 from trainer import funasr_parts
 from trainer.funasr_parts import registered
 from trainer.manifest import Utterance, one_line
@@ -149,7 +149,7 @@ def _identity(frontend: str, conf: Mapping[str, Any]) -> str:
     """All that decides features beside the audio: contents of files count, not their paths."""
     values = dict(conf)
     if cmvn := values.get("cmvn_file"):
-        values["cmvn_file"] = hashlib.sha256(Path(cmvn).read_bytes()).hexdigest()
+        values["cmvn_file"] = file_sha256(Path(cmvn))
     versions = {
         "funasr": funasr_parts.version(),
         "torchaudio": importlib.metadata.version("torchaudio"),

@@ -14,12 +14,12 @@ Nothing heavy is imported: the driver of a sweep does this for its workers.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conf.files import link, replacing_directory, write_json, write_text
 from conf.load import Config
 from conf.reading import flatten, read_yaml
 from trainer.tracking import EVENTS, RUN_ID, read_events
@@ -90,18 +90,15 @@ def take_up(finished: Finished, directory: Path, origin: str) -> None:
         origin: What the shorter one is called.
     """
     source = finished.directory
-    directory.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(directory / POINTS, ignore_errors=True)
-    _write(directory / _ORIGIN, json.dumps({"from": origin, "epochs": finished.epochs}) + "\n")
+    write_json(directory / _ORIGIN, {"from": origin, "epochs": finished.epochs}, indent=None)
     for path in sorted((source / CHECKPOINTS).glob("epoch-*.safetensors")):
         link(path, directory / CHECKPOINTS / path.name)
     _copy_texts(source, directory)
-    _write(directory / EVENTS, events_before_the_end(source, finished.epochs))
-    partial = directory / f"{POINTS}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    for path in (source / POINTS).glob(POINT_FILES):
-        link(path, partial / path.name)
-    os.replace(partial, directory / POINTS)
+    write_text(directory / EVENTS, events_before_the_end(source, finished.epochs))
+    with replacing_directory(directory / POINTS) as points:
+        for path in (source / POINTS).glob(POINT_FILES):
+            link(path, points / path.name)
 
 
 def taken_up(directory: Path) -> tuple[str, int] | None:
@@ -136,7 +133,7 @@ def reopen(directory: Path) -> None:
     result = read_result(directory)
     _copy_texts(directory, directory)
     epochs = None if result is None else result["epochs"]
-    _write(directory / EVENTS, events_before_the_end(directory, epochs))
+    write_text(directory / EVENTS, events_before_the_end(directory, epochs))
     (directory / RESULT).unlink(missing_ok=True)
 
 
@@ -145,12 +142,9 @@ def keep_texts(directory: Path) -> None:
     kept, texts = directory / POINTS / HYPOTHESES, directory / HYPOTHESES
     if kept.exists() or not kept.parent.is_dir():  # an end that was cut off may have replaced them
         return
-    partial = kept.with_name(f"{HYPOTHESES}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    for path in texts.glob("*.jsonl"):
-        shutil.copy2(path, partial / path.name)
-    os.replace(partial, kept)
+    with replacing_directory(kept) as partial:
+        for path in texts.glob("*.jsonl"):
+            shutil.copy2(path, partial / path.name)
 
 
 def events_before_the_end(directory: Path, epochs: int | None) -> str:
@@ -164,26 +158,8 @@ def events_before_the_end(directory: Path, epochs: int | None) -> str:
     return "".join(lines)
 
 
-def link(source: Path, goal: Path) -> None:
-    """Make a second name for a file, or a copy where the file system has no such thing."""
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    goal.unlink(missing_ok=True)
-    try:
-        os.link(source, goal)
-    except OSError:
-        partial = goal.with_name(f"{goal.name}.partial")
-        shutil.copyfile(source, partial)
-        os.replace(partial, goal)
-
-
 def _copy_texts(source: Path, directory: Path) -> None:
     """The texts of every set as they were before the end, and those of the base."""
     for texts in (source / HYPOTHESES, source / POINTS / HYPOTHESES):
         if texts.is_dir() and texts != directory / HYPOTHESES:
             shutil.copytree(texts, directory / HYPOTHESES, dirs_exist_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -19,7 +19,7 @@ from trainer.funasr_parts import registered
 from trainer.recompute import recompute_layers
 from trainer.store import open_store
 from trainer.text import TextCodec
-from trainer.weights import COMPONENTS, Coverage, file_sha256, load_weights
+from trainer.weights import COMPONENTS, Coverage, load_weights
 
 __all__ = [
     "COMPONENTS",
@@ -28,7 +28,6 @@ __all__ = [
     "apply_backends",
     "build",
     "choose_device",
-    "file_sha256",
     "load_weights",
     "resolved_values",
     "weights_path",

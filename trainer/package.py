@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,11 @@ import torch
 import yaml
 
 from conf.errors import DataError, UserError, WorkError
+from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config, load_config
 from trainer import stages, stock_script
 from trainer.checkpoint import load_metadata, load_state
-from trainer.model import build, file_sha256
+from trainer.model import build
 from trainer.score import NORMALISATION
 from trainer.tracking import read_events
 
@@ -67,7 +66,6 @@ def package(
             f"{weights}: got a checkpoint of base {metadata['base.sha256'][:12]}, expected one of "
             f"{nano.coverage.sha256[:12]} ({config.get('init_param') or config.model_dir})"
         )
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
     with _written_whole(output_dir) as partial:
         if stock_dir is not None:
             stock_script.write(config, nano, output_dir, stock_dir)
@@ -78,9 +76,7 @@ def package(
         card = _card(config, name, metadata, file_sha256(partial / "model.pt"))
         (partial / _CARD).write_text(card, encoding="utf-8")
         mark = {"checkpoint": name, **metadata, "config.sha256": config.fingerprint()}
-        (partial / _MARK).write_text(
-            json.dumps(mark, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
+        write_json(partial / _MARK, dict(sorted(mark.items())))
     return output_dir
 
 
@@ -158,19 +154,14 @@ def _check_place(output_dir: Path) -> None:
 @contextlib.contextmanager
 def _written_whole(output_dir: Path) -> Iterator[Path]:
     """A scratch directory beside ``output_dir`` that takes its place if all goes well."""
-    partial = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))
+    refusal = f"--output_dir: got {output_dir.absolute()}, which another export is writing:"
     try:
-        yield partial
-        partial.chmod(0o755)
-        if output_dir.exists():
-            shutil.rmtree(output_dir)
-        os.replace(partial, output_dir)
+        with replacing_directory(output_dir, refusal) as partial:
+            yield partial
     except (OSError, RuntimeError) as error:  # torch wraps what the file raises
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         said = " ".join(str(getattr(reason, "strerror", None) or reason).split())
         raise WorkError(f"{output_dir}: could not write the model directory ({said})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _card(config: Config, checkpoint: str, metadata: Mapping[str, str], sha256: str) -> str:

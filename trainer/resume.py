@@ -20,10 +20,10 @@ import numpy
 import torch
 
 from conf.errors import ConfigError, WorkError
+from conf.files import aside, file_sha256
 from conf.load import PATHS, Config
 from conf.reading import flatten, read_yaml
 from trainer.longer import EPOCHS, HYPOTHESES, POINT_FILES, is_longer
-from trainer.model import file_sha256
 
 _LOG = logging.getLogger(__name__)
 _HASH_CHARS = 32
@@ -53,18 +53,16 @@ class ResumeFolder:
         Raises:
             WorkError: It cannot be written, for example to a full disk; the point before it stays.
         """
-        partial = self.directory / "partial"
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                hashing: Any = _HashingFile(file)
-                torch.save({"identity": self._identity, **state}, hashing)
-                file.flush()
-                os.fsync(file.fileno())
-            path = self.directory / f"update-{step:08d}-{hashing.digest()}.pt"
-            os.replace(partial, path)
+            with aside(self.directory / "update") as partial:
+                with partial.open("wb") as file:
+                    hashing: Any = _HashingFile(file)
+                    torch.save({"identity": self._identity, **state}, hashing)
+                    file.flush()
+                    os.fsync(file.fileno())  # before older points go
+                path = self.directory / f"update-{step:08d}-{hashing.digest()}.pt"
+                os.replace(partial, path)
         except (OSError, RuntimeError) as error:  # torch wraps what the file raises
-            partial.unlink(missing_ok=True)
             reason = " ".join(str(error.__context__ or error).split())
             raise WorkError(
                 f"{self.directory}: could not write the resume point of update {step} ({reason}); "

@@ -7,14 +7,11 @@ knows neither MLflow nor Ray. What it learns on the way goes to a tracker, and a
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import logging
-import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,8 @@ import numpy
 import torch
 
 from conf.delta import classify, deltas_json, deltas_markdown
-from conf.errors import ConfigError, WorkError
+from conf.errors import ConfigError
+from conf.files import full_disk_said, write_json, write_text
 from conf.load import Config
 from trainer import longer, stages
 from trainer.batch import BatchSampler, LeftOut, text_lengths
@@ -47,7 +45,6 @@ from trainer.tracking import Tracker
 _LOG = logging.getLogger(__name__)
 _MAX_NAMED = 20
 """Utterances named in the log when they are left out together; the file names all."""
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,8 @@ def finetune(
     _seed(config["finetune_conf.seed"])
     nano = build(config)
     trainable = stages.apply(nano.model, config)
-    with _full_disk_said(Path(config["output_dir"])):
+    then = "the last checkpoint is whole, the same command goes on"
+    with full_disk_said(Path(config["output_dir"]), then):
         run = _Run(config, tracker, nano, data)
         run.describe(trainable)
         run.begin()
@@ -324,7 +322,7 @@ class _Run:
         self.evaluations.append(Evaluation(epoch, step, dict(self.metrics), finished=True))
         epochs = self._config["train_conf.max_epoch"]
         result = {"identity": self._identity, "epochs": epochs, "run": self._state()}
-        _write_whole(self._result_path, json.dumps(result, indent=2) + "\n")
+        write_json(self._result_path, result)
         _LOG.info("objective %.2f %% from %s", 100 * self.metrics["objective"], self._best.name)
 
     def result(self) -> FinetuneResult:
@@ -461,29 +459,8 @@ class _Run:
 
     def _write_artifact(self, name: str, text: str) -> None:
         path = self._directory / name
-        _write_whole(path, text)
+        write_text(path, text)
         self._tracker.log_artifact(path, name)
-
-
-@contextlib.contextmanager
-def _full_disk_said(directory: Path) -> Iterator[None]:
-    """A full disk is one line, wherever it shows; what was written before is whole."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL_DISK:
-            raise
-        reason = f"{error.filename or directory}: the disk is full ({error.strerror})"
-        raise WorkError(
-            f"{reason}; the last checkpoint is whole, the same command goes on"
-        ) from error
-
-
-def _write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _seed(seed: int) -> None:

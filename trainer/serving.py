@@ -14,7 +14,6 @@ import hashlib
 import importlib.metadata
 import io
 import logging
-import os
 import shutil
 import wave
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from conf.errors import WorkError
+from conf.files import file_sha256, link
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -100,7 +100,10 @@ def save(model: Path, directory: Path) -> None:
         # MLflow would copy the weights twice, by way of the temporary directory, and note the paths
         # of this machine.
         inside = Path("artifacts", "model")
-        shutil.copytree(model, directory / inside, copy_function=os.link)
+        shutil.copytree(
+            *(model, directory / inside),
+            copy_function=lambda source, goal: link(Path(source), Path(goal)),
+        )
         written = Model.load(directory)
         python = written.flavors["python_function"]
         python["model_code_path"] = CODE.name
@@ -227,9 +230,7 @@ def _digest(directory: Path) -> str:
         relative = path.relative_to(directory)
         if relative.name == "MLmodel" or "__pycache__" in relative.parts:
             continue
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{relative.as_posix()} {content}\n".encode())
+        digest.update(f"{relative.as_posix()} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -22,7 +22,6 @@ their locks are not safe there.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import logging
@@ -41,6 +40,7 @@ import lmdb
 import numpy
 import torch
 
+from conf.files import locked
 from conf.load import Config
 
 _LOG = logging.getLogger(__name__)
@@ -412,8 +412,7 @@ def _database(directory: Path, max_bytes: int) -> _Database:
         raise OSError(f"{kind}, a network file system, where memory maps are not safe")
     path.mkdir(mode=0o700, exist_ok=True)
     # One at a time, so that none opens what another is about to replace.
-    with open(directory / "open.lock", "a") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)
+    with locked(directory / "open.lock"):
         try:
             opened = _Database(path, max_bytes)
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:

@@ -16,7 +16,6 @@ process writes to MLflow: the command line for a single fine-tune, the driver fo
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -32,6 +31,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from conf.errors import DataError, UserError
+from conf.files import locked, write_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -295,7 +295,7 @@ class Store:
             except MlflowException:
                 run_id = None
         run_id = self._running(run_id or self.inherited_run_id, directory.name, {"kind": "train"})
-        path.write_text(run_id + "\n", encoding="utf-8")
+        write_text(path, run_id + "\n")
         return run_id
 
     def ensure_sweep(self, name: str, sweep_id: str, tags: Mapping[str, str] | None = None) -> str:
@@ -527,8 +527,7 @@ def _creation_lock(database: Path | None) -> Iterator[None]:
     if database is None:
         yield
         return
-    with database.with_name(database.name + ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(database.with_name(database.name + ".lock")):
         yield
 
 

@@ -9,7 +9,6 @@ goes on with random ones; here every weight is accounted for, or the run stops.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import zipfile
 from collections import Counter
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 
 from conf.errors import DataError
+from conf.files import file_sha256
 from trainer.checkpoint import load_metadata, load_state
 from trainer.funasr_parts import load
 
@@ -128,11 +128,6 @@ def load_weights(model: torch.nn.Module, path: Path, base: Path | None = None) -
     if filled:
         _LOG.info("%s holds no %s: filled from %s", path, _names(coverage.filled), base)
     return coverage
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:

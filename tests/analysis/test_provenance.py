@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
-from analysis.provenance import Link, Provenance, read, recorded, seal, sha256
+from analysis.provenance import Link, Provenance, read, recorded, seal
 from conf.errors import DataError
+from conf.files import file_sha256
 
 pytestmark = pytest.mark.quick
 
@@ -65,25 +65,19 @@ def test_what_is_no_chain_is_refused(tmp_path: Path, text: str) -> None:
         read(path)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    for look in (read, sha256):
-        with pytest.raises(DataError, match="gone: no such file"):
-            look(tmp_path / "gone")
-
-
-def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"weights")
-    assert sha256(tmp_path / "x") == hashlib.sha256(b"weights").hexdigest()
+def test_a_chain_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone: no such file"):
+        read(tmp_path / "gone")
 
 
 def test_a_packaged_model_is_named_in_its_chain_and_card(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"weights")
     (tmp_path / "README.md").write_text("# Fun-ASR-Nano\n")
     chain = seal(tmp_path, CHAIN.plus(link(1)))
-    assert chain.links[0].model_sha256 == sha256(tmp_path / "model.pt")
+    assert chain.links[0].model_sha256 == file_sha256(tmp_path / "model.pt")
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("# Fun-ASR-Nano\n\n## Provenance\n")
-    assert sha256(tmp_path / "model.pt") in card
+    assert file_sha256(tmp_path / "model.pt") in card
 
 
 class Artifacts:

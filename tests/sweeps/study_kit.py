@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from analysis.provenance import sha256
+from conf.files import file_sha256
 from conf.load import Config
 from sweeps.ledger import Ledger
 from sweeps.space import load_sweep, stage_configs
@@ -139,7 +139,7 @@ def finetune(config: Config, tracker: Any, on_eval: Callable[[Any], None]) -> An
     hypotheses.parent.mkdir(exist_ok=True)
     hypotheses.write_text(json.dumps({"key": "a", "text": name}) + "\n")
     tracker.log_artifact(hypotheses, "hypotheses/valid.jsonl")
-    contents = read_data(config).sha256, sha256(Path(config["init_param"]))
+    contents = read_data(config).sha256, file_sha256(Path(config["init_param"]))
     kept = [[f"epoch-{epoch:03d}", epoch, value] for value, epoch in ranked]
     result = {"identity": identity(config, *contents), "epochs": epochs, "run": {"kept": kept}}
     (directory / "result.json").write_text(json.dumps(result))

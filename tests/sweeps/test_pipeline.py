@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from analysis.provenance import PROVENANCE, Provenance, read, sha256
+from analysis.provenance import PROVENANCE, Provenance, read
 from conf.errors import ConfigError, DataError, UserError, WorkError
+from conf.files import file_sha256
 from sweeps import pipeline as module
 from sweeps.pipeline import PipelineDirectory, run_pipeline
 from sweeps.space import load_sweep
@@ -73,7 +74,7 @@ class Sweeps:
                     "stage": sweep.stages[0],
                     "outcome": "completed",
                     "trial.dir": str(directory),
-                    "init.sha256": self.init_sha256 or sha256(Path(sweep.base) / "model.pt"),
+                    "init.sha256": self.init_sha256 or file_sha256(Path(sweep.base) / "model.pt"),
                     "config.sha256": f"config {number}",
                 },
             )
@@ -106,7 +107,7 @@ def check_chain(steps: int = 3) -> Provenance:
     """The chain on disk leads from file to file, and stands in MLflow."""
     chain = read(ROOTS / PROVENANCE)
     assert [link.name for link in chain.links] == [f"s{n + 1}" for n in range(steps)]
-    weights = sha256(Path("model/model.pt"))
+    weights = file_sha256(Path("model/model.pt"))
     assert chain.base_sha256 == weights
     store = Store.open()
     for number, link in enumerate(chain.links, 1):
@@ -122,7 +123,7 @@ def check_chain(steps: int = 3) -> Provenance:
             assert (tags["parent.sweep"], tags["parent.trial"]) == (before.sweep, str(before.trial))
         if number < steps:
             model = ROOTS / f"{number}-s{number}/model"
-            weights = sha256(model / "model.pt")
+            weights = file_sha256(model / "model.pt")
             assert link.model_sha256 == tags["model.sha256"] == weights
             assert read(model / PROVENANCE).links == chain.links[:number]
             card = (model / "README.md").read_text()
@@ -186,7 +187,8 @@ def test_killed_at_any_point_it_goes_on(
         return call
 
     for owner, name in (
-        (module, "write_atomically"),
+        (module, "write_text"),
+        (module, "write_json"),
         (module, "run_sweep"),
         (Store, "set_tags"),
         (Store, "log_text"),

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.state import SweepDirectory, holder_of
+from conf.files import holder_of
+from sweeps.state import SweepDirectory
 from sweeps.study import read_states
 from tests.sweeps.driving import (
     ENVIRONMENT,

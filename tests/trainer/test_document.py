@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from conf.errors import UserError
-from trainer.document.page import table, write_text
+from trainer.document.page import table
 from trainer.document.shown import hours, number
 from trainer.document.tables import (
     Column,
@@ -65,10 +62,3 @@ def test_values() -> None:
     assert say("mark", True, chinese) == "是"
     assert say("interval", (0.1, 0.2), chinese) == "10.00 至 20.00"
     assert say("text", Said("yes"), english) == "yes"
-
-
-def test_a_document_is_whole_or_not_there(tmp_path: Path) -> None:
-    write_text(tmp_path / "new" / "a.html", "好", "--output_dir")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.html"]
-    with pytest.raises(UserError, match="--output_dir: got the file"):
-        write_text(tmp_path / "new" / "a.html" / "b.html", "", "--output_dir")

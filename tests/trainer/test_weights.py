@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from conf.errors import ConfigError, DataError
+from conf.files import file_sha256
 from conf.load import Config, load_config, stage_config_path
 from tests.conftest import BASE
 from trainer import stages, stock
 from trainer.checkpoint import CheckpointFolder
 from trainer.manifest import read_data_list, read_headers
-from trainer.model import build, file_sha256
+from trainer.model import build
 
 
 def _start(stage: str, init_param: Path, model: Path | None = BASE, **settings: Any) -> Config:

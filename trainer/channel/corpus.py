@@ -6,7 +6,6 @@ on interruptions: an utterance whose file is there already is not computed again
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -24,6 +23,7 @@ import soundfile
 
 from conf.channels import ChannelRange, check_installed
 from conf.errors import DataError, WorkError
+from conf.files import file_sha256, replacing, write_json
 from trainer.channel.codecs import to_pcm
 from trainer.channel.draws import draw_line
 from trainer.channel.levels import RATE_HZ, Samples
@@ -104,9 +104,7 @@ def simulate_manifest(
     _take(audio_dir, _identity([manifest, voices or manifest], channel, seed))
     job = _Job(utterances, others, audio_dir, output.parent, channel, seed)
     done = Simulated()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f"{output.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(output) as partial, partial.open("w", encoding="utf-8") as file:
         for number, line in enumerate(_lines(job, workers or _cores()), start=1):
             if "why" in line:
                 done.left_out.append(line)
@@ -115,7 +113,6 @@ def simulate_manifest(
                 done.written += 1
             if number % _CHUNK == 0 or number == len(utterances):
                 on_progress(number, len(utterances))
-    partial.replace(output)
     return done
 
 
@@ -160,9 +157,8 @@ class _Job:
             ranges=self.channel,
             babble=others.besides(utterance),
         )
-        partial = path.with_name(f"{path.name}.partial")
-        soundfile.write(partial, to_pcm(sent), RATE_HZ, format="WAV", subtype="PCM_16")
-        partial.replace(path)
+        with replacing(path) as partial:
+            soundfile.write(partial, to_pcm(sent), RATE_HZ, format="WAV", subtype="PCM_16")
 
 
 def read_mono(path: Path) -> tuple[Samples, int]:
@@ -258,17 +254,11 @@ def _take(audio_dir: Path, identity: dict[str, Any]) -> None:
             f"{audio_dir}: got a folder with other files, expected none, an empty one, or one that "
             "an earlier simulation wrote"
         )
-    audio_dir.mkdir(parents=True, exist_ok=True)
-    partial = mark.with_suffix(".partial")
-    partial.write_text(json.dumps(identity) + "\n", encoding="utf-8")
-    partial.replace(mark)
+    write_json(mark, identity, indent=None)
 
 
 def _identity(manifests: Sequence[Path], channel: ChannelRange, seed: int) -> dict[str, Any]:
-    digests = []
-    for manifest in manifests:
-        with manifest.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    digests = [file_sha256(manifest) for manifest in manifests]
     channel_digest = channel.fingerprint()
     return {"version": _VERSION, "channel": channel_digest, "seed": seed, "manifests": digests}
 

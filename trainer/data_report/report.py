@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from conf.files import write_output
 from conf.language import LANGUAGES as DOCUMENT_LANGUAGES
 from trainer.data_report.facts import Facts
 from trainer.data_report.figures import caption, figures, spectrogram
@@ -21,7 +22,6 @@ from trainer.document.page import (
     plot,
     script_words,
     table,
-    write_text,
 )
 from trainer.document.tables import (
     Section,
@@ -72,7 +72,7 @@ def write(directory: Path, *, languages: Sequence[str] = ("en", "zh")) -> list[P
             (drawn, html(facts, found, sounds, silent, language)),
             (plain, markdown(facts, found, LANGUAGES[language], drawn.name)),
         ):
-            write_text(path, text, "--output_dir")
+            write_output(path, text, "--output_dir")
             written.append(path)
     return written
 

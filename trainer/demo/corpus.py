@@ -27,6 +27,7 @@ from typing import Any
 import soundfile
 
 from conf.errors import DataError, UserError, WorkError
+from conf.files import file_sha256, write_json
 from trainer.demo.sentences import sentences
 
 logger = logging.getLogger(__name__)
@@ -205,8 +206,7 @@ def checksum(directory: Path) -> str:
     files = [*directory.glob("*.jsonl"), *directory.glob("wav/**/*.wav")]
     for path in sorted(files, key=lambda path: path.relative_to(directory).as_posix()):
         name = path.relative_to(directory).as_posix()
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{name} {content}\n".encode())
+        total.update(f"{name} {file_sha256(path)}\n".encode())
     return total.hexdigest()
 
 
@@ -247,9 +247,7 @@ def ensure(directory: Path) -> Path:
             "expected_checksum": CHECKSUM,
             "parts": [dataclasses.asdict(part) for part in PARTS],
         }
-        (new / "corpus.json").write_text(
-            json.dumps(stamp, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        write_json(new / "corpus.json", stamp, indent=1)
         if found != CHECKSUM:
             logger.warning(
                 "%s: this processor makes the demonstration's speech slightly differently "

@@ -11,12 +11,9 @@
 4. `scores.json`, the CER on the demonstration's corpus, and the model card, made from it.
 """
 
-import json
 import logging
 import math
 import random
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +24,7 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 
+from conf.files import replacing_directory, write_json
 from conf.load import load_config, stage_config_path
 from trainer.batch import IGNORED_LABEL, Example, collate, make_example
 from trainer.demo.corpus import BASE_VOICES, Part, ensure, make
@@ -96,9 +94,8 @@ def rebuild(directory: Path, recipe: Recipe | None = None) -> dict[str, dict[str
     started = time.monotonic()
     torch.set_num_threads(1)  # sums in one order, so that the same machine gives the same weights
     directory = Path(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
-        speech, new = Path(scratch) / "speech", Path(scratch) / "base"
+    with replacing_directory(directory) as new:
+        speech, corpus = new.with_name("speech"), new.with_name("corpus")
         speech.mkdir()
         make(speech, recipe.parts)
         write_directory(new)
@@ -116,13 +113,10 @@ def rebuild(directory: Path, recipe: Recipe | None = None) -> dict[str, dict[str
         _log(started, f"CTC hears {_heard(encoded)} of {len(encoded)} utterances as written")
         _train_llm(nano, encoded, recipe, started)
         torch.save({"state_dict": nano.model.state_dict()}, new / "model.pt")
-        scores = _score(nano, ensure(Path(scratch) / "corpus"))
+        scores = _score(nano, ensure(corpus))
         _log(started, str(scores))
-        (new / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+        write_json(new / "scores.json", scores, indent=1)
         (new / "README.md").write_text(_card(nano, recipe, scores), encoding="utf-8")
-        if directory.exists():
-            shutil.rmtree(directory)
-        shutil.move(str(new), str(directory))
     return scores
 
 

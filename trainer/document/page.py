@@ -10,12 +10,10 @@ import base64
 import gzip
 import html
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from conf.errors import UserError, WorkError
 from trainer.document.tables import LEFT, PAIRS, Section, filled, say, spaced
 from trainer.document.words import Said, Words
 
@@ -77,25 +75,6 @@ def page(
         key, _, rest = piece.partition("}}")
         made += [fields[key], rest]
     return "".join(made)
-
-
-def write_text(path: Path, text: str, flag: str) -> None:
-    """Write a document whole or not at all; its directory is made if it is not there.
-
-    Raises:
-        UserError: The directory is a file.
-        WorkError: It cannot be written.
-    """
-    directory = path.parent
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"{flag}: got the file {directory}, expected a directory")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise WorkError(f"{flag} {directory}: {error.strerror or error}") from error
 
 
 def part(name: str, heading: str, content: str) -> Part:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy
 import numpy.typing
 import soundfile
 
+from conf.files import replacing
 from trainer.data_checks import SILENCE, bandwidth_hz
 from trainer.manifest import file_name, one_line
 from trainer.prepare import passes
@@ -35,7 +35,6 @@ class Part:
         records: Where they are kept.
         splits: Of each of its lines.
         audio_dir: Gets what is cut out.
-        around: Of the same disk, for what is not whole yet.
         measure: Read all; else only what has to be cut.
         keep: Rules that leave nothing out.
     """
@@ -43,7 +42,6 @@ class Part:
     records: Path
     splits: tuple[int, ...]
     audio_dir: Path
-    around: Path
     measure: bool
     keep: tuple[str, ...]
 
@@ -85,7 +83,8 @@ def _read(record: dict[str, Any], part: Part, split: str) -> dict[str, Any]:
     found = measure(samples, record["rate_hz"]) if part.measure else {}
     if "cut" in record:
         path = part.audio_dir / split / file_name(record["key"])
-        _write(path, samples, record["rate_hz"], part.around)
+        with replacing(path) as partial:
+            soundfile.write(partial, samples, record["rate_hz"], format="WAV", subtype="PCM_16")
         found["path"] = str(path)
     return found
 
@@ -115,13 +114,6 @@ def _samples(record: dict[str, Any]) -> Samples:
     if side is None:
         return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     return numpy.ascontiguousarray(samples[:, side])
-
-
-def _write(path: Path, samples: Samples, rate_hz: int, around: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = around / f"{os.getpid()}.wav"
-    soundfile.write(partial, samples, rate_hz, format="WAV", subtype="PCM_16")
-    partial.replace(path)
 
 
 def _decibel(value: float) -> float:

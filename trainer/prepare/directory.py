@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 import orjson
 
 from conf.errors import UserError
+from conf.files import locked, write_bytes
 from trainer.prepare.settings import SPLITS
-from trainer.prepare.write import MARK, replacing
+from trainer.prepare.write import MARK
 
 _AROUND = ".prepare"
 _AUDIO_MARK = ".prepared"
@@ -60,19 +60,14 @@ def working(output_dir: Path, about: dict[str, Any]) -> Iterator[Path]:
     """
     around = output_dir / _AROUND
     around.mkdir(parents=True, exist_ok=True)
-    with (around / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{output_dir}: is being prepared by another process") from None
+    with locked(around / "lock", f"{output_dir}: is being prepared by another process:"):
         mark = around / "about.json"
         told = orjson.dumps(about)
         if not mark.is_file() or mark.read_bytes() != told:
             for path in around.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
-            with replacing(mark) as file:
-                file.write(told)
+            write_bytes(mark, told)
         yield around
         shutil.rmtree(around)
 

@@ -24,13 +24,14 @@ import orjson
 
 from conf.channels import ChannelRange, load_channel
 from conf.errors import DataError
+from conf.files import write_bytes
 from trainer.prepare import content, headers, inputs, passes
 from trainer.prepare.directory import is_ours, refuse_foreign, take_audio_dir, working
 from trainer.prepare.progress import Progress
 from trainer.prepare.rules import STOPS
 from trainer.prepare.settings import SPLITS, Settings
 from trainer.prepare.split import LEFT_OUT, Catalog, Plan, leave_out_equal_content, plan
-from trainer.prepare.write import MARK, Outcome, Writer, manifest_line, replacing
+from trainer.prepare.write import MARK, Outcome, Writer, manifest_line
 
 VERSION = 1
 """Of what the passes keep; that of another version is made anew."""
@@ -140,7 +141,6 @@ class _Job:
                 tuple(plan.splits[start : start + passes.BATCH].tolist()),
                 # What is sent over a line is written anew.
                 self._audio_dir if self._channel is None else self._around / "cut",
-                self._around,
                 self._settings.scan,
                 self._settings.keep,
             )
@@ -190,9 +190,8 @@ class _Job:
                 if split in splits:
                     summary["splits"][split] |= catalog.count(plan.splits, number)
             writer.finish()
-        with replacing(self._output_dir / MARK) as file:
-            option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-            file.write(orjson.dumps(summary, option=option))
+        option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        write_bytes(self._output_dir / MARK, orjson.dumps(summary, option=option))
         return Prepared(kept, left_out, tuple(warnings))
 
     def _final(self, catalog: Catalog, plan: Plan) -> Iterator[Outcome]:

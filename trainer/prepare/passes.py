@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import orjson
 
 from conf.errors import WorkError
+from conf.files import write_bytes
 from trainer.workers import begin
 
 BATCH = 128
@@ -107,7 +108,5 @@ def _finished(path: Path, result: Records | Future[Records]) -> Records:
 
 def _keep(path: Path, records: Sequence[dict[str, Any]]) -> Records:
     lines = [dumps(record) for record in records]
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(b"\n".join([*lines, b"end %d" % len(lines)]))
-    partial.replace(path)
+    write_bytes(path, b"\n".join([*lines, b"end %d" % len(lines)]))
     return list(records)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -155,15 +155,6 @@ def manifest_line(record: Mapping[str, Any], found: Mapping[str, Any]) -> dict[s
         **record["fields"],
         **{name: found[name] for name in _MEASURES if name in found},
     }
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its place when it is whole; with an error, the old one stays."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        yield file
-    partial.replace(path)
 
 
 def _write(file: IO[bytes], line: Mapping[str, Any]) -> None:
