@@ -15,7 +15,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -23,6 +23,8 @@ from conf.errors import WorkError
 
 _AHEAD = 4
 """Parts per worker that wait for one, or whose results wait to be taken."""
+_LOOK_S = 1.0
+"""How often a worker is looked after that lets wait for its result."""
 _PR_SET_PDEATHSIG = 1
 
 Part = TypeVar("Part")
@@ -63,9 +65,9 @@ def ordered(
         for part in parts:
             waiting.append(pool.submit(_do, part))
             if len(waiting) > _AHEAD * num_workers:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft(), pool)
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft(), pool)
     except BrokenProcessPool as error:
         raise WorkError(
             f"{what}: a worker process was killed, maybe for want of memory; "
@@ -74,11 +76,28 @@ def ordered(
     except BaseException:
         # Not left to end by themselves: a second Ctrl-C while they are waited for would make the
         # pool lose its message to them, and all would wait for ever.
-        for worker in list((pool._processes or {}).values()):
-            worker.kill()
+        _kill(pool)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _result(future: Future[Result], pool: ProcessPoolExecutor) -> Result:
+    """Wait for a result, but not for a worker that died while it sent one.
+
+    Then the pool would read the rest of the result for ever: it has that pipe's other end open.
+    """
+    while not wait([future], _LOOK_S).done:
+        if not all(worker.is_alive() for worker in list((pool._processes or {}).values())):
+            _kill(pool)
+            pool._result_queue._writer.close()  # type: ignore[attr-defined]
+            break
+    return future.result()
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    for worker in list((pool._processes or {}).values()):
+        worker.kill()
 
 
 _work: Callable[[Any], Any] | None = None

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +87,19 @@ def test_a_worker_that_is_killed_is_said_within_seconds() -> None:
     ):
         list(ordered(work, range(40), 2, what="out"))
     assert time.monotonic() - began_s < 20
+
+
+def test_a_worker_that_is_killed_while_it_sends_is_said_within_seconds() -> None:
+    """The other one would keep the pipe open, and half a result would be waited for."""
+
+    def work(part: int) -> str:
+        if part == 0:  # a result that fills the pipe, and is not taken at once
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            return "x" * 300_000_000
+        return ""
+
+    with pytest.raises(WorkError, match="a worker process was killed"):
+        list(ordered(work, range(40), 2, what="out"))
 
 
 @pytest.mark.parametrize(
