@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.errors import UserError, run_command
+from trainer.document.shown import rate, size
 
 if TYPE_CHECKING:
     from trainer.tracking import Store
@@ -205,7 +206,7 @@ def _report(arguments: argparse.Namespace) -> int:
         cache=None if arguments.no_cache else cache_directory(),
         log=not arguments.no_log,
     )
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    print(f"wrote {path} ({size(path.stat().st_size)})")
     return 0
 
 
@@ -228,7 +229,7 @@ def _export(arguments: argparse.Namespace) -> int:
     )
     print(
         f"trial {origin.trial} ({origin.stage}) of sweep {origin.sweep}, "
-        f"{origin.objective} {100 * origin.value:.2f} %:"
+        f"{origin.objective} {rate(origin.value)}:"
     )
     for note in origin.notes:
         print(f"  note: {note}")

@@ -257,7 +257,7 @@ def _annotated(config: Config, sweep: SweepRecord, trial: TrialRecord, value: fl
 
     head = (
         f"# Best trial of sweep {sweep.name}: trial {trial.trial}, stage {trial.stage}, "
-        f"{sweep.objective} {100 * value:.2f} % (MLflow run {trial.run_id}).\n"
+        f"{sweep.objective} {rate(value)} (MLflow run {trial.run_id}).\n"
     )
     return head + annotate(config)
 

@@ -24,6 +24,7 @@ from conf.load import PATHS, STAGES, Config
 from conf.reading import flatten, parse_value
 from conf.rules import trained
 from conf.writing import format_value
+from trainer.document.shown import rate
 
 MATRIX = (
     "audio_encoder_conf.freeze",
@@ -410,8 +411,8 @@ class Page:
                 f"`{run['config']}`",
                 self._say(run["model"]),
                 self._say(run["data"]),
-                f"{100 * run['before']:.1f} %",
-                f"{100 * run['after']:.1f} %",
+                rate(run["before"], 1),
+                rate(run["after"], 1),
                 run["source"],
             )
             for run in runs

@@ -19,6 +19,7 @@ from typing import Any
 from analysis.runs import RunSource
 from conf.errors import DataError
 from conf.files import file_sha256
+from trainer.document.shown import rate
 
 PROVENANCE = "provenance.json"
 """The chain's name in a model directory, and as an artifact of the sweep's run."""
@@ -90,7 +91,7 @@ class Provenance:
         ]
         for link in self.links:
             before, after = link.before.get("valid"), link.after.get("valid")
-            cer = " → ".join(f"{100 * x:.2f} %" for x in (before, after) if x is not None)
+            cer = " → ".join(rate(x) for x in (before, after) if x is not None)
             rows.append(
                 f"| {link.name} | `{link.model_sha256 or 'not packaged'}` | sweep {link.sweep}, "
                 f"trial {link.trial} ({link.stage}) | {cer} | `{link.config_sha256}` |"

@@ -50,7 +50,7 @@ from trainer.document.page import (
     script_words,
     table,
 )
-from trainer.document.shown import NOTHING, rate, setting
+from trainer.document.shown import NOTHING, percent, rate, setting
 from trainer.document.tables import Section, span
 from trainer.document.words import LANGUAGES, Said, Words, english, joined
 
@@ -313,7 +313,7 @@ def _saved(cut: Pruning) -> Said:
         pruned=cut.pruned,
         run=cut.epochs_run,
         saved=cut.epochs_saved,
-        share=f"{100 * cut.epochs_saved / whole:.0f}" if whole else "0",
+        share=percent(cut.epochs_saved / whole, 0) if whole else "0",
     )
 
 

@@ -10,17 +10,16 @@ possible. `trainer.channel` does the drawing and the work.
 import hashlib
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic.fields import FieldInfo
 
 from conf.errors import ConfigError
-from conf.layers import nearest_key
+from conf.explain import lines, nearest_hint, problems
 from conf.reading import Document, read_yaml
-from conf.schema import Block, Share, field_words
+from conf.schema import Block, Share
 from conf.writing import format_value
 
 CHANNELS = Path(__file__).parent / "channel"
@@ -50,8 +49,7 @@ def _within(low: float, high: float, expected: str) -> AfterValidator:
 def _known_codec(name: str) -> str:
     for part in name.split("+"):
         if part not in CODECS:
-            near = nearest_key(part, CODECS)
-            hint = f" (nearest: {near})" if near else ""
+            hint = nearest_hint(part, CODECS)
             raise ValueError(f"codecs joined by +, of {', '.join(CODECS)}{hint}")
     return name
 
@@ -195,9 +193,9 @@ def load_channel(name_or_path: str | Path) -> ChannelRange:
     try:
         ranges = ChannelRange.model_validate({"name": path.stem, **document.values})
     except ValidationError as error:
-        raise ConfigError(_explain(error, document)) from None
-    if problems := _problems(ranges, document):
-        raise ConfigError(problems)
+        raise ConfigError(lines(problems(error, ChannelRange), document.where)) from None
+    if clashes := _problems(ranges, document):
+        raise ConfigError(clashes)
     if ranges.noise and ranges.noise.files:
         files = _noise_files(ranges.noise.files, document)
         noise = ranges.noise.model_copy(update={"files": files})
@@ -225,8 +223,7 @@ def _path(name: str) -> Path:
         return CHANNELS / f"{name}.yaml"
     path = Path(name).expanduser()
     if path.suffix not in (".yaml", ".yml"):
-        near = nearest_key(name, channel_names())
-        hint = f" (nearest: {near})" if near else ""
+        hint = nearest_hint(name, channel_names())
         raise ConfigError(
             f"channel: got {name!r}, expected a .yaml file or one of "
             f"{', '.join(channel_names())}{hint}"
@@ -265,45 +262,3 @@ def _noise_files(names: Sequence[str], document: Document) -> list[str]:
     if problems:
         raise ConfigError(problems)
     return found
-
-
-def _explain(error: ValidationError, document: Document) -> list[str]:
-    """Pydantic's findings as our lines, one for each key."""
-    lines: dict[str, str] = {}
-    for detail in error.errors(include_url=False):
-        parts = [str(part) for part in detail["loc"]]
-        block = _block(parts)
-        key = ".".join(
-            part for index, part in enumerate(parts) if part in _block(parts[: index + 1])
-        )
-        if detail["type"] == "extra_forbidden":
-            key = ".".join(parts)
-            near = nearest_key(parts[-1], list(block))
-            hint = f" (nearest: {near})" if near else ""
-            message = f"got an unknown key, expected one of {', '.join(block)}{hint}"
-        else:
-            said = detail["type"] == "value_error"
-            expected = (
-                str(detail["ctx"]["error"]) if said else field_words(block[key.split(".")[-1]])
-            )
-            message = f"got {_show(detail['input'])}, expected {expected}"
-        lines.setdefault(key, f"{document.where('.'.join(parts))}: {key}: {message}")
-    return list(lines.values())
-
-
-def _block(path: Sequence[str]) -> Mapping[str, FieldInfo]:
-    """The fields of the block that a pydantic location lies in."""
-    parts: dict[str, type[Part]] = {
-        "handset": Handset,
-        "noise": Noise,
-        "hum": Hum,
-        "clipping": Clipping,
-        "loss": Loss,
-        "echo": Echo,
-    }
-    return (ChannelRange if len(path) == 1 else parts.get(path[0], ChannelRange)).model_fields
-
-
-def _show(value: Any) -> str:
-    text = "a block" if isinstance(value, Mapping) else format_value(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
-from conf import references, schema
+from conf import explain, references, schema
 from conf.errors import ConfigError
+from conf.explain import Problem, lines, show
 from conf.reading import Document, flatten, unflatten
-from conf.writing import format_value
 
 REFUSED = frozenset({"trust_remote_code", "remote_code"})
 """Keys that would run code found beside the weights."""
@@ -43,10 +42,7 @@ def effective(layers: tuple[Layer, ...], foreign: frozenset[str]) -> dict[str, A
     checked, invalid = schema.validate(
         unflatten({key: value for key, value in resolved.items() if key not in foreign})
     )
-    problems += [
-        f"{where(wrong.key)}: {wrong.key}: got {_show(wrong.got)}, expected {wrong.expected}"
-        for wrong in (*unresolved, *invalid)
-    ]
+    problems += lines((*unresolved, *invalid), where)
     if problems:
         raise ConfigError(problems)
     kept = {key: value for key, value in resolved.items() if key in foreign}
@@ -85,45 +81,34 @@ def _is_leaf(key: str, values: Mapping[str, Any]) -> bool:
 
 
 def who_said(layers: Sequence[Layer]) -> Callable[[str], str]:
-    """Who said a key last; of a block, who said one of its keys last."""
+    """Who said a key last; of a block, who said one of its keys, of an item, who said its list."""
 
     def where(key: str) -> str:
         for layer in reversed(layers):
-            if any(name == key or name.startswith(f"{key}.") for name in layer.values):
+            if any(_lies_in(name, key) or _lies_in(key, name) for name in layer.values):
                 return layer.where(key)
         return layers[-1].label
 
     return where
 
 
-def nearest_key(name: str, known: Iterable[str] | None = None) -> str | None:
-    """The known key or block that an unknown name most likely means."""
-    candidates = list(known) if known is not None else [*schema.keys(), *schema.blocks()]
-    last = {key: key.rpartition(".")[2] for key in candidates}
-    wanted = name.rpartition(".")[2]
-    close = get_close_matches(name, candidates, 1, 0.75)
-    close = close or [key for key in candidates if last[key] == wanted]
-    if not close and (similar := get_close_matches(wanted, last.values(), 1)):
-        close = [key for key in candidates if last[key] == similar[0]]
-    return close[0] if close else None
+def _lies_in(key: str, block: str) -> bool:
+    return key == block or key.startswith(f"{block}.")
+
+
+def unknown_key(key: str) -> Problem:
+    """Say that a configuration has no such key, and the nearest that it has."""
+    return explain.unknown_key(key, [*schema.keys(), *schema.blocks()], listed=False)
 
 
 def _name_problems(layer: Layer, known: Iterable[str]) -> list[str]:
     """A line for each key that is refused, unknown, or a block that got a value."""
-    problems = []
+    problems: list[Problem] = []
     for key, value in layer.values.items():
-        start = f"{layer.where(key)}: {key}: got"
         if REFUSED & set(key.split(".")):
-            problems.append(f"{start} {_show(value)}, expected no such key: no foreign code is run")
+            problems.append(Problem(key, show(value), "no such key: no foreign code is run"))
         elif key in schema.blocks():
-            problems.append(f"{start} {_show(value)}, expected a block of keys")
+            problems.append(Problem(key, show(value), "a block of keys"))
         elif key not in known:
-            near = nearest_key(key)
-            hint = f" (nearest: {near})" if near else ""
-            problems.append(f"{start} an unknown key, expected a known one{hint}")
-    return problems
-
-
-def _show(value: Any) -> str:
-    text = "a block" if isinstance(value, Mapping) else format_value(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+            problems.append(unknown_key(key))
+    return lines(problems, layer.where)

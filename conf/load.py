@@ -16,7 +16,7 @@ from typing import Any
 
 from conf import schema
 from conf.errors import ConfigError
-from conf.layers import Layer, effective, merge, nearest_key, unknown_keys
+from conf.layers import Layer, effective, merge, unknown_keys
 from conf.reading import Document, flatten, parse_value, read_yaml, unflatten
 from conf.weights import find_model_dir, is_place
 from conf.writing import to_yaml
@@ -27,7 +27,6 @@ __all__ = [
     "Document",
     "flatten",
     "load_config",
-    "nearest_key",
     "parse_overrides",
     "read_yaml",
     "stage_config_path",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from conf.schema import Problem
+from conf.explain import Problem, show
 
 REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
@@ -31,7 +31,7 @@ def resolve(flat: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Problem, ...
         try:
             resolved[key] = _resolve(value, flat, (key,))
         except _Unresolvable as reason:
-            problems.append(Problem(key, value, str(reason)))
+            problems.append(Problem(key, show(value), str(reason)))
     return resolved, tuple(problems)
 
 

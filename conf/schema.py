@@ -7,14 +7,14 @@ standalone file would get there. They are not filled in: a key that nobody sets 
 `keys()` gives the same as a table, by dotted key; documents are made from it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic.fields import FieldInfo
+
+from conf.explain import FREE_BLOCK, Problem, field_words, problems
 
 Role = Literal[
     "architecture",
@@ -46,8 +46,6 @@ TRAINING = Is("optimization", "important")
 CRITICAL = Is(severity="critical")
 IMPORTANT = Is(severity="important")
 MINOR = Is(severity="minor")
-
-FREE_BLOCK = "a block of any keys"
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -676,15 +674,6 @@ class Key:
     severity: Severity
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A value that is not what its key expects."""
-
-    key: str
-    got: Any
-    expected: str
-
-
 @cache
 def keys() -> Mapping[str, Key]:
     """Every leaf key by its dotted name, in the schema's order."""
@@ -737,12 +726,7 @@ def validate(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Problem, 
     try:
         config = FineTuneConfig.model_validate(values)
     except ValidationError as error:
-        problems: dict[str, Problem] = {}
-        for detail in error.errors(include_url=False):
-            name = _known_part([str(part) for part in detail["loc"]])
-            problem = Problem(name, _value_at(values, name), _expected_by(detail, name))
-            problems.setdefault(name, problem)
-        return {}, tuple(problems.values())
+        return {}, problems(error, FineTuneConfig)
     return config.model_dump(exclude_unset=True), ()
 
 
@@ -765,57 +749,3 @@ def _walk(block: type[Block], prefix: str) -> list[Key]:
             )
         )
     return found
-
-
-def field_words(field: FieldInfo) -> str:
-    """What a field expects, in words: `a whole number >= 1`."""
-    words = _type_words(field.annotation, field.metadata)
-    for sign, attribute in ((">", "gt"), (">=", "ge"), ("<", "lt"), ("<=", "le")):
-        for mark in field.metadata:
-            if (bound := getattr(mark, attribute, None)) is not None:
-                words = f"{words} {'and ' if '>' in words else ''}{sign} {bound}"
-    return words
-
-
-def _type_words(annotation: Any, marks: Sequence[Any] = ()) -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        field = FieldInfo.from_annotation(annotation)
-        return _type_words(field.annotation, field.metadata)
-    if origin is Literal:
-        return " or ".join(str(choice) for choice in arguments)
-    if origin is list:
-        least = next((mark.min_length for mark in marks if hasattr(mark, "min_length")), 0)
-        most = next((mark.max_length for mark in marks if hasattr(mark, "max_length")), None)
-        length = f"{least} " if least and least == most else "one or more " if least else ""
-        item = get_args(arguments[0])[0] if get_origin(arguments[0]) is Annotated else arguments[0]
-        plural = {int: "whole numbers", float: "numbers", str: "text"}
-        return f"a list of {length}{plural.get(item) or _type_words(item)}"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "a block of keys"
-    if origin is dict:
-        return FREE_BLOCK
-    if origin in (UnionType, Union):
-        return " or ".join(_type_words(part) for part in arguments)
-    simple = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    return "null" if annotation is NoneType else simple[annotation]
-
-
-def _known_part(parts: list[str]) -> str:
-    """The longest beginning of a pydantic location that is a key or a block of ours."""
-    while parts and ".".join(parts) not in keys() and ".".join(parts) not in blocks():
-        parts = parts[:-1]
-    return ".".join(parts)
-
-
-def _value_at(values: Mapping[str, Any], name: str) -> Any:
-    value: Any = values
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def _expected_by(detail: Any, name: str) -> str:
-    if detail["type"] == "value_error":
-        return str(detail["ctx"]["error"])
-    return keys()[name].expected if name in keys() else "a block of keys"

@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import ConfigError, DataError, UserError
+from conf.explain import nearest_hint, unknown_key
 from conf.layers import who_said
-from conf.load import Config, nearest_key, parse_overrides
+from conf.load import Config, parse_overrides
 from conf.reading import Document, flatten, parse_value, read_yaml, unflatten
 from conf.schema import keys
 from conf.weights import with_copy
@@ -244,11 +245,11 @@ class _Reading:
             if key in _OF_A_STEP:
                 self._wrong(key, "got a key of one step, expected it in that step")
             elif key not in common:
-                self._wrong(key, _unknown(key, common))
+                self._wrong(key, unknown_key(key, common).message)
         for index, step in enumerate(self.steps):
             for key in step:
                 if key not in SweepFile.model_fields:
-                    message = _unknown(key, list(SweepFile.model_fields))
+                    message = unknown_key(key, SweepFile.model_fields).message
                     self._wrong(f"steps.{index}.{key}", message)
 
     def _text(self, raw: Mapping[str, Any], key: str) -> str:
@@ -266,8 +267,7 @@ class _Reading:
             return ()
         for index, key in enumerate(value):
             if key not in known:
-                near = nearest_key(str(key), known)
-                hint = f" (nearest: {near})" if near else ""
+                hint = nearest_hint(str(key), known)
                 expected = "base, or a key of what the model sees, such as frontend_conf.fs"
                 self._wrong(f"allow.{index}", f"got {format_value(key)}, expected {expected}{hint}")
         return tuple(str(key) for key in value)
@@ -280,12 +280,6 @@ class _Reading:
 def _common_keys() -> list[str]:
     """The keys of a sweep file that may hold for all steps."""
     return [key for key in SweepFile.model_fields if key not in {*_OF_A_STEP, "name", BASE}]
-
-
-def _unknown(key: str, known: Sequence[str]) -> str:
-    near = nearest_key(key, known)
-    hint = f" (nearest: {near})" if near else ""
-    return f"got an unknown key, expected one of {', '.join(known)}{hint}"
 
 
 def _whole(key: str, block: Any) -> Any:

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from conf.errors import UserError, WorkError
 from conf.load import Config
-from sweeps.room import free_bytes, gigabytes, need
+from sweeps.room import free_bytes, need
 from sweeps.space import SweepFile
 from sweeps.state import SweepDirectory
+from trainer.document.shown import roughly, size
 
 Plan = Sequence[tuple[str, int]]
 """Stage and epochs of every trial."""
@@ -44,12 +45,12 @@ def forecast(
             continue
         full = ""
         if look.full_peak is not None:
-            full = f"; at full size {gigabytes(look.full_peak)}, which {cards(look.full_peak)}"
+            full = f"; at full size {size(look.full_peak)}, which {cards(look.full_peak)}"
         yield (
-            f"stage {stage}: memory {gigabytes(look.peak)} for the longest batch "
+            f"stage {stage}: memory {size(look.peak)} for the longest batch "
             f"({look.batch.utterances} utterances of up to {look.batch.num_frames / 100:.1f} s), "
             f"which {cards(look.peak)}{full}; {look.batches_per_epoch:,} batches an epoch in "
-            f"{_duration(look.epoch_s)}"
+            f"{roughly(look.epoch_s)}"
         )
     if len(looks) == len(configs):
         yield _hours(sweep, plan, {stage: look.epoch_s for stage, look in looks.items()})
@@ -63,11 +64,11 @@ def forecast(
     room = need(sweep, configs, concurrency)
     stay = min(sweep.checkpoints_of, sweep.trials)
     yield (
-        f"disk: at most {gigabytes(room.total)} "
-        f"({concurrency} at once with {gigabytes(room.running)} each, "
-        f"the checkpoints of the best {stay} with {gigabytes(room.kept)} each, and while there is "
+        f"disk: at most {size(room.total)} "
+        f"({concurrency} at once with {size(room.running)} each, "
+        f"the checkpoints of the best {stay} with {size(room.kept)} each, and while there is "
         f"room points to go on from), "
-        f"{gigabytes(free_bytes(SweepDirectory.of(sweep.name).root))} free"
+        f"{size(free_bytes(SweepDirectory.of(sweep.name).root))} free"
     )
 
 
@@ -81,20 +82,14 @@ def _hours(sweep: SweepFile, plan: Plan, epoch_s: Mapping[str, float]) -> str:
     unit = "GPU" if sweep.resources.gpu else "at once"
     times = ", ".join(
         f"{count} {unit}{'s' if unit == 'GPU' and count > 1 else ''} "
-        f"{_duration(max(whole_s / count, longest_s))}"
+        f"{roughly(max(whole_s / count, longest_s))}"
         for count in [*at_once, sweep.concurrency]
     )
-    pruned = f" (at least {_duration(least_s)} however early they are pruned)" if grace else ""
+    pruned = f" (at least {roughly(least_s)} however early they are pruned)" if grace else ""
     return (
         f"sweep: {len(plan)} trials, {sum(epochs for _, epochs in plan)} epochs in "
-        f"{_duration(whole_s)} if none is pruned{pruned}; with {times}"
+        f"{roughly(whole_s)} if none is pruned{pruned}; with {times}"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def _places(sweep: SweepFile) -> dict[str, str | None]:

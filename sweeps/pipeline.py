@@ -36,7 +36,7 @@ from sweeps.chain import Pipeline, Step, load_pipeline
 from sweeps.process import Signals, own_console
 from sweeps.run import run_sweep
 from sweeps.state import SweepDirectory, sweep_text
-from sweeps.view import clock
+from trainer.document import shown
 from trainer.manifest import read_data_list
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ class _Run:
             self._package(step.sweep.name, store, goal)
             chain = seal(model, chain)
             path = model / PROVENANCE
-            _say(self._console, f"{model}: ready after {clock(time.monotonic() - began)}")
+            _say(self._console, f"{model}: ready after {shown.clock(time.monotonic() - began)}")
         else:
             path = self._place.chain
         link = chain.links[-1]
@@ -469,7 +469,7 @@ def no_gain(chain: Provenance) -> list[str]:
     """Say which steps left validation CER where it was, or raised it: the next one starts there."""
     return [
         f"step {link.step} {link.name}: no trial is better than what it started from, "
-        f"valid/cer {100 * before:.2f} %"
+        f"valid/cer {shown.rate(before)}"
         for link in chain.links
         if (before := link.before.get("valid")) is not None and link.after.get("valid", 0) >= before
     ]
@@ -477,7 +477,7 @@ def no_gain(chain: Provenance) -> list[str]:
 
 def _change(before: Mapping[str, float], after: Mapping[str, float], split: str) -> str:
     both = [cers[split] for cers in (before, after) if split in cers]
-    return " → ".join(f"{100 * cer:.2f}" for cer in both)
+    return " → ".join(shown.percent(cer, 2) for cer in both)
 
 
 def _say(console: Console, line: str) -> None:

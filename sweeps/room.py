@@ -23,6 +23,7 @@ from conf.load import Config
 from conf.rules import trained
 from sweeps.space import SweepFile
 from sweeps.state import ANSWERED_FROM, FINAL, SweepDirectory, TrialState
+from trainer.document import shown
 from trainer.longer import CHECKPOINTS, POINTS
 
 _LOG = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def check_room(sweep: SweepFile, directory: SweepDirectory, asked: Need) -> None
     wanted = asked.total + _LEAST_BYTES
     if free < wanted:
         raise UserError(
-            f"{directory.root}: got {gigabytes(free)} of free disk, expected {gigabytes(wanted)} "
+            f"{directory.root}: got {shown.size(free)} of free disk, expected {shown.size(wanted)} "
             f"({sweep.concurrency} trials at once, the checkpoints of the best "
             f"{min(sweep.trials, sweep.checkpoints_of)}); lower concurrency, keep_checkpoints or "
             "train_conf.keep_nbest_models"
@@ -111,16 +112,6 @@ def free_bytes(path: Path) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
-
-
-def gigabytes(size: float) -> str:
-    """Write a size.
-
-    Example:
-        >>> gigabytes(1_230_000_000), gigabytes(4_000_000)
-        ('1.2 GB', '4 MB')
-    """
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def expendable(
@@ -191,7 +182,7 @@ class Room:
         free = free_bytes(self._directory.root)
         if self._is_tight() and not self._warned:
             self._warned = True
-            _LOG.warning("%s free: it gets tight", gigabytes(free))
+            _LOG.warning("%s free: it gets tight", shown.size(free))
         while free < self._floor and self._awaited:
             drop(self._awaited.pop().parent, (POINTS,))
             free = free_bytes(self._directory.root)
@@ -205,14 +196,14 @@ class Room:
         """A warning, once there has been reason for one."""
         if not self._warned:
             return ""
-        return f"only {gigabytes(free_bytes(self._directory.root))} free"
+        return f"only {shown.size(free_bytes(self._directory.root))} free"
 
     @property
     def refusal(self) -> str:
         """Why no new trial was started."""
-        free = gigabytes(free_bytes(self._directory.root))
+        free = shown.size(free_bytes(self._directory.root))
         return (
-            f"{self._directory.root}: got {free} of free disk, expected {gigabytes(self._floor)} "
+            f"{self._directory.root}: got {free} of free disk, expected {shown.size(self._floor)} "
             "for one more trial; free some, the same command goes on"
         )
 

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from conf.errors import ConfigError
+from conf.explain import lines, problems
+from conf.layers import unknown_key
 from conf.load import (
     STAGES,
     Config,
     load_config,
-    nearest_key,
     parse_overrides,
     stage_config_path,
 )
@@ -247,9 +248,9 @@ def load_sweep(
     try:
         sweep = SweepFile.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_explain(error, places)) from None
-    if problems := _problems(sweep, places):
-        raise ConfigError(problems)
+        raise ConfigError(lines(problems(error, SweepFile), places.where)) from None
+    if senseless := _problems(sweep, places):
+        raise ConfigError(senseless)
     return sweep, places
 
 
@@ -338,49 +339,6 @@ def _flat(block: Mapping[str, Any], *, ranges: bool, prefix: str = "") -> dict[s
         leaf = not isinstance(inner, Mapping) or key in keys() or bool(_RANGE_KEYS & set(inner))
         flat |= {key: inner} if leaf else _flat(inner, ranges=True, prefix=f"{key}.")
     return flat
-
-
-def _explain(error: ValidationError, places: Places) -> list[str]:
-    """Turn pydantic's findings into our lines, one for each place."""
-    lines: dict[str, str] = {}
-    for detail in error.errors(include_url=False):
-        path = [str(part) for part in detail["loc"]]
-        key = ".".join(part for part in path if part in ".".join(path[:1]) or _is_key(part))
-        where = places.where(key)
-        if detail["type"] == "extra_forbidden":
-            known = _fields_beside(path)
-            near = nearest_key(path[-1], known)
-            hint = f" (nearest: {near})" if near else ""
-            message = f"got an unknown key, expected one of {', '.join(known)}{hint}"
-        elif detail["type"] == "missing":
-            message = "got nothing, expected this key"
-        else:
-            expected = detail["msg"].replace("Input should be ", "").replace("'", "")
-            expected = expected.removeprefix("Value error, ")
-            if path[-1] in ("int", "float"):  # tried one after the other for either
-                expected = "a finite number"
-            message = f"got {detail['input']!r}, expected {expected}"
-        lines.setdefault(key, f"{where}: {key}: {message}")
-    # An unknown key first: a misspelt one is often what is missing, too.
-    return sorted(lines.values(), key=lambda line: "unknown key" not in line)
-
-
-def _is_key(part: str) -> bool:
-    """Leave out pydantic's names for the members of a union, such as `list[any]`."""
-    return not re.fullmatch(r"(list|tuple|int|float|bool|str|none|function).*\[?.*\]?", part)
-
-
-def _fields_beside(path: Sequence[str]) -> list[str]:
-    parts: dict[str, type[Part]] = {
-        "data": Data,
-        "pruning": Pruning,
-        "budget": Budget,
-        "warm_start": WarmStart,
-        "resources": Resources,
-    }
-    if len(path) > 1:
-        return list(parts.get(path[0], Range).model_fields)
-    return list(SweepFile.model_fields)
 
 
 def _problems(sweep: SweepFile, places: Places) -> list[str]:
@@ -485,9 +443,7 @@ def _key_problem(key: str) -> str | None:
         return f"got a key that the sweep sets itself, expected it as {_GIVEN_BY_THE_SWEEP[key]}"
     known = find_key(key)
     if known is None:
-        near = nearest_key(key)
-        hint = f" (nearest: {near})" if near else ""
-        return f"got an unknown key, expected a known one{hint}"
+        return unknown_key(key).message
     if known.role in _BELONGS_TO_THE_WEIGHTS:
         return "got a key that belongs to the weights, expected one of training"
     return None

@@ -23,7 +23,8 @@ from sweeps import study as record
 from sweeps.outlook import is_finished
 from sweeps.space import SweepFile, load_sweep
 from sweeps.state import SWEEPS, SweepDirectory
-from sweeps.view import PlainView, Progress, clock, fitted, make_view, summary
+from sweeps.view import PlainView, Progress, fitted, make_view, summary
+from trainer.document import shown
 
 _LOOK_S = 2.0
 _STOP_S = 25.0
@@ -118,7 +119,7 @@ def list_sweeps(console: Console | None = None) -> int:
             drawn.add_row(name, "", "", str(error.problems[0]))
             continue
         best = standing.progress.best
-        value = "" if best is None or best.objective is None else f"{100 * best.objective:.1f} %"
+        value = "" if best is None or best.objective is None else shown.rate(best.objective, 1)
         ended = f"{standing.progress.ended}/{max(standing.sweep.trials, standing.progress.ended)}"
         drawn.add_row(name, ended, value, standing.says)
     console.print(drawn)
@@ -152,7 +153,7 @@ def stop(name: str, console: Console | None = None) -> int:
         pass
     for _ in _every(0.1, _STOP_S):
         if directory.holder() is None:
-            took = clock(time.monotonic() - began)
+            took = shown.clock(time.monotonic() - began)
             _say(console, f"{name}: stopped after {took}; the command that started it goes on")
             return 0
     raise WorkError(

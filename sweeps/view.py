@@ -15,6 +15,7 @@ from rich.text import Text
 
 from conf.writing import format_value
 from sweeps.state import ANSWERED_FROM, FINAL, WENT_ON_AFTER, WENT_ON_FROM, TrialState
+from trainer.document import shown
 
 _STYLE = {"completed": "green", "pruned": "yellow", "failed": "red", "killed": "magenta"}
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -169,7 +170,7 @@ class LiveView:
         if self._progress is not None and self._progress.states:
             parts.append(fitted(self._progress, self._live.console))
             parts.append(Text(summary(self._progress)))
-        parts.append(Text(f"{clock(seconds)}  {self._status}", style="dim"))
+        parts.append(Text(f"{shown.clock(seconds)}  {self._status}", style="dim"))
         return Group(*parts)
 
 
@@ -213,7 +214,7 @@ def table(progress: Progress, *, leave_out: Collection[str] = ()) -> Table:
             state.stage + (" default" if state.baseline else ""),
             *(short_number(state.values.get(key)) for key in keys),
             f"{state.epoch or 0}/{state.epochs}",
-            "" if value is None else (f"{100 * value:.1f}" if rate else short_number(value)),
+            "" if value is None else (shown.percent(value) if rate else short_number(value)),
             *([to_base(value, base)] if base else []),
             *([sparkline(state.curve)] if curves else []),
             Text(
@@ -243,8 +244,8 @@ def describe(state: TrialState, progress: Progress) -> str:
     head = f"trial {state.number} {state.stage}{' default' if state.baseline else ''} ({values})"
     if state.outcome == "running":
         return f"{head}: started{_origin(state)}"
-    found = f", {progress.objective} {100 * state.best:.1f} %" if state.best is not None else ""
-    base = f" (base {100 * progress.base:.1f} %)" if found and progress.base is not None else ""
+    found = f", {progress.objective} {shown.rate(state.best, 1)}" if state.best is not None else ""
+    base = f" (base {shown.rate(progress.base, 1)})" if found and progress.base is not None else ""
     why = f", {state.reason}" if state.reason else _origin(state)
     return f"{head}: {state.outcome}{found}{base}{why}; {summary(progress)}"
 
@@ -271,13 +272,15 @@ def summary(progress: Progress) -> str:
     ]
     best = progress.best
     if best is not None and best.objective is not None:
-        base = f", base {100 * progress.base:.1f} %" if progress.base is not None else ""
-        parts.append(f"best {100 * best.objective:.1f} % (trial {best.number}, {best.stage}{base})")
+        base = f", base {shown.rate(progress.base, 1)}" if progress.base is not None else ""
+        parts.append(
+            f"best {shown.rate(best.objective, 1)} (trial {best.number}, {best.stage}{base})"
+        )
     if said := cost(progress):
         parts.append(said)
     left = progress.seconds_left(time.time_ns() // 1_000_000)
     if left is not None and progress.ended < progress.trials and counts.get("running"):
-        parts.append(f"about {clock(left)} left")
+        parts.append(f"about {shown.clock(left)} left")
     if progress.note:
         parts.append(progress.note)
     return " · ".join(parts)
@@ -291,22 +294,10 @@ def cost(progress: Progress) -> str:
     """Say what all trials have taken so far; empty while that is nothing."""
     if not progress.trial_hours:
         return ""
-    said = f"cost {hours(progress.trial_hours)} of trials"
+    said = f"cost {shown.roughly(3600 * progress.trial_hours)} of trials"
     if progress.gpus:
-        said += f", {hours(progress.trial_hours * progress.gpus)} of GPUs"
+        said += f", {shown.roughly(3600 * progress.trial_hours * progress.gpus)} of GPUs"
     return said
-
-
-def hours(value: float) -> str:
-    """Write a duration that is given in hours.
-
-    Example:
-        >>> hours(0.005), hours(0.5), hours(12.34)
-        ('18 s', '30 min', '12.3 h')
-    """
-    if value < 1 / 60:
-        return f"{3600 * value:.0f} s"
-    return f"{60 * value:.0f} min" if value < 1 else f"{value:.1f} h"
 
 
 def to_base(value: float | None, base: float) -> str:
@@ -316,7 +307,7 @@ def to_base(value: float | None, base: float) -> str:
         >>> to_base(0.3, 0.4), to_base(None, 0.4)
         ('-25 %', '')
     """
-    return "" if value is None else f"{100 * (value / base - 1):+.0f} %"
+    return "" if value is None else shown.change(value / base, 0)
 
 
 def sparkline(curve: Mapping[int, float]) -> str:
@@ -343,15 +334,3 @@ def short_number(value: object) -> str:
     if not isinstance(value, float):
         return "" if value is None else format_value(value)
     return format_value(float(f"{value:.3g}"))
-
-
-def clock(seconds: float) -> str:
-    """Write a duration.
-
-    Example:
-        >>> clock(75), clock(3700)
-        ('1:15', '1:01:40')
-    """
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.errors import ConfigError, UserError, run_command
+from trainer.document.shown import rate
 from trainer.prepare import flags as prepare_flags
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
         finally:
             store.project(run_id, output_dir)
             store.finish(run_id, status)
-    print(f"valid/cer {100 * result.objective:.2f} % ({result.checkpoint}) in {output_dir}")
+    print(f"valid/cer {rate(result.objective)} ({result.checkpoint}) in {output_dir}")
     print(f"next: python -m trainer package --run {output_dir} --output_dir MODEL_DIR")
     return 0
 

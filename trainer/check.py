@@ -17,12 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from conf import rules
+from conf import rules, schema
 from conf.channels import check_installed, load_channel
 from conf.checks import CHECKS, Part
 from conf.delta import classify
 from conf.errors import ConfigError, DataError, WorkError
-from conf.layers import nearest_key
+from conf.explain import nearest_hint
 from conf.load import ALLOWED, Config
 from conf.rules import Finding, Run
 
@@ -171,8 +171,7 @@ def _plain(text: str) -> str:
 def _refuse_unknown(skip: Collection[str]) -> None:
     for id in skip:
         if id not in CHECKS:
-            near = nearest_key(id, CHECKS)
-            hint = f" (nearest: {near})" if near else ""
+            hint = nearest_hint(id, CHECKS)
             raise ConfigError(f"--skip-check: got {id!r}, expected the id of a check{hint}")
 
 
@@ -300,10 +299,7 @@ def _effects(config: Config) -> Finding:
 
 def _unknown_keys(config: Config) -> Finding:
     allowed = config[ALLOWED]
-    found = []
-    for key in allowed:
-        near = nearest_key(key)
-        found.append(f"{key} (nearest: {near})" if near else key)
+    found = [f"{key}{nearest_hint(key, [*schema.keys(), *schema.blocks()])}" for key in allowed]
     return Finding(
         "unknown-keys",
         "warning" if allowed else "passed",

@@ -20,6 +20,7 @@ import soundfile
 from conf.files import file_sha256
 from conf.load import Config
 from conf.rules import STAGE_TRAINS, Finding, Status
+from trainer.document import shown
 from trainer.manifest import Audios, Ints, Utterance, read_data_list, read_headers
 
 Floats = numpy.typing.NDArray[numpy.floating[Any]]
@@ -113,7 +114,7 @@ class Survey:
     def sizes(self) -> str:
         """Utterances and hours per list."""
         return ", ".join(
-            f"{split} {len(items):,} ({self.audios[split].durations_s.sum() / 3600:.2f} h)"
+            f"{split} {len(items):,} ({shown.hours(self.audios[split].durations_s.sum())} h)"
             for split, items in self.utterances.items()
         )
 

@@ -21,6 +21,7 @@ from conf.rules import Finding, trained
 from trainer import stages
 from trainer.batch import collate, make_example
 from trainer.data_checks import Largest, Survey
+from trainer.document import shown
 from trainer.forecast import QWEN3_06B, BatchShape, forecast
 from trainer.losses import Objective
 from trainer.model import COMPONENTS, Nano, build, resolved_values
@@ -114,10 +115,10 @@ class Built:
         shape = batch_shape(self._config, largest)
         need = forecast(self._config, shape, llm=llm, count_flops=False).peak
         free, place = _free_memory(nano.device)
-        found = f"about {need / GB:.2f} GB of {free / GB:.1f} GB ({place})"
+        found = f"about {shown.size(need)} of {shown.size(free)} ({place})"
         if full := full_config(self._config):
             full_need = forecast(full, shape, llm=QWEN3_06B, count_flops=False).peak
-            found += f"; at full size about {full_need / GB:.1f} GB"
+            found += f"; at full size about {shown.size(full_need)}"
         batch = f"{largest.utterances} utterances of up to {largest.num_frames / 100:.1f} s"
         return Finding(
             "memory",
@@ -156,8 +157,8 @@ class Built:
             "disk",
             "passed" if need < free else "failed",
             "output_dir",
-            f"room for {min(epochs, keep) + 2} checkpoints of {size / 1e6:,.1f} MB",
-            f"{need / GB:.2f} GB needed, {free / GB:.1f} GB free",
+            f"room for {min(epochs, keep) + 2} checkpoints of {shown.size(size)}",
+            f"{shown.size(need)} needed, {shown.size(free)} free",
         )
 
     def _time(self, nano: Nano, survey: Survey | None) -> Finding:
@@ -174,14 +175,14 @@ class Built:
         except UserError as error:
             return Finding("time", "not run", "", expected, error.problems[0])
         epochs = self._config["train_conf.max_epoch"]
-        hours = seconds * batches * epochs / 3600
+        train_s = seconds * batches * epochs
         return Finding(
             "time",
             "passed",
             "",
             expected,
             f"{batches:,} batches an epoch at {1000 * seconds:.0f} ms on {nano.device.type}: "
-            f"{epochs} epochs train in {_duration(hours)}, evaluation not counted",
+            f"{epochs} epochs train in {shown.roughly(train_s)}, evaluation not counted",
         )
 
 
@@ -247,9 +248,3 @@ def _available_memory() -> float:
             if line.startswith("MemAvailable:"):
                 return 1024.0 * int(line.split()[1])
     return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-
-
-def _duration(hours: float) -> str:
-    if hours < 1 / 60:
-        return f"{3600 * hours:.0f} s"
-    return f"{60 * hours:.0f} min" if hours < 1 else f"{hours:.1f} h"

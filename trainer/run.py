@@ -28,6 +28,7 @@ from trainer.batch import BatchSampler, LeftOut, text_lengths
 from trainer.channel.on_the_fly import on_the_fly
 from trainer.checkpoint import Checkpoint, CheckpointFolder, average, load_state
 from trainer.data import Data, read_data
+from trainer.document import shown
 from trainer.evaluate import Scores
 from trainer.frozen import example_source
 from trainer.loader import Loader
@@ -323,7 +324,7 @@ class _Run:
         epochs = self._config["train_conf.max_epoch"]
         result = {"identity": self._identity, "epochs": epochs, "run": self._state()}
         write_json(self._result_path, result)
-        _LOG.info("objective %.2f %% from %s", 100 * self.metrics["objective"], self._best.name)
+        _LOG.info("objective %s from %s", shown.rate(self.metrics["objective"]), self._best.name)
 
     def result(self) -> FinetuneResult:
         assert self._best is not None
@@ -347,7 +348,7 @@ class _Run:
             "epoch %d: %s",
             epoch,
             ", ".join(
-                f"{name} {100 * self.metrics[name]:.2f} %"
+                f"{name} {shown.rate(self.metrics[name])}"
                 for name in ("valid/cer", "valid/cer_ctc", "wideband/cer")
                 if name in self.metrics
             ),
@@ -368,7 +369,7 @@ class _Run:
     def _validate_between(self) -> None:
         scores = self._scoring.of("valid", self._data.valid_subset)
         self._tracker.log_metrics(scores.metrics("valid"), step=self.engine.step)
-        _LOG.info("update %d: valid/cer %.2f %%", self.engine.step, 100 * scores.cer.rate)
+        _LOG.info("update %d: valid/cer %s", self.engine.step, shown.rate(scores.cer.rate))
 
     def _moved(self) -> dict[str, float]:
         """How far each component is from its initial weights, relative to their norm."""

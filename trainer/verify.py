@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.errors import DataError, UserError, WorkError
+from trainer.document import shown
 
 _MIN_EQUAL_TEXTS = 0.99
 """Share of texts that must equal the logged ones: batched float sums may tip a near tie."""
@@ -47,7 +48,7 @@ class Verification:
     def __str__(self) -> str:
         return (
             f"{self.way} gives {self.equal_texts} of {self.utterances} logged texts, "
-            f"CER {100 * self.cer:.2f} % (logged {100 * self.logged_cer:.2f} %)"
+            f"CER {shown.rate(self.cer)} (logged {shown.rate(self.logged_cer)})"
         )
 
 

@@ -149,12 +149,12 @@ def test_a_later_step_is_checked_against_what_the_step_before_leaves(place: Path
         ("allow: []", "allow: [frontend_conf.fz]", "4: allow.0: got frontend_conf.fz"),
         ("trials: 2", "trails: 2", "11: trails: got an unknown key, expected one of name"),
         ("trials: 2\n", "", "13: trials: got nothing, expected this key"),
-        ("trials: 2", "trials: 0", "11: trials: got 0, expected greater than or equal to 1"),
+        ("trials: 2", "trials: 0", "11: trials: got 0, expected a whole number >= 1"),
         ("trials: 2", "stages: [s1]", "11: stages: got a key of one step"),
         ("steps:", "stops:", " steps: got nothing, expected a list of steps"),
         ("  - stages: [s1]", "  - s1", "14: steps.0: got s1, expected a block of keys"),
         ("[s2]", "[s1]", "15: steps.1.name: got 's1' a second time"),
-        ("[s2]", "[s5]", "15: stages.0: got 's5', expected 8k"),
+        ("[s2]", "[s5]", "15: stages.0: got s5, expected 8k"),
         ("[s2]", "[s2]\n    nome: x", "16: steps.1.nome: got an unknown key"),
         ("[s2]", "[s2]\n    name: x/y", "15: name: got 'chain-x/y', expected letters"),
         ("[s2]", "[s2]\n    data: {valid: no.jsonl}", "16: data.valid: got 'no.jsonl'"),
@@ -187,7 +187,7 @@ def test_all_mistakes_of_all_steps_are_told_at_once(place: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("trials=many", "command line: trials: got 'many', expected a valid integer"),
+        ("trials=many", "command line: trials: got many, expected a whole number >= 1"),
         ("s2.optim_conf.lr=fast", "command line: optim_conf.lr: got fast, expected"),
         ("steps.1.trials=3", "command line: steps.1.trials: got a step by number"),
         ("base=gone", "base: got 'gone' (no such directory)"),

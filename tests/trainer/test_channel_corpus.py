@@ -209,7 +209,7 @@ def test_a_process_that_dies_is_said_and_the_same_command_goes_on(
     monkeypatch.setattr(corpus_module, "_CHUNK", 3)
     with monkeypatch.context() as patch:
         patch.setattr(corpus_module, "simulate", lambda *args, **options: os._exit(9))
-        with pytest.raises(WorkError, match="a process that simulates died, maybe for want of mem"):
+        with pytest.raises(WorkError, match="simulating: a worker process was killed"):
             run("out", workers=2)
     assert run("out", workers=2).written == 12
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from trainer.document.page import table
-from trainer.document.shown import hours, number
 from trainer.document.tables import (
     Column,
     Section,
@@ -52,13 +51,6 @@ def test_markdown_shows_what_stands_there() -> None:
 
 
 def test_values() -> None:
-    assert (hours(5400), hours(None)) == ("1.50", "-")
-    assert [number(value) for value in (3400.4, -0.0, 0.00005, 123.4)] == [
-        "3400",
-        "0",
-        "5e-5",
-        "123",
-    ]
     assert say("mark", True, chinese) == "是"
     assert say("interval", (0.1, 0.2), chinese) == "10.00 至 20.00"
     assert say("text", Said("yes"), english) == "yes"

@@ -9,12 +9,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ import numpy as np
 import soundfile
 
 from conf.channels import ChannelRange, check_installed
-from conf.errors import DataError, WorkError
+from conf.errors import DataError
 from conf.files import file_sha256, replacing, write_json
 from trainer.channel.codecs import to_pcm
 from trainer.channel.draws import draw_line
@@ -38,7 +34,7 @@ from trainer.manifest import (
     read_data_list,
     read_header,
 )
-from trainer.workers import begin
+from trainer.parallel import ordered
 
 _VERSION = 1
 """Of what a line does to samples; another one computes everything anew."""
@@ -93,7 +89,7 @@ def simulate_manifest(
         DataError: The manifest is not one, `audio_dir` holds files of somebody else, or there is
             babble to mix and one speaker.
         ConfigError: A codec needs the extra `av`.
-        WorkError: A process died.
+        WorkError: A worker died.
     """
     check_installed(channel)
     utterances = read_data_list(manifest)
@@ -118,7 +114,7 @@ def simulate_manifest(
 
 @dataclass(frozen=True)
 class _Job:
-    """What all processes are to do; each gets a copy."""
+    """What all workers are to do; each gets a copy."""
 
     utterances: Manifest
     voices: Manifest
@@ -178,41 +174,9 @@ def _lines(job: _Job, workers: int) -> Iterator[dict[str, Any]]:
     """The new lines in the manifest's order."""
     total = len(job.utterances)
     chunks = (range(first, min(first + _CHUNK, total)) for first in range(0, total, _CHUNK))
-    if workers == 1 or total <= _CHUNK:
-        yield from itertools.chain.from_iterable(map(job, chunks))
-        return
-    # Forked, as the loader's workers are: nothing is imported again, and paths stay as they are.
-    with ProcessPoolExecutor(workers, get_context("fork"), _start, (job,)) as pool:
-        waiting: deque[Future[list[dict[str, Any]]]] = deque()
-        try:
-            for chunk in chunks:
-                waiting.append(pool.submit(_work, chunk))
-                if len(waiting) >= 4 * workers:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise WorkError(
-                f"{job.audio_dir}: a process that simulates died, maybe for want of memory; "
-                "the same command goes on"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_job: _Job | None = None
-"""In a worker: what it has to do, which is too large to send with each chunk."""
-
-
-def _start(job: _Job) -> None:
-    global _job
-    _job = job
-    begin()
-
-
-def _work(chunk: range) -> list[dict[str, Any]]:
-    assert _job is not None
-    return _job(chunk)
+    num_workers = 1 if total <= _CHUNK else workers
+    what = f"{job.audio_dir}: simulating"
+    return itertools.chain.from_iterable(ordered(job, chunks, num_workers, what=what))
 
 
 def _is_done(path: Path, source: Path) -> bool:

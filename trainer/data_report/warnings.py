@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trainer.data_report.facts import LONG_TEXT_WORDS, MEASURED, Facts, Split
-from trainer.document.shown import duration
+from trainer.document.shown import NOTHING, duration, percent
 from trainer.document.words import Listed, Name, Said
 
 FEWEST_VALID_UTTERANCES = 100
@@ -525,8 +525,8 @@ def _apart(facts: Facts) -> Iterator[Concern]:
                     "{split} has another band than train: {other} % telephone band against "
                     "{one} %.",
                     split=split.name,
-                    other=f"{100 * (shares[1] or 0):.0f}",
-                    one=f"{100 * (shares[0] or 0):.0f}",
+                    other=percent(shares[1] or 0, 0),
+                    one=percent(shares[0] or 0, 0),
                 ),
             )
 
@@ -579,4 +579,4 @@ def _labelled(domain: str) -> str:
 
 
 def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f}" if whole else "-"
+    return percent(part / whole) if whole else NOTHING

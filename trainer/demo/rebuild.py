@@ -29,6 +29,7 @@ from conf.load import load_config, stage_config_path
 from trainer.batch import IGNORED_LABEL, Example, collate, make_example
 from trainer.demo.corpus import BASE_VOICES, Part, ensure, make
 from trainer.demo.directory import write_directory
+from trainer.document.shown import rate
 from trainer.evaluate import evaluate
 from trainer.losses import ctc_log_probs, embed, encode
 from trainer.manifest import read_data_list
@@ -349,7 +350,7 @@ def _card(nano: Nano, recipe: Recipe, scores: dict[str, dict[str, float]]) -> st
         for name in components
     }
     rows = "\n".join(
-        f"| {name} | {values['cer']:.1%} | {values['cer_ctc']:.1%} |"
+        f"| {name} | {rate(values['cer'], 1)} | {rate(values['cer_ctc'], 1)} |"
         for name, values in scores.items()
     )
     sizes = ", ".join(f"{name} {count:,}" for name, count in counts.items())

@@ -21,9 +21,14 @@ class Interval(Protocol):
         """The upper end."""
 
 
-def rate(value: float | None) -> str:
-    """A fraction as a person reads it."""
-    return NOTHING if value is None else f"{100 * value:.2f} %"
+def rate(value: float | None, digits: int = 2) -> str:
+    """A fraction as a person reads it: 8.25 %."""
+    return NOTHING if value is None else f"{percent(value, digits)} %"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A fraction in percent, where the sign stands elsewhere."""
+    return f"{100 * value:.{digits}f}"
 
 
 def points(value: float | None) -> str:
@@ -49,9 +54,9 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def change(ratio: float | None) -> str:
+def change(ratio: float | None, digits: int = 1) -> str:
     """A ratio as a relative change: 0.82 is -18.0 %."""
-    return NOTHING if ratio is None else f"{100 * (ratio - 1):+.1f} %"
+    return NOTHING if ratio is None else f"{100 * (ratio - 1):+.{digits}f} %"
 
 
 def number(value: float | None) -> str:
@@ -88,3 +93,24 @@ def duration(seconds: float | None) -> str:
     if total < 3600:
         return f"{total // 60}m{total % 60:02}s"
     return f"{total // 3600}h{total % 3600 // 60:02}m"
+
+
+def roughly(seconds: float) -> str:
+    """A forecast or a sum of seconds in one unit: 18 s, 30 min, 12.3 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} h"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a clock that runs shows them: 1:15, 1:01:40."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes as a person reads them: 1.2 GB, 120 MB, 5.5 MB."""
+    if num_bytes >= 1e9:
+        return f"{num_bytes / 1e9:,.1f} GB"
+    return f"{num_bytes / 1e6:.{0 if num_bytes >= 1e7 else 1}f} MB"

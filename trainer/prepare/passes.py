@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
 
-from conf.errors import WorkError
 from conf.files import write_bytes
-from trainer.workers import begin
+from trainer.parallel import ordered
 
 BATCH = 128
 """Lines of a batch: some seconds of work where audio is read."""
@@ -50,7 +45,7 @@ def run(
     Args:
         directory: Where results are kept; of this work alone.
         parts: What to work on; must be the same each time.
-        work: Makes records of a part; a function that can be sent to another process.
+        work: Makes records of a part.
         num_workers: Processes.
 
     Raises:
@@ -58,29 +53,14 @@ def run(
     """
     directory.mkdir(parents=True, exist_ok=True)
     files = (directory / f"{number:08}.jsonl" for number in itertools.count())
-    if num_workers == 1:
-        for path, part in zip(files, parts, strict=False):
-            yield kept if (kept := read(path)) is not None else _keep(path, work(part))
-        return
-    # Forked, so that nothing is imported again; this process has no other threads.
-    fork = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(num_workers, fork, begin, (os.getpid(),))
-    waiting: deque[tuple[Path, Records | Future[Records]]] = deque()
-    try:
-        for path, part in zip(files, parts, strict=False):
-            kept = read(path)
-            waiting.append((path, pool.submit(work, part) if kept is None else kept))
-            if len(waiting) > _AHEAD * num_workers:
-                yield _finished(*waiting.popleft())
-        while waiting:
-            yield _finished(*waiting.popleft())
-    except BrokenProcessPool as error:
-        raise WorkError(
-            "prepare: a worker process was killed, maybe for want of memory; "
-            "the same command goes on (--workers 1 takes the least)"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+    numbered = zip(files, parts, strict=False)
+    return ordered(partial(_kept, work), numbered, num_workers, what="prepare")
+
+
+def _kept(work: Callable[[T], Records], numbered: tuple[Path, T]) -> Records:
+    path, part = numbered
+    return kept if (kept := read(path)) is not None else _keep(path, work(part))
 
 
 def read(path: Path) -> Records | None:
@@ -100,10 +80,6 @@ def dumps(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError:
         return json.dumps(value, ensure_ascii=False).encode()
-
-
-def _finished(path: Path, result: Records | Future[Records]) -> Records:
-    return _keep(path, result.result()) if isinstance(result, Future) else result
 
 
 def _keep(path: Path, records: Sequence[dict[str, Any]]) -> Records:

@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from trainer.document.shown import roughly
+
 _EVERY_S = 10.0
 
 
@@ -46,7 +48,7 @@ class _Lines:
         per_s = self._done / (now_s - self._started_s)
         left_s = max(0, self._total - self._done) / per_s
         said = f"{self._what}: {self._done:,} of about {self._total:,} lines, {per_s:,.0f} a second"
-        print(f"{said}, {left_s / 60:.0f} min left", file=sys.stderr, flush=True)
+        print(f"{said}, {roughly(left_s)} left", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
