@@ -136,7 +136,8 @@ def test_effective_peak() -> None:
 
 def test_the_noam_curve_is_funasrs() -> None:
     """Its scheduler, update by update, peaks where the rule says."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     from trainer.funasr_parts import load
 
     parameter = torch.nn.Parameter(torch.zeros(1))

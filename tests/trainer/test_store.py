@@ -7,8 +7,8 @@ import multiprocessing
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -35,7 +35,7 @@ def _in_child(work: Callable[[], object]) -> int:
     """Runs in a forked process and gives its exit code."""
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    process.join(60)
+    process.join()
     assert process.exitcode is not None
     return process.exitcode
 
@@ -96,29 +96,34 @@ def test_a_forked_process_shares_what_is_there_and_adds_to_it(tmp_path: Path) ->
 def test_processes_fill_it_together_while_others_are_killed(tmp_path: Path) -> None:
     """What is found afterwards is right, and all that the survivors wrote is found."""
 
-    def fill(first: int, forever: bool) -> None:
+    def fill(first: int, halfway: Event | None) -> None:
         store = ArrayStore(tmp_path, 64 * MB)
         number = first
-        while forever or number < first + 60:
+        while halfway or number < first + 60:
             store.put(_key(number % 300), _tensor(number % 300))
             if number % 7 == 0:
                 store.flush()
             found = store.get(_key((number * 13) % 300))
             assert found is None or torch.equal(found, _tensor((number * 13) % 300))
             number += 1
+            if halfway and number == first + 50:
+                halfway.set()
         store.flush()
 
     context = multiprocessing.get_context("fork")
-    victims = [context.Process(target=fill, args=(n, True)) for n in (0, 150)]
-    workers = [context.Process(target=fill, args=(n, False)) for n in (0, 40)]
+    halfway = [context.Event(), context.Event()]
+    victims = [
+        context.Process(target=fill, args=each) for each in zip((0, 150), halfway, strict=True)
+    ]
+    workers = [context.Process(target=fill, args=(n, None)) for n in (0, 40)]
     for process in (*victims, *workers):
         process.start()
-    for victim in victims:
-        time.sleep(0.3)
+    for victim, there in zip(victims, halfway, strict=True):
+        there.wait()
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
     for process in (*victims, *workers):
-        process.join(60)
+        process.join()
     assert [process.exitcode for process in workers] == [0, 0]
     store = ArrayStore(tmp_path, 64 * MB)
     for number in range(300):
