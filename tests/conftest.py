@@ -5,16 +5,21 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import resource
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
     from conf.load import Config
 
@@ -23,6 +28,15 @@ BASE = ROOT / "trainer" / "demo" / "base"
 
 # The figures of a trial are those of one CPU thread, as sweeps train it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+HANG_S = 900.0
+"""What is waited for at most: a guard against hanging, which no busy machine comes near."""
+
+# Hypothesis would fail an example after 200 ms, or one that is drawn slowly: a busy machine does.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 # Features go to a directory of this session: the user's cache neither fills nor decides a test.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="telesweep-tests-")
@@ -41,11 +55,47 @@ TINY_SETTINGS: Mapping[str, Any] = {
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With REQUIRE_ALL=1 a skipped test is a failed one."""
-    report = yield
+    return _required((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a file that skips itself."""
+    return _required((yield))
+
+
+def _required(report: Any) -> Any:
     if report.skipped and os.environ.get("REQUIRE_ALL") == "1":
         report.outcome = "failed"
         report.longrepr = f"skipped with REQUIRE_ALL=1: {report.longrepr}"
     return report
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for something that happens in another process."""
+    end = time.monotonic() + HANG_S
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def cpu_s(*command: str, **options: Any) -> float:
+    """Run a command to its good end; the seconds of CPU that it took, whoever else wants the CPU.
+
+    Args:
+        command: What to run.
+        options: As for `subprocess.run`.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, **options)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.fixture(scope="session")
+def torch_s() -> float:
+    """CPU seconds that loading torch takes here: the measure of what must not need it."""
+    return cpu_s(sys.executable, "-c", "import torch")
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +151,34 @@ def chromium() -> Generator[Browser, None, None]:
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     with api.sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--enable-unsafe-swiftshader"]
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        browser = playwright.chromium.launch(
+            executable_path=path, args=arguments, timeout=1000 * HANG_S
+        )
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Browser) -> Generator[Callable[..., Page], None, None]:
+    """Opens a page of ours from disk; afterwards nothing may have gone wrong or been asked for."""
+    faults: list[str] = []
+    pages: list[Page] = []
+
+    def make(path: Path, width: int = 1280) -> Page:
+        page = chromium.new_page(viewport={"width": width, "height": 900})
+        pages.append(page)
+        page.set_default_timeout(1000 * HANG_S)
+        page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on(
+            "request",
+            lambda r: r.url.startswith(("file:", "data:", "blob:")) or faults.append(r.url),
+        )
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-ready=true]")
+        return page
+
+    yield make
+    for page in pages:
+        page.close()
+    assert faults == []

@@ -1,4 +1,7 @@
-"""A fine-tune that trains nothing: its CER is a formula of the config."""
+"""A fine-tune that trains nothing: its CER is a formula of the config.
+
+There is one, `finetune`; the others are that one with something that goes wrong, or waits.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from analysis.runs import load_sweep
 from conf.errors import WorkError
 from conf.files import file_sha256
 from conf.load import Config
+from trainer.data import read_data
+from trainer.longer import identity
 from trainer.tracking import Tracker
-
-BEST_LR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -43,49 +46,105 @@ class FinetuneResult:
     output_dir: Path
 
 
-def cer_after(config: Config, epoch: int) -> float:
-    """Falls with every epoch, the faster the nearer the learning rate is to `BEST_LR`."""
-    distance = abs(math.log10(config["optim_conf.lr"] / BEST_LR))
-    handicap = {"8k": 0.0, "s1": 0.01, "s2": 0.1, "s3": 0.15}.get(config.stage, 0.0)
-    return 0.2 + handicap + 0.1 * distance + 0.5 * math.exp(-epoch / (1 + distance))
+def cer_after(config: Any, epoch: int, stage: str) -> float:
+    """Falls until an epoch that the learning rate decides, and rises again."""
+    distance = math.log10(config["optim_conf.lr"] / 1e-3)
+    handicap = {"8k": 0.0, "s1": 0.01, "s2": 0.1, "s3": 0.15}[stage]
+    falls = 0.2 + handicap + 0.1 * abs(distance) + 0.5 * math.exp(-epoch / (1 + abs(distance)))
+    return falls + 0.02 * max(0.0, epoch - 3 + 2 * distance) + 0.001 * config["finetune_conf.seed"]
+
+
+def scores(cer: float) -> dict[str, float]:
+    """What every evaluation measures: what is good for calls is bad for clean speech."""
+    return {"valid/cer": cer, "valid/cer_ctc": 2 * cer, "wideband/cer": 0.5 - 0.5 * cer}
 
 
 def finetune(config: Config, tracker: Tracker, on_eval: Callable[[Any], None]) -> FinetuneResult:
-    """Report `cer_after` epoch by epoch and write what a fine-tune writes."""
+    """Report `cer_after` epoch by epoch, and choose a checkpoint as the trainer does.
+
+    The average of the best epochs is a little better than they. It keeps the trainer's files, and
+    goes on from them: `trained` has a line for each epoch.
+    """
     directory = Path(config["output_dir"])
+    points = [int(path.stem.split("-")[1]) for path in directory.glob("resume/update-*.pt")]
+    trained = max(points, default=0) // 10
+    weights = file_sha256(Path(config["init_param"]))
     tracker.log_params(config.flat())
     tracker.set_tags(
         {
             "stage": config.stage,
             "delta.critical": "optim_conf.lr",
-            "init.sha256": file_sha256(Path(config["init_param"])),
+            "init.sha256": weights,
+            "checkpoint": "epoch-001",
         }
     )
     (directory / "config.yaml").write_text(config.to_yaml())
     tracker.log_artifact(directory / "config.yaml")
-    epochs = config["train_conf.max_epoch"]
-    metrics: dict[str, float] = {}
+    epochs, last = config["train_conf.max_epoch"], {}
+    curve: dict[int, float] = {}
     for epoch in range(epochs + 1):
-        cer = cer_after(config, epoch)
-        metrics = {"valid/cer": cer, "valid/cer_ctc": cer, "epoch": float(epoch)}
-        tracker.log_metrics(metrics, step=10 * epoch)
-        on_eval(Evaluation(epoch, 10 * epoch, metrics, finished=epoch == epochs))
-    tracker.log_metrics({"objective": metrics["valid/cer"]}, step=10 * epochs + 1)
+        curve[epoch] = cer_after(config, epoch, config.stage)
+        last = scores(curve[epoch]) | {"epoch": float(epoch), "train/loss": 1.0 / (1 + epoch)}
+        tracker.log_metrics(last, step=10 * epoch)
+        if epoch > trained:
+            with (directory / "trained").open("a") as file:
+                file.write(f"{epoch}\n")
+            (directory / "checkpoints").mkdir(exist_ok=True)
+            (directory / f"checkpoints/epoch-{epoch:03d}.safetensors").write_text("weights")
+        if epoch < epochs:
+            on_eval(Evaluation(epoch, 10 * epoch, last, finished=False))
+    (directory / "resume").mkdir(exist_ok=True)
+    (directory / f"resume/update-{10 * epochs:08d}-x.pt").write_text("point")
+    ranked = sorted((value, epoch) for epoch, value in curve.items() if epoch)
+    members = ranked[
+        : min(config["train_conf.avg_nbest_model"], config["train_conf.keep_nbest_models"])
+    ]
+    objective, chosen = ranked[0]
+    name = f"epoch-{chosen:03d}"
+    if len(members) > 1:
+        average = sum(value for value, _ in members) / len(members) - 0.01
+        if average < objective:
+            objective, name = average, f"average-{len(members)}"
+            (directory / f"checkpoints/{name}.safetensors").write_text("weights")
+    final = scores(objective) | {"objective": objective}
+    tracker.set_tags({"checkpoint": name})
+    if config.get("finetune_conf.test_data_set_list") is not None:
+        final["test/cer"] = objective * 1.1
+    tracker.log_metrics(final, step=10 * epochs + 1)
     hypotheses = directory / "hypotheses/valid.jsonl"
     hypotheses.parent.mkdir(exist_ok=True)
-    hypotheses.write_text(json.dumps({"key": "a", "reference": "一", "text": "一"}) + "\n")
+    hypotheses.write_text(json.dumps({"key": "a", "reference": "一", "text": name}) + "\n")
     tracker.log_artifact(hypotheses, "hypotheses/valid.jsonl")
-    return FinetuneResult(metrics["valid/cer"], epochs, f"epoch-{epochs:03d}", metrics, directory)
+    kept = [[f"epoch-{epoch:03d}", epoch, value] for value, epoch in ranked]
+    result = {
+        "identity": identity(config, read_data(config).sha256, weights),
+        "epochs": epochs,
+        "run": {"kept": kept},
+    }
+    (directory / "result.json").write_text(json.dumps(result))
+    on_eval(Evaluation(epochs, 10 * epochs, last | final, finished=True))
+    return FinetuneResult(objective, chosen, name, last | final, directory)
 
 
-def slow_finetune(
+def held_finetune(
     config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
 ) -> FinetuneResult:
-    """As `finetune`, a third of a second per epoch."""
+    """As `finetune`, but trials from the one that a file `hold` names wait until it is gone.
+
+    So a test acts while trials are under way for certain, however fast or slow the machine is.
+    """
+    number = int(Path(config["output_dir"]).name)
+
+    def held() -> bool:
+        try:
+            return number >= int(Path("hold").read_text())
+        except FileNotFoundError:
+            return False
 
     def wait(evaluation: Any) -> None:
         on_eval(evaluation)
-        time.sleep(0.3)
+        while held():
+            time.sleep(0.05)
 
     return finetune(config, tracker, wait)
 
@@ -104,7 +163,10 @@ def failing_finetune(
 def troubled_finetune(
     config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
 ) -> FinetuneResult:
-    """As `finetune`, but stage 1 hangs at first, stage 2 always, and stage 3 has no memory."""
+    """As `finetune`, but stage 1 hangs at first, stage 2 always, and stage 3 has no memory.
+
+    A trial that hangs adds to the file `hangs`, by which a test may reckon time.
+    """
     directory = Path(config["output_dir"])
     first = not (directory / "hung").exists()
     if config.stage == "s3":
@@ -115,7 +177,10 @@ def troubled_finetune(
         if config.stage == "s2" or (config.stage == "s1" and first):
             print("about to hang", flush=True)
             (directory / "hung").touch()
-            time.sleep(3600)
+            while True:
+                with Path("hangs").open("a") as file:
+                    file.write(".")
+                time.sleep(0.1)
 
     return finetune(config, tracker, hang)
 

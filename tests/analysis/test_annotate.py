@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.__main__ import main
@@ -160,7 +160,6 @@ def texts(draw: st.DrawFn) -> str:
     return end.join(lines) + draw(st.sampled_from(["", end]))
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(texts(), st.sampled_from(["[NEW]", "[ALIGNED]", "[MODIFIED] pretrained: '# x'"]))
 def test_nothing_else_is_touched(text: str, mark: str) -> None:
     """What is left without marks is the text without marks; values are the same."""

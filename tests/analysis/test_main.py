@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -14,12 +13,10 @@ from conf.errors import UserError
 pytestmark = pytest.mark.quick
 
 
-def test_help_is_quick_and_has_examples():
-    started = time.perf_counter()
+def test_help_has_examples():
     done = subprocess.run(
         [sys.executable, "-m", "analysis", "--help"], capture_output=True, text=True, check=True
     )
-    assert time.perf_counter() - started < 1
     assert "python -m analysis compare --sweep demo" in done.stdout
 
 

@@ -5,24 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from urllib.parse import quote
 
 import pytest
 
 from analysis.report import report
+from tests.conftest import HANG_S
+from tests.servers import free_port, serving
 from tests.synthetic import Shape, write_sweep
 
 pytestmark = pytest.mark.slow
-CHROMIUM = shutil.which("chromium")
-START_S = 90
 
 
 @pytest.fixture
@@ -34,45 +27,20 @@ def ui(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = write_sweep(tmp_path / "sweep", Shape(trials=12, epochs=4, utterances=40))
     report("synthetic", store, tmp_path / "report")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--host", "127.0.0.1", "--backend-store-uri", store.uri]
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            _wait_for(f"{address}/health")
-            yield address, store
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
-            server.wait(timeout=30)
+    with serving(command, f"{address}/health"):
+        yield address, store
 
 
-def _wait_for(url):
-    for _ in range(START_S):
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(1)
-    raise AssertionError(f"{url} did not answer within {START_S} s")
-
-
-def test_sweep_children_report_and_compare_page(ui):
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs Debian's chromium (apt-get install chromium)")
+def test_sweep_children_report_and_compare_page(ui, chromium):
     address, store = ui
     parent = store.sweep_run("synthetic")
     trials = store.trial_runs("synthetic")
     runs = f"{address}/#/experiments/{store.experiment_id}/runs"
-    with api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--enable-unsafe-swiftshader"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        page = browser.new_page(viewport={"width": 1600, "height": 1200})
-        page.set_default_timeout(60_000)
+    with chromium.new_page(viewport={"width": 1600, "height": 1200}) as page:
+        page.set_default_timeout(1000 * HANG_S)
 
         page.goto(f"{runs}/{parent.run_id}")
         page.get_by_text("Best of 11 trials").first.wait_for()
@@ -93,4 +61,3 @@ def test_sweep_children_report_and_compare_page(ui):
             page.get_by_text(name).first.wait_for(state="attached")
         page.get_by_text("optim_conf.lr", exact=True).first.wait_for(state="attached")
         page.get_by_text("0.001", exact=True).first.wait_for(state="attached")
-        browser.close()

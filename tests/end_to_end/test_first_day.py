@@ -8,14 +8,8 @@ sweep file in the place of telephone.yaml is that file made small.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -27,6 +21,7 @@ import yaml
 from conf.weights import RELEASED
 from tests.conftest import BASE, ROOT
 from tests.end_to_end.conftest import Workspace, clean_environment
+from tests.servers import free_port, serving
 
 READMES = (ROOT / "README.md", ROOT / "README_zh.md")
 LOCK = ROOT / "requirements.lock"
@@ -52,7 +47,6 @@ SMALL = {
 """What a sweep on two CPU cores takes the place of a night on GPUs with."""
 _BLOCK = re.compile(r"<!-- first day: (\w+) -->\n```bash\n(.*?)```", re.DOTALL)
 _COMMENT = re.compile(r"\s+# .*")
-_START_S = 120
 
 
 def commands(readme: Path) -> dict[str, list[str]]:
@@ -188,32 +182,12 @@ def test_the_afternoon(prepared: Workspace) -> None:
 @contextmanager
 def _served(day: Workspace, command: str, alive: str) -> Iterator[int]:
     """Runs a server of the page's on a port of its own; yields that when it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        ["bash", "-c", f"{re.sub(' --port [0-9]+', '', command)} --port {port} --workers 1"],
+    port = free_port()
+    command = f"{re.sub(' --port [0-9]+', '', command)} --port {port} --workers 1"
+    with serving(
+        ["bash", "-c", command],
+        f"http://127.0.0.1:{port}/{alive}",
         cwd=day.directory,
         env=clean_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        deadline_s = time.monotonic() + _START_S
-        while not _answers(f"http://127.0.0.1:{port}/{alive}"):
-            assert server.poll() is None, command
-            assert time.monotonic() < deadline_s, command
-            time.sleep(0.5)
+    ):
         yield port
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

@@ -6,11 +6,8 @@ import base64
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -24,6 +21,7 @@ import soundfile
 
 from tests.conftest import BASE, TINY_SETTINGS
 from tests.end_to_end.conftest import clean_environment
+from tests.servers import free_port, serving
 
 pytestmark = pytest.mark.slow
 
@@ -99,38 +97,13 @@ def server(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iter
     registered = register(
         exported.directory.parent / "served", uri, "calls", store.ensure_run(kind="t", name="t"), {}
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", registered.uri]
     command += ["--env-manager", "local", "--port", str(port)]
-    with (place / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=place,
-            env={**clean_environment(), "MLFLOW_TRACKING_URI": uri},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # it starts uvicorn, which is to end with it
-        )
-    try:
-        _wait(f"http://127.0.0.1:{port}/ping", process, place / "server.log")
-        yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-
-
-def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    started = time.monotonic()
-    while time.monotonic() - started < 240:
-        assert process.poll() is None, log.read_text()[-4000:]
-        try:
-            with urllib.request.urlopen(address):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(log.read_text()[-4000:])
+    address = f"http://127.0.0.1:{port}"
+    environment = {**clean_environment(), "MLFLOW_TRACKING_URI": uri}
+    with serving(command, f"{address}/ping", cwd=place, env=environment):
+        yield f"{address}/invocations"
 
 
 def ask(server: str, body: bytes | dict[str, Any], kind: str = "application/json") -> Any:

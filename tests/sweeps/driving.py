@@ -12,34 +12,32 @@ from pathlib import Path
 from sweeps.orphans import marked
 from sweeps.state import SweepDirectory
 from sweeps.study import read_states
-from tests.sweeps.conftest import ROOT
+from tests.conftest import HANG_S, ROOT
 from trainer.tracking import Store
 
 DRIVER = """
-import importlib
 import sys
 from pathlib import Path
 from conf.errors import run_command
 from sweeps.run import run_sweep
+from tests import fakes
 
 def main(argv):
-    module, _, name = argv[1].rpartition(".")
-    finetune = getattr(importlib.import_module(module or "tests.fakes"), name)
-    return run_sweep(Path(argv[0]), overrides=argv[2:], finetune=finetune)
+    return run_sweep(Path(argv[0]), overrides=argv[2:], finetune=getattr(fakes, argv[1]))
 
 sys.exit(run_command(main, sys.argv[1:]))
 """
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def drive(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a sweep in a process of its own, as the command line does."""
+def drive(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a sweep in a process of its own, as the command line does; `before` is code for it."""
     return subprocess.run(
-        [sys.executable, "-c", DRIVER, *arguments],
+        [sys.executable, "-c", before + DRIVER, *arguments],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_S,
         check=False,
     )
 
@@ -55,6 +53,16 @@ def driving(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             yield driver
         finally:
             driver.kill()
+
+
+def hold(number: int) -> None:
+    """Let `held_finetune` hold the trials from this one on, until `release`."""
+    Path("hold").write_text(str(number))
+
+
+def release() -> None:
+    """Let the trials go on that `hold` holds."""
+    Path("hold").unlink()
 
 
 def wait_for(driver: subprocess.Popen[str], word: str) -> str:

@@ -27,7 +27,8 @@ from sweeps.space import load_sweep
 from sweeps.state import SweepDirectory
 from tests import fakes
 from tests.analysis.test_provenance import link as made_link
-from tests.sweeps.conftest import PIPELINE, ROOT
+from tests.conftest import HANG_S, ROOT
+from tests.sweeps.conftest import PIPELINE
 from trainer.tracking import Store
 
 THREE = PIPELINE + "  - stages: [s3]\n"
@@ -368,7 +369,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 def drive_until(said: str, number: int, *arguments: str, pause_s: float = 0.0) -> tuple[int, str]:
     """Run a pipeline until it says something, then send it a signal; 0 lets it finish."""
-    command = [sys.executable, "-c", DRIVER, "pipeline.yaml", "slow_finetune", *arguments]
+    command = [sys.executable, "-c", DRIVER, "pipeline.yaml", "brief_finetune", *arguments]
     environment = {**ENVIRONMENT, "PACKAGE_PAUSE_S": "1"}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -416,7 +417,7 @@ def test_a_pipeline_of_real_sweeps(place: Path) -> None:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_S,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

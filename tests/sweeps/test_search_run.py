@@ -23,8 +23,7 @@ GRID = (
 
 def test_a_grid_with_answers_and_replicates(place: Path) -> None:
     (place / "sweep.yaml").write_text(GRID)
-    finetune = "tests.sweeps.study_kit.finetune"
-    result = drive("sweep.yaml", finetune, "train_conf.avg_nbest_model=1", "concurrency=2")
+    result = drive("sweep.yaml", "finetune", "train_conf.avg_nbest_model=1", "concurrency=2")
     assert result.returncode == 0, result.stderr
     states = read_states(SweepDirectory.of("tiny").study, "tiny")
     notes = {

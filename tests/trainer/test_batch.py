@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.batch import BatchSampler, Example, collate, num_audio_tokens
@@ -54,7 +54,6 @@ def test_example_batches_count_utterances() -> None:
     assert sorted(sizes) == [2, 16, 16, 16]
 
 
-@settings(deadline=None)  # the machine may do other work
 @given(
     frames=st.lists(st.integers(10, 900), min_size=1, max_size=120),
     batch_size=st.integers(50, 3000),
@@ -85,7 +84,6 @@ def test_batches_keep_all_limits_and_drop_nothing(
             assert len(batch) * positions <= token_max
 
 
-@settings(deadline=None)  # the machine may do other work
 @given(
     frames=st.lists(st.integers(10, 900), min_size=1, max_size=80),
     batch_type=st.sampled_from(["token", "example"]),

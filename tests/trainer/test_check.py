@@ -241,54 +241,55 @@ def test_good_data(look: Callable[..., dict[str, CheckResult]]) -> None:
     assert re.search(r"peaks at \de-\d", results["warmup"].found)
 
 
-@pytest.mark.parametrize(
-    ("lists", "id", "expected", "found"),
-    [
-        ({"train": [{"source": "none.wav"}]}, "data-paths", "failed", "none.wav' (no such file)"),
-        ({"train": [{"rate": 48000}] * 3}, "fs-data", "warning", "48000 Hz"),
-        ({"train": [{"rate": 8000}, {"rate": 16000}]}, "fs-data", "warning", "8000 Hz, 16000 Hz"),
-        (
-            {"train": [{"rate": 16000, "band": 7500}] * 3},
-            "bandwidth",
-            "warning",
-            "train: 3 of 3 with sound above 4000 Hz (16000 Hz)",
-        ),
-        ({"wideband": [{"rate": 16000}] * 2}, "bandwidth", "warning", "wideband: 0 of 2"),
-        (
-            {"train": [{"target": "你好<ANNOTATION_ERROR>"}, {}]},
-            "texts",
-            "failed",
-            "with marks: 1 of 3: ",
-        ),
-        ({"train": [{"target": " "}, {}]}, "texts", "warning", "empty: 1 of 2: "),
-        ({"train": [{"seconds": 0.05}, {}]}, "lengths", "warning", "1 left out: 1 audio shorter"),
-        ({"train": [{"seconds": 0.05}]}, "lengths", "failed", "1 left out: 1 audio shorter"),
-        (
-            {"train": [{"call_id": 7}], "test": [{"call_id": 7}]},
-            "splits",
-            "failed",
-            "1 calls in train and test (7)",
-        ),
-        (
-            {"train": [{"speaker_id": "a"}], "valid": [{"speaker_id": "a"}]},
-            "splits",
-            "warning",
-            "1 speakers in train and valid (a)",
-        ),
-        (
-            {"train": [{}], "valid": [{"source": "train-0.wav"}]},
-            "splits",
-            "failed",
-            "1 recordings in train and valid",
-        ),
-        (
-            {"train": [{"seconds": 70.0}]},
-            "lengths",
-            "failed",
-            "1 left out: 1 longer than dataset_conf.max_token_length 1024",
-        ),
-    ],
-)
+BAD_DATA: list[tuple[dict[str, list[dict[str, Any]]], str, str, str]] = [
+    ({"train": [{"source": "none.wav"}]}, "data-paths", "failed", "none.wav' (no such file)"),
+    ({"train": [{"rate": 48000}] * 3}, "fs-data", "warning", "48000 Hz"),
+    ({"train": [{"rate": 8000}, {"rate": 16000}]}, "fs-data", "warning", "8000 Hz, 16000 Hz"),
+    (
+        {"train": [{"rate": 16000, "band": 7500}] * 3},
+        "bandwidth",
+        "warning",
+        "train: 3 of 3 with sound above 4000 Hz (16000 Hz)",
+    ),
+    ({"wideband": [{"rate": 16000}] * 2}, "bandwidth", "warning", "wideband: 0 of 2"),
+    (
+        {"train": [{"target": "你好<ANNOTATION_ERROR>"}, {}]},
+        "texts",
+        "failed",
+        "with marks: 1 of 3: ",
+    ),
+    ({"train": [{"target": " "}, {}]}, "texts", "warning", "empty: 1 of 2: "),
+    ({"train": [{"seconds": 0.05}, {}]}, "lengths", "warning", "1 left out: 1 audio shorter"),
+    ({"train": [{"seconds": 0.05}]}, "lengths", "failed", "1 left out: 1 audio shorter"),
+    (
+        {"train": [{"call_id": 7}], "test": [{"call_id": 7}]},
+        "splits",
+        "failed",
+        "1 calls in train and test (7)",
+    ),
+    (
+        {"train": [{"speaker_id": "a"}], "valid": [{"speaker_id": "a"}]},
+        "splits",
+        "warning",
+        "1 speakers in train and valid (a)",
+    ),
+    (
+        {"train": [{}], "valid": [{"source": "train-0.wav"}]},
+        "splits",
+        "failed",
+        "1 recordings in train and valid",
+    ),
+    (
+        {"train": [{"seconds": 70.0}]},
+        "lengths",
+        "failed",
+        "1 left out: 1 longer than dataset_conf.max_token_length 1024",
+    ),
+]
+"""Lists of utterances, the check that is for them, and what it finds."""
+
+
+@pytest.mark.parametrize(("lists", "id", "expected", "found"), BAD_DATA)
 def test_bad_data(
     lists: dict[str, list[dict[str, Any]]],
     id: str,

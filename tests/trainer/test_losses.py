@@ -105,7 +105,7 @@ def whole_sets(corpus: Path) -> tuple[Nano, Objective, list[Example], list[tuple
     return nano, objective, examples, [(losses.ce, losses.ctc) for losses in alone]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(indices=st.lists(st.integers(0, 39), min_size=1, max_size=12, unique=True))
 def test_neighbours_and_padding_change_no_loss(
     whole_sets: tuple[Nano, Objective, list[Example], list[tuple[Any, Any]]], indices: list[int]

@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from conf.errors import UserError
-from tests.conftest import ROOT
+from tests.conftest import HANG_S, ROOT, until
 from tests.trainer.prepared import corpus, kept, run, write_lines, write_wav
 from trainer.prepare import passes
 from trainer.prepare.directory import working
@@ -58,61 +57,89 @@ def files(directory: Path) -> dict[str, bytes]:
     }
 
 
-def start(given: Path, output_dir: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "trainer", "prepare", "--input", str(given), "--no_report"]
-    command += ["--keep", "duplicate_content", "--workers", "2", "--output_dir", str(output_dir)]
-    return subprocess.Popen(
+HELD = """
+import signal, sys
+from conf.errors import run_command
+from trainer import __main__ as trainer
+from trainer.prepare import headers, passes
+
+place, count = sys.argv[1], int(sys.argv[2])
+keep, check = passes._keep, headers.check_lines
+
+def keep_and_hold(path, records):
+    kept = keep(path, records)
+    if path.parent.name == place and int(path.stem) + 1 == count:
+        print("held", flush=True)
+        signal.pause()
+    return kept
+
+def hold(*arguments, **named):
+    signal.pause()
+
+if count:
+    passes._keep = keep_and_hold
+else:
+    # By this name it is sent to the workers.
+    hold.__module__, hold.__qualname__ = check.__module__, check.__qualname__
+    headers.check_lines = hold
+    print("held", flush=True)
+_, _, _, *arguments = sys.argv
+sys.argv[0] = trainer.__file__  # by which the command names itself
+sys.exit(run_command(trainer.main, arguments))
+"""
+"""A preparation that stands still, in its first process after a batch, or in its workers."""
+
+
+def start(given: Path, output_dir: Path, held: tuple[str, int]) -> subprocess.Popen[str]:
+    """Start one that holds when so many batches of a pass are done; before the first in workers."""
+    command = [sys.executable, "-c", HELD, held[0], str(held[1]), *arguments(given, output_dir)]
+    process = subprocess.Popen(
         command,
         cwd=ROOT,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+    assert process.stdout is not None
+    assert "held\n" in process.stdout
+    return process
 
 
 def finish(given: Path, output_dir: Path) -> None:
-    process = start(given, output_dir)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
+    command = [sys.executable, "-m", "trainer", *arguments(given, output_dir)]
+    subprocess.run(command, cwd=ROOT, timeout=HANG_S, check=True)
 
 
-def wait_for(output_dir: Path, done: str, count: int) -> None:
-    """Until so many batches of a pass are done."""
-    deadline = time.monotonic() + 60
-    while len(list((output_dir / ".prepare" / done).glob("*.jsonl"))) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+def arguments(given: Path, output_dir: Path) -> list[str]:
+    flags = ["--no_report", "--keep", "duplicate_content", "--workers", "2"]
+    return ["prepare", "--input", str(given), *flags, "--output_dir", str(output_dir)]
 
 
 def workers_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.parametrize(("done", "count"), [("headers", 3), ("content", 5)])
+@pytest.mark.parametrize("held", [("headers", 3), ("content", 5)])
 def test_killed_and_run_again(
-    given: Path, whole: dict[str, bytes], tmp_path: Path, done: str, count: int
+    given: Path, whole: dict[str, bytes], tmp_path: Path, held: tuple[str, int]
 ) -> None:
-    process = start(given, tmp_path)
-    wait_for(tmp_path, done, count)
+    process = start(given, tmp_path, held)
     workers = workers_of(process.pid)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers):
-        assert time.monotonic() < deadline  # workers do not outlive it
-        time.sleep(0.01)
+    for worker in workers:  # they do not outlive it
+        until(lambda path=Path(f"/proc/{worker}/cmdline"): not path.exists())
     assert not (tmp_path / "train.jsonl").exists()
     finish(given, tmp_path)
     assert files(tmp_path) == whole
 
 
 def test_ctrl_c_says_how_to_go_on(given: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
-    process = start(given, tmp_path)
-    wait_for(tmp_path, "content", 2)
+    process = start(given, tmp_path, ("content", 2))
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=HANG_S)
     assert process.returncode == 130
     assert said.splitlines() == [
         "the same command goes on where this one stopped",
@@ -125,10 +152,10 @@ def test_ctrl_c_says_how_to_go_on(given: Path, whole: dict[str, bytes], tmp_path
 def test_a_worker_that_is_killed_ends_the_command_with_a_reason(
     given: Path, tmp_path: Path
 ) -> None:
-    process = start(given, tmp_path)
-    wait_for(tmp_path, "headers", 1)
+    process = start(given, tmp_path, ("headers", 0))
+    until(lambda: len(workers_of(process.pid)) == 2)
     os.kill(workers_of(process.pid)[0], signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANG_S)
     assert process.returncode == 1
     assert "a worker process was killed" in said
     assert "the same command goes on" in said

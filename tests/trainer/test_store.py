@@ -7,8 +7,8 @@ import multiprocessing
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -35,7 +35,7 @@ def _in_child(work: Callable[[], object]) -> int:
     """Runs in a forked process and gives its exit code."""
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    process.join(60)
+    process.join()
     assert process.exitcode is not None
     return process.exitcode
 
@@ -96,29 +96,34 @@ def test_a_forked_process_shares_what_is_there_and_adds_to_it(tmp_path: Path) ->
 def test_processes_fill_it_together_while_others_are_killed(tmp_path: Path) -> None:
     """What is found afterwards is right, and all that the survivors wrote is found."""
 
-    def fill(first: int, forever: bool) -> None:
+    def fill(first: int, halfway: Event | None) -> None:
         store = ArrayStore(tmp_path, 64 * MB)
         number = first
-        while forever or number < first + 60:
+        while halfway or number < first + 60:
             store.put(_key(number % 300), _tensor(number % 300))
             if number % 7 == 0:
                 store.flush()
             found = store.get(_key((number * 13) % 300))
             assert found is None or torch.equal(found, _tensor((number * 13) % 300))
             number += 1
+            if halfway and number == first + 50:
+                halfway.set()
         store.flush()
 
     context = multiprocessing.get_context("fork")
-    victims = [context.Process(target=fill, args=(n, True)) for n in (0, 150)]
-    workers = [context.Process(target=fill, args=(n, False)) for n in (0, 40)]
+    halfway = [context.Event(), context.Event()]
+    victims = [
+        context.Process(target=fill, args=each) for each in zip((0, 150), halfway, strict=True)
+    ]
+    workers = [context.Process(target=fill, args=(n, None)) for n in (0, 40)]
     for process in (*victims, *workers):
         process.start()
-    for victim in victims:
-        time.sleep(0.3)
+    for victim, there in zip(victims, halfway, strict=True):
+        there.wait()
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
     for process in (*victims, *workers):
-        process.join(60)
+        process.join()
     assert [process.exitcode for process in workers] == [0, 0]
     store = ArrayStore(tmp_path, 64 * MB)
     for number in range(300):
@@ -140,7 +145,7 @@ def test_a_damaged_value_is_not_used_and_is_replaced(
         file.seek(at)
         file.write(b"\xff")
     assert store.get(_key(1)) is None
-    assert "a damaged value is computed again" in caplog.text
+    assert len(caplog.records) == 1  # the user is told, once
     store.put(_key(1), _tensor(1))
     store.flush()
     found = store.get(_key(1))
@@ -165,7 +170,7 @@ def test_a_damaged_file_is_begun_anew(
         path.write_bytes(b"something else" * 1000)
     store = ArrayStore(tmp_path, 8 * MB)
     assert store.get(_key(1)) is None
-    assert "damaged" in caplog.text
+    assert len(caplog.records) == 1  # the user is told, once
     store.put(_key(1), _tensor(1))
     store.flush()
     assert store.get(_key(1)) is not None
@@ -179,10 +184,9 @@ def test_a_full_store_says_so_once_and_stays_within_its_size(
     for number in range(60):
         store.put(_key(number), _tensor(number))
         store.flush()
-    assert [record.message for record in caplog.records if "is full" in record.message] == [
-        f"{tmp_path} is full; going on without storing more there "
-        "(finetune_conf.feature_cache_dir, finetune_conf.feature_cache_mb 2)"
-    ]
+    [record] = caplog.records  # the user is told, once, and which keys give more room
+    assert str(tmp_path) in record.message
+    assert "finetune_conf.feature_cache_dir, finetune_conf.feature_cache_mb 2" in record.message
     kept = [number for number in range(60) if store.get(_key(number)) is not None]
     assert 15 < len(kept) < 30
     assert kept == list(range(len(kept)))
@@ -230,7 +234,6 @@ def test_a_disk_that_is_full_does_not_fail_a_run(tmp_path: Path) -> None:
             assert found is not None
             assert torch.equal(found, _tensor(number % 10))
         assert len(records) == 1, records
-        assert "cannot be written" in records[0]
 
     assert _in_child(child) == 0
     found = ArrayStore(tmp_path, 64 * MB).get(_key(9))
@@ -247,8 +250,7 @@ def test_a_directory_that_cannot_be_made_is_said_once(
         assert store.get(_key(number)) is None
         store.put(_key(number), _tensor(number))
         store.flush()
-    [record] = caplog.records
-    assert "cannot be opened" in record.message
+    assert len(caplog.records) == 1
 
 
 def test_a_network_file_system_is_not_used(
@@ -261,7 +263,7 @@ def test_a_network_file_system_is_not_used(
     store.flush()
     assert store.get(_key(1)) is None
     [record] = caplog.records
-    assert "cannot be opened (nfs4, a network file system" in record.message
+    assert "nfs4" in record.message
 
 
 def test_a_larger_limit_elsewhere_is_followed(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from trainer.document.words import catalogue
 from trainer.prepare.rules import BAD_INPUT, CHOICES
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 FILES = ["data_report.html", "data_report.md", "data_report_zh.html", "data_report_zh.md"]
 
@@ -45,28 +45,13 @@ def written(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def opened(chromium: Browser, written: Path) -> Generator[Callable[..., Page], None, None]:
-    """Opens a report; afterwards nothing may have gone wrong or been asked for."""
-    faults: list[str] = []
-    pages: list[Page] = []
+def opened(open_page: Callable[..., Page], written: Path) -> Callable[..., Page]:
+    """Opens a report in the browser."""
 
-    def open_page(name: str = "data_report.html", width: int = 1280) -> Page:
-        page = chromium.new_page(viewport={"width": width, "height": 900})
-        pages.append(page)
-        page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on(
-            "request",
-            lambda r: r.url.startswith(("file:", "data:", "blob:")) or faults.append(r.url),
-        )
-        page.goto((written / name).as_uri())
-        page.wait_for_selector("body[data-ready=true]")
-        return page
+    def make(name: str = "data_report.html", width: int = 1280) -> Page:
+        return open_page(written / name, width)
 
-    yield open_page
-    for page in pages:
-        page.close()
-    assert faults == []
+    return make
 
 
 def test_every_figure_is_drawn(opened: Callable[..., Page]) -> None:
