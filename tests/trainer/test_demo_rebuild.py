@@ -7,6 +7,7 @@ import pytest
 
 from trainer.demo import rebuild
 from trainer.demo.rebuild import Recipe
+from trainer.document.shown import rate
 
 BASE = Path(rebuild.__file__).parent / "base"
 MAX_BYTES = 4 * 2**20
@@ -28,7 +29,7 @@ def test_base_is_small_and_its_card_shows_its_scores():
     card = (BASE / "README.md").read_text(encoding="utf-8")
     assert size_of(BASE) <= MAX_BYTES
     for name, scores in committed_scores().items():
-        assert f"| {name} | {scores['cer']:.1%} | {scores['cer_ctc']:.1%} |" in card
+        assert f"| {name} | {rate(scores['cer'], 1)} | {rate(scores['cer_ctc'], 1)} |" in card
 
 
 @pytest.mark.quick
