@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-from conf import schema
+from conf import keys
 from conf.checks import CHECKS, GREPS, SEVEN
 from conf.delta import CHANGES, SEVERITIES, UNPROVEN, Delta, by_weight, cell, change_table, table
 from conf.effects import effect_of, funasr_version, load_effects, load_parameters
@@ -89,7 +89,7 @@ class Facts:
     def keys(self) -> tuple[str, ...]:
         """Every key that any of the configurations has, in the schema's order."""
         present = {delta.key for column in self.columns.values() for delta in column.deltas}
-        known = [name for name in list(schema.keys()) if name in present]
+        known = [name for name in list(keys.keys()) if name in present]
         return (*known, *sorted(present - set(known)))
 
 
@@ -350,9 +350,9 @@ class Page:
     def modules(self) -> str:
         """All keys of all configurations, module by module."""
         lines = []
-        for module, keys in self._modules().items():
+        for module, names in self._modules().items():
             title = f"`{module}`" if module else self._say("top level")
-            lines += [f"### {title}", "", self._side_by_side(keys), ""]
+            lines += [f"### {title}", "", self._side_by_side(names), ""]
         return "\n".join(lines).strip()
 
     def purposes(self) -> str:
@@ -360,15 +360,15 @@ class Page:
         lines = []
         columns = self._facts.columns.values()
         for role in _roles():
-            keys = [
+            changed = [
                 key
                 for key in self._facts.keys
-                if (known := schema.find_key(key)) is not None
+                if (known := keys.find_key(key)) is not None
                 and known.role == role
                 and any(key in c.by_key and c.by_key[key].is_change for c in columns)
             ]
-            if keys:
-                lines += [f"### {self._say(role)}", "", self._side_by_side(keys), ""]
+            if changed:
+                lines += [f"### {self._say(role)}", "", self._side_by_side(changed), ""]
         return "\n".join(lines).strip()
 
     def parameters(self) -> str:
@@ -433,10 +433,10 @@ class Page:
     def every_key(self) -> str:
         """Every key with all that is known of it, block by block."""
         lines: list[str] = []
-        for module, keys in self._modules().items():
+        for module, names in self._modules().items():
             title = f"`{module}`" if module else self._say("top level")
             lines += [f"## {title}", ""]
-            for key in keys:
+            for key in names:
                 lines += self._key(key)
         return "\n".join(lines).strip()
 
@@ -454,7 +454,7 @@ class Page:
         return blocks
 
     def _key(self, key: str) -> list[str]:
-        known = schema.find_key(key)
+        known = keys.find_key(key)
         lines = [f"### `{key}`", ""]
         if known is not None:
             facts = [
@@ -535,7 +535,7 @@ class Page:
         return cell(base[key]) if key in base and key not in PATHS else NOTHING
 
     def _meaning(self, key: str) -> str:
-        known = schema.find_key(key)
+        known = keys.find_key(key)
         return self._say(known.meaning) if known else ""
 
     def _why_sentence(self, delta: Delta) -> str:
@@ -644,7 +644,7 @@ def _counts(deltas: Sequence[Delta]) -> Counter[str]:
 
 
 def _roles() -> list[str]:
-    return list(dict.fromkeys(key.role for key in schema.keys().values()))
+    return list(dict.fromkeys(key.role for key in keys.keys().values()))
 
 
 def _snippet(delta: Delta, word: str) -> list[str]:

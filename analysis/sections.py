@@ -21,7 +21,7 @@ from analysis.runs import differing
 from analysis.significance import Estimate, difference, rate
 from conf.delta import SEVERITIES, UNPROVEN
 from conf.effects import effect_of
-from conf.schema import find_key
+from conf.keys import find_key
 from conf.writing import format_value
 from trainer.document.tables import Column, Section
 from trainer.document.words import Said

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from conf import schema
+from conf import keys, schema
 from conf.effects import effect_of
 from conf.language import ENGLISH, Language
 from conf.layers import merge
@@ -168,7 +168,7 @@ def annotate(config: Config) -> str:
 
 
 def _delta(key: str, base: dict[str, Any], config: Config) -> Delta:
-    known = schema.find_key(key)
+    known = keys.find_key(key)
     delta = Delta(
         key=key,
         base=base.get(key),
@@ -205,7 +205,7 @@ def _followed(key: str, config: Config) -> str:
     return FOLLOWS if isinstance(said, str) and "${" in said else INHERITED
 
 
-def _standalone(known: schema.Key | None, inherited: Any) -> str:
+def _standalone(known: keys.Key | None, inherited: Any) -> str:
     """What the code's default would be, where it is not the value that is inherited."""
     if known is None or known.default == inherited:
         return ""

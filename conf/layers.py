@@ -1,10 +1,11 @@
 """Lay values over each other, keep in mind who said what, and check the whole at once."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conf import explain, references, schema
+from conf import explain, keys
 from conf.errors import ConfigError
 from conf.explain import Problem, lines, show
 from conf.reading import Document, flatten, unflatten
@@ -34,12 +35,12 @@ def effective(layers: tuple[Layer, ...], foreign: frozenset[str]) -> dict[str, A
         foreign: Keys that the schema does not know and that are kept, unchecked: the weights' own
             config.yaml has them, so the model may read them, or they are allowed by name.
     """
-    known = {key for layer in layers for key in layer.values if schema.find_key(key)} | foreign
+    known = {key for layer in layers for key in layer.values if keys.find_key(key)} | foreign
     problems = [line for layer in layers for line in _name_problems(layer, known)]
     where = who_said(layers)
     merged = {key: value for key, value in merge(layers).items() if key in known}
-    resolved, unresolved = references.resolve(merged)
-    checked, invalid = schema.validate(
+    resolved, unresolved = resolve(merged)
+    checked, invalid = keys.validate(
         unflatten({key: value for key, value in resolved.items() if key not in foreign})
     )
     problems += lines((*unresolved, *invalid), where)
@@ -63,9 +64,9 @@ def unknown_keys(layers: Iterable[Layer], foreign: frozenset[str] = frozenset())
     return [
         key
         for key in values
-        if not schema.find_key(key)
+        if not keys.find_key(key)
         and key not in foreign
-        and key not in schema.blocks()
+        and key not in keys.blocks()
         and not REFUSED & set(key.split("."))
         and not any(_is_leaf(outer, values) for outer in _around(key))
     ]
@@ -77,7 +78,7 @@ def _around(key: str) -> list[str]:
 
 
 def _is_leaf(key: str, values: Mapping[str, Any]) -> bool:
-    return key in values or (schema.find_key(key) is not None and not schema.is_block(key))
+    return key in values or (keys.find_key(key) is not None and not keys.is_block(key))
 
 
 def who_said(layers: Sequence[Layer]) -> Callable[[str], str]:
@@ -98,7 +99,7 @@ def _lies_in(key: str, block: str) -> bool:
 
 def unknown_key(key: str) -> Problem:
     """Say that a configuration has no such key, and the nearest that it has."""
-    return explain.unknown_key(key, [*schema.keys(), *schema.blocks()], listed=False)
+    return explain.unknown_key(key, [*keys.keys(), *keys.blocks()], listed=False)
 
 
 def _name_problems(layer: Layer, known: Iterable[str]) -> list[str]:
@@ -107,8 +108,56 @@ def _name_problems(layer: Layer, known: Iterable[str]) -> list[str]:
     for key, value in layer.values.items():
         if REFUSED & set(key.split(".")):
             problems.append(Problem(key, show(value), "no such key: no foreign code is run"))
-        elif key in schema.blocks():
+        elif key in keys.blocks():
             problems.append(Problem(key, show(value), "a block of keys"))
         elif key not in known:
             problems.append(unknown_key(key))
     return lines(problems, layer.where)
+
+
+REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+
+
+class _Unresolvable(Exception):
+    """A reference in a circle or to nothing; the text says what was expected."""
+
+
+def resolve(flat: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    """Put the values in the place of the references to them.
+
+    A reference that is the whole value keeps the type of what it refers to; within a longer text it
+    becomes text.
+
+    Args:
+        flat: Values by dotted key.
+
+    Returns:
+        The values without references, and a problem for each that leads nowhere or in a circle
+        (those keys are left out).
+    """
+    resolved, problems = {}, []
+    for key, value in flat.items():
+        try:
+            resolved[key] = _resolve(value, flat, (key,))
+        except _Unresolvable as reason:
+            problems.append(Problem(key, show(value), str(reason)))
+    return resolved, tuple(problems)
+
+
+def _resolve(value: Any, flat: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    if isinstance(value, list):
+        return [_resolve(item, flat, path) for item in value]
+    if not isinstance(value, str):
+        return value
+    if whole := REFERENCE.fullmatch(value):
+        return _follow(whole[1].strip(), flat, path)
+    return REFERENCE.sub(lambda part: str(_follow(part[1].strip(), flat, path)), value)
+
+
+def _follow(target: str, flat: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    if target in path:
+        circle = " -> ".join((*path[path.index(target) :], target))
+        raise _Unresolvable(f"a reference that ends at a value, not in a circle ({circle})")
+    if target not in flat:
+        raise _Unresolvable(f"a reference to a key that is set ({target} is not)")
+    return _resolve(flat[target], flat, (*path, target))

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conf import schema
+from conf import keys
 from conf.errors import ConfigError
 from conf.layers import Layer, effective, merge, unknown_keys
+from conf.model_dir import find_model_dir, is_place
 from conf.reading import Document, flatten, parse_value, read_yaml, unflatten
-from conf.weights import find_model_dir, is_place
 from conf.writing import to_yaml
 
 __all__ = [
@@ -223,9 +223,7 @@ def _build(
 
 def _foreign(base_layers: Sequence[Layer]) -> frozenset[str]:
     """Keys that the schema does not know and the weights' own config.yaml has."""
-    return frozenset(
-        key for layer in base_layers for key in layer.values if not schema.find_key(key)
-    )
+    return frozenset(key for layer in base_layers for key in layer.values if not keys.find_key(key))
 
 
 def _allowed(layers: Sequence[Layer]) -> list[str]:
@@ -239,7 +237,7 @@ def _clean(layer: Layer) -> Layer:
     values = {
         key: value
         for key, value in layer.values.items()
-        if not (value == {} and schema.is_block(key)) and not (value is None and key in FOUND)
+        if not (value == {} and keys.is_block(key)) and not (value is None and key in FOUND)
     }
     return Layer(layer.label, values, layer.document)
 
@@ -285,8 +283,8 @@ def _base_layers(model_dir: Path | None, found: Mapping[str, Any]) -> tuple[Laye
     beside = read_yaml(model_dir / "config.yaml") if model_dir else released
     return (
         Layer("finetune_conf's defaults", _our_defaults()),
-        _part(released, lambda key: not schema.belongs_to_model(key)),
-        _part(beside, schema.belongs_to_model),
+        _part(released, lambda key: not keys.belongs_to_model(key)),
+        _part(beside, keys.belongs_to_model),
         Layer("found", found),
     )
 
@@ -298,7 +296,7 @@ def _part(document: Document, wanted: Callable[[str], bool]) -> Layer:
 
 def _our_defaults() -> dict[str, Any]:
     """`finetune_conf` is always complete: nobody else has defaults for it."""
-    ours = ((name, key) for name, key in schema.keys().items() if name.startswith("finetune_conf."))
+    ours = ((name, key) for name, key in keys.keys().items() if name.startswith("finetune_conf."))
     return {name: key.default for name, key in ours}
 
 

@@ -30,11 +30,11 @@ from typing import Any
 
 from conf.errors import ConfigError, DataError, UserError
 from conf.explain import nearest_hint, unknown_key
+from conf.keys import keys
 from conf.layers import who_said
 from conf.load import Config, parse_overrides
+from conf.model_dir import with_copy
 from conf.reading import Document, flatten, parse_value, read_yaml, unflatten
-from conf.schema import keys
-from conf.weights import with_copy
 from conf.writing import format_value, to_yaml
 from sweeps import preflight
 from sweeps.run import check

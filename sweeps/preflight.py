@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from conf.checks import Part
 from conf.errors import ConfigError, DataError, UserError
 from conf.load import Config
-from conf.weights import find_copy
+from conf.model_dir import find_copy
 from sweeps.space import DEMO, Places, SweepFile
 from trainer.check import ChecksFailed, failed, one_line, run_checks
 from trainer.manifest import read_data_list, read_headers

@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from conf.errors import ConfigError
 from conf.explain import lines, problems
+from conf.keys import find_key, keys
 from conf.layers import unknown_key
 from conf.load import (
     STAGES,
@@ -28,9 +29,8 @@ from conf.load import (
     parse_overrides,
     stage_config_path,
 )
+from conf.model_dir import with_copy
 from conf.reading import Document, flatten, parse_value, read_yaml
-from conf.schema import find_key, keys
-from conf.weights import with_copy
 from sweeps.ranges import Part, Range, Value, tuple_of
 from sweeps.tunable import can_train, not_tunable, without_effect
 

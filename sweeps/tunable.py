@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from conf.effects import A_FILE, KeyEffect, load_effects
+from conf.keys import find_key
 from conf.load import Config
-from conf.schema import find_key
 
 _ROLES = frozenset({"optimization", "augmentation", "data"})
 _OURS = frozenset(

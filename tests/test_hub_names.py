@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conf.load import load_config, stage_config_path
-from conf.weights import RELEASED
+from conf.model_dir import RELEASED
 from sweeps.space import load_sweep, stage_configs
 from tests.conftest import BASE, ROOT
 from trainer.evaluate_sets import _model_config

@@ -16,9 +16,9 @@ import torch
 
 from analysis import __main__ as analysis_main
 from conf.errors import UserError, WorkError
+from conf.keys import find_key
 from conf.load import Config, load_config, parse_overrides, stage_config_path
-from conf.schema import find_key
-from conf.weights import RELEASED, find_copy
+from conf.model_dir import RELEASED, find_copy
 from sweeps import __main__ as sweeps_main
 from sweeps import preflight, room
 from sweeps.space import SweepFile, load_sweep

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from conf import rules, schema
+from conf import keys, rules
 from conf.channels import check_installed, load_channel
 from conf.checks import CHECKS, Part
 from conf.delta import classify
@@ -299,7 +299,7 @@ def _effects(config: Config) -> Finding:
 
 def _unknown_keys(config: Config) -> Finding:
     allowed = config[ALLOWED]
-    found = [f"{key}{nearest_hint(key, [*schema.keys(), *schema.blocks()])}" for key in allowed]
+    found = [f"{key}{nearest_hint(key, [*keys.keys(), *keys.blocks()])}" for key in allowed]
     return Finding(
         "unknown-keys",
         "warning" if allowed else "passed",

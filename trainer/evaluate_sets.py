@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from conf.errors import DataError, UserError, WorkError
 from conf.load import Config, load_config
-from conf.weights import find_copy
+from conf.model_dir import find_copy
 from trainer.evaluate import Scores, check_base, evaluate, read_keywords, read_texts
 from trainer.manifest import Utterance, check_evaluable, read_data_list, read_headers
 from trainer.model import build

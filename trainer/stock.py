@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 
-from conf import schema
+from conf import keys
 from conf.effects import effect_of
 from conf.errors import UserError, WorkError
 from conf.load import Config
@@ -294,7 +294,7 @@ def ignored_keys(config: Config) -> list[str]:
     ]
     parts = [
         key.name
-        for key in schema.keys().values()
+        for key in keys.keys().values()
         if key.name not in _SWITCHED_OFF
         and not key.name.startswith("finetune_conf.")
         and effect_of(key.name, config.stage) == "here"

@@ -15,7 +15,7 @@ from analysis import pages
 from analysis.__main__ import main
 from analysis.align import FILES, NAMES, documents, gather, stale
 from analysis.pages import SLOT, Page
-from conf import effects, load, schema
+from conf import effects, keys, load
 from conf.delta import counts, deltas_markdown
 from conf.errors import ConfigError
 from conf.language import CHINESE, ENGLISH, TEMPLATES
@@ -206,7 +206,7 @@ def test_drift_omitted(made: dict[str, str]) -> None:
         names = list(FILES) if by == "all" else by.split(", ")
         for name in names:
             assert key not in facts.columns[name].config.in_file
-        assert standalone == format_value(schema.keys()[key].default)
+        assert standalone == format_value(keys.keys()[key].default)
 
 
 def test_drift_parameters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

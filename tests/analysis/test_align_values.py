@@ -10,7 +10,7 @@ import pytest
 from analysis import align
 from analysis.align import FILES, documents, gather
 from analysis.pages import Page
-from conf import load, schema
+from conf import keys, load
 from conf.language import ENGLISH
 from conf.load import HERE
 from conf.reading import flatten, read_yaml
@@ -24,7 +24,7 @@ def table(directory: Path) -> str:
 
 def other_value(key: str, value: Any) -> Any:
     """Another value that the schema allows; the same one where there is none."""
-    expected = schema.keys()[key].expected
+    expected = keys.keys()[key].expected
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from conf.errors import ConfigError
+from conf.keys import keys, validate
 from conf.load import Config, load_config, parse_overrides, read_yaml, stage_config_path
-from conf.schema import FineTuneConfig, keys, validate
+from conf.schema import FineTuneConfig
 
 pytestmark = pytest.mark.quick
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from conf.delta import classify
+from conf.keys import keys
 from conf.load import STAGES, load_config, read_yaml, stage_config_path
-from conf.schema import keys
 
 pytestmark = pytest.mark.quick
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf.weights import RELEASED
+from conf.model_dir import RELEASED
 from tests.conftest import BASE, ROOT
 from tests.end_to_end.conftest import Workspace, clean_environment
 from tests.servers import free_port, serving

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from conf import schema
+from conf import keys
 from conf.errors import WorkError
 from trainer import stock
 from trainer.effects import engines
@@ -230,7 +230,7 @@ def prove(
     Raises:
         WorkError: Trace and trial disagree somewhere, and nothing says why.
     """
-    names = list(names if names is not None else schema.keys())
+    names = list(names if names is not None else keys.keys())
     found: dict[tuple[Engine, str], dict[str, Finding]] = {}
     provers: dict[tuple[Engine, str], Prover] = {}
     for stage in scene.configs:

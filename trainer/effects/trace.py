@@ -20,14 +20,14 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from conf import schema
+from conf import keys
 
 _ROOT = Path(__file__).parents[2]
 _LOOKUP = "conf/load.py"
 """Where `config["optim_conf.lr"]` is looked up; who asks is the reader. The other modules of conf
 go through all keys, to classify and to write them, and read none."""
 
-_KEYS = schema.keys()
+_KEYS = keys.keys()
 
 _COUNTED = ("funasr/", "trainer/", "torch/optim/")
 """Whose named parameters count as readers; what these hand on further is theirs."""
@@ -124,7 +124,7 @@ class Traced(dict[str, Any]):
             key = f"{self._prefix}{name}"
         if key is None or (reader := _reader_frame(frame)) is None:
             return
-        if key not in schema.blocks():
+        if key not in keys.blocks():
             self._reads.read[key].add(_who(reader))
             _note_attribute(self._reads, key, reader)
         elif not dict.__contains__(self, name):  # a block that nobody sets, asked for

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from conf import schema
+from conf import keys
 
 Engine = Literal["stock", "here"]
 ENGINES: tuple[Engine, ...] = ("stock", "here")
@@ -45,7 +45,7 @@ def other_value(name: str, current: Any, files: Mapping[str, str]) -> Any:
         candidate = files[value[1:]] if str(value).startswith("@") else value
         if candidate != current:
             return candidate
-    default = current if current is not None else schema.keys()[name].default
+    default = current if current is not None else keys.keys()[name].default
     if isinstance(default, bool):
         return not default
     if isinstance(default, int):

@@ -208,7 +208,7 @@ def _model(named: Path | None) -> Path | None:
     """A directory, or the copy of a hub's model that is named."""
     if named is None:
         return None
-    from conf.weights import find_copy
+    from conf.model_dir import find_copy
 
     return find_copy(str(named), "--model")
 

@@ -9,7 +9,7 @@ import pytest
 
 from conf.errors import ConfigError
 from conf.load import load_config, stage_config_path
-from conf.weights import RELEASED, find_copy, with_copy
+from conf.model_dir import RELEASED, find_copy, with_copy
 from tests.conftest import BASE
 
 pytestmark = pytest.mark.quick
