@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conf.document.numbers import rate, size
 from conf.errors import UserError, run_command
-from trainer.document.shown import rate, size
 
 if TYPE_CHECKING:
     from trainer.tracking import Store
@@ -242,7 +242,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _align(arguments: argparse.Namespace) -> int:
     from analysis.align import DOCS, own_document, stale, write
-    from conf.language import LANGUAGES
+    from conf.document.language import LANGUAGES
 
     if arguments.config:
         [language] = [each for each in LANGUAGES if each.code == arguments.language]

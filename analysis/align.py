@@ -16,8 +16,8 @@ from pathlib import Path
 
 from analysis.pages import Column, Facts, Page
 from conf.delta import against, classify, deltas_markdown
+from conf.document.language import ENGLISH, LANGUAGES, Language
 from conf.files import write_text
-from conf.language import ENGLISH, LANGUAGES, Language
 from conf.load import HERE, PRETRAINED, STAGES, load_config
 from conf.reading import read_yaml
 

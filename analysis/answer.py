@@ -8,7 +8,7 @@ from analysis.compare import FIRST, Comparison, Row
 from analysis.evidence import BASE, json_numbers
 from analysis.runs import OUTCOMES, differing
 from analysis.significance import Estimate
-from trainer.document.shown import (
+from conf.document.numbers import (
     NOTHING,
     change,
     duration,
@@ -19,8 +19,8 @@ from trainer.document.shown import (
     rate,
     setting,
 )
-from trainer.document.tables import span
-from trainer.document.words import Listed, Said, Words, english, joined
+from conf.document.tables import span
+from conf.document.words import Listed, Said, Words, english, joined
 
 COMMA = Said(", ")
 

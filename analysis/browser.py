@@ -14,7 +14,7 @@ from kaldialign import align
 from analysis.compare import Comparison
 from analysis.evidence import BASE, EvidenceSource, Reader
 from analysis.sections import SAID_KINDS, cuts, slice_name
-from trainer.document.words import Said, Words, english
+from conf.document.words import Said, Words, english
 from trainer.score import normalise
 
 

@@ -18,10 +18,10 @@ from analysis.evidence import BASE, SPLITS, EvidenceSource, Reader
 from analysis.runs import SweepRecord, TrialRecord
 from analysis.significance import Estimate
 from conf.delta import by_weight, change_table, classify, table
+from conf.document.numbers import NOTHING, ends, p_value, points, rate
 from conf.errors import UserError
 from conf.files import file_sha256
 from conf.load import Config
-from trainer.document.shown import NOTHING, ends, p_value, points, rate
 
 OURS = "Apache-2.0"
 LISTS: Mapping[str, str] = {"train": "train_data_set_list", **SPLITS}

@@ -30,11 +30,11 @@ from analysis.compare import objective_of, winner
 from analysis.evidence import EvidenceSource
 from analysis.provenance import PROVENANCE, recorded, seal
 from analysis.runs import OUTCOMES, RunSource, SweepRecord, TrialRecord, load_sweep
+from conf.document.numbers import rate
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config
 from trainer import serving, verify
-from trainer.document.shown import rate
 
 CONFIG, MODEL, ORIGIN = "best_config.yaml", "model", "export.json"
 STOCK, SCRIPT = "stock", "train_with_stock.sh"

@@ -17,14 +17,14 @@ from typing import Any
 from conf import keys
 from conf.checks import CHECKS, GREPS, SEVEN
 from conf.delta import CHANGES, SEVERITIES, UNPROVEN, Delta, by_weight, cell, change_table, table
+from conf.document.language import LANGUAGES, TEMPLATES, Language
+from conf.document.numbers import rate
 from conf.effects import effect_of, funasr_version, load_effects, load_parameters
 from conf.errors import ConfigError
-from conf.language import LANGUAGES, TEMPLATES, Language
 from conf.load import PATHS, STAGES, Config
 from conf.reading import flatten, parse_value
 from conf.rules import trained
 from conf.writing import format_value
-from trainer.document.shown import rate
 
 MATRIX = (
     "audio_encoder_conf.freeze",

@@ -14,9 +14,9 @@ from typing import Any
 from analysis.beside import best_so_far, course
 from analysis.compare import Comparison, Row
 from analysis.importance import Importance, Pruning
-from trainer.document.figures import Figure, make_figure
-from trainer.document.shown import number, rate
-from trainer.document.words import Said, Words
+from conf.document.figures import Figure, make_figure
+from conf.document.numbers import number, rate
+from conf.document.words import Said, Words
 
 COLOURS = {"8k": "#0072B2", "s1": "#C85500", "s2": "#00513F", "s3": "#BF5F95"}
 OTHER, BASE_COLOUR, BESIDE = "#000000", "#555555", "#8A5A00"

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.runs import RunSource
+from conf.document.numbers import rate
 from conf.errors import DataError
 from conf.files import file_sha256
-from trainer.document.shown import rate
 
 PROVENANCE = "provenance.json"
 """The chain's name in a model directory, and as an artifact of the sweep's run."""

@@ -35,24 +35,14 @@ from analysis.plot import (
 from analysis.sections import sections
 from analysis.tables import FIELDS, heading, notes, trial_columns
 from conf.delta import CHANGES, SEVERITIES
+from conf.document.figures import Figure
+from conf.document.language import CHINESE, ENGLISH
+from conf.document.numbers import NOTHING, percent, rate, setting
+from conf.document.page import cell, escaped, head, packed, page, part, plot, script_words, table
+from conf.document.tables import Section, span
+from conf.document.words import LANGUAGES, Said, Words, english, joined
 from conf.errors import DataError
 from conf.files import write_output
-from conf.language import CHINESE, ENGLISH
-from trainer.document.figures import Figure
-from trainer.document.page import (
-    cell,
-    escaped,
-    head,
-    packed,
-    page,
-    part,
-    plot,
-    script_words,
-    table,
-)
-from trainer.document.shown import NOTHING, percent, rate, setting
-from trainer.document.tables import Section, span
-from trainer.document.words import LANGUAGES, Said, Words, english, joined
 
 REPORT = "report.html"
 SCRIPT = Path(__file__).parent / "page" / "report.js"

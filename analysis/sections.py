@@ -20,11 +20,11 @@ from analysis.evidence import BASE, EvaluationSet, is_number, json_numbers
 from analysis.runs import differing
 from analysis.significance import Estimate, difference, rate
 from conf.delta import SEVERITIES, UNPROVEN
+from conf.document.tables import Column, Section
+from conf.document.words import Said
 from conf.effects import effect_of
 from conf.keys import find_key
 from conf.writing import format_value
-from trainer.document.tables import Column, Section
-from trainer.document.words import Said
 
 INTERVALS = (
     "Intervals: 95 %, leaving out one speaker (or call, or utterance) at a time; differences are "

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.compare import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
 from analysis.sections import clustering, sections
-from conf.errors import UserError
-from trainer.document.shown import NOTHING, change, duration, ends, number, p_value, points, rate
-from trainer.document.tables import (
+from conf.document.numbers import NOTHING, change, duration, ends, number, p_value, points, rate
+from conf.document.tables import (
     PAIRS,
     Grid,
     Section,
@@ -28,7 +27,8 @@ from trainer.document.tables import (
     markdown_table,
     spaced,
 )
-from trainer.document.words import Said
+from conf.document.words import Said
+from conf.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

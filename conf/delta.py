@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from conf import keys, schema
+from conf.document.language import ENGLISH, Language
 from conf.effects import effect_of
-from conf.language import ENGLISH, Language
 from conf.layers import merge
 from conf.load import ALLOWED, PATHS, Config
 from conf.reading import flatten

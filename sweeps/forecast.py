@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from conf.document.numbers import roughly, size
 from conf.errors import UserError, WorkError
 from conf.load import Config
 from sweeps.room import free_bytes, need
 from sweeps.space import SweepFile
 from sweeps.state import SweepDirectory
-from trainer.document.shown import roughly, size
 
 Plan = Sequence[tuple[str, int]]
 """Stage and epochs of every trial."""

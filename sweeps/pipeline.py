@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.provenance import PROVENANCE, SPLITS, Link, Provenance, read, seal
+from conf.document import numbers
 from conf.errors import ConfigError, DataError
 from conf.files import file_sha256, locked_directory, write_json, write_text
 from sweeps import preflight
@@ -36,7 +37,6 @@ from sweeps.chain import Pipeline, Step, load_pipeline
 from sweeps.process import Signals, own_console
 from sweeps.run import run_sweep
 from sweeps.state import SweepDirectory, sweep_text
-from trainer.document import shown
 from trainer.manifest import read_data_list
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ class _Run:
             self._package(step.sweep.name, store, goal)
             chain = seal(model, chain)
             path = model / PROVENANCE
-            _say(self._console, f"{model}: ready after {shown.clock(time.monotonic() - began)}")
+            _say(self._console, f"{model}: ready after {numbers.clock(time.monotonic() - began)}")
         else:
             path = self._place.chain
         link = chain.links[-1]
@@ -469,7 +469,7 @@ def no_gain(chain: Provenance) -> list[str]:
     """Say which steps left validation CER where it was, or raised it: the next one starts there."""
     return [
         f"step {link.step} {link.name}: no trial is better than what it started from, "
-        f"valid/cer {shown.rate(before)}"
+        f"valid/cer {numbers.rate(before)}"
         for link in chain.links
         if (before := link.before.get("valid")) is not None and link.after.get("valid", 0) >= before
     ]
@@ -477,7 +477,7 @@ def no_gain(chain: Provenance) -> list[str]:
 
 def _change(before: Mapping[str, float], after: Mapping[str, float], split: str) -> str:
     both = [cers[split] for cers in (before, after) if split in cers]
-    return " → ".join(shown.percent(cer, 2) for cer in both)
+    return " → ".join(numbers.percent(cer, 2) for cer in both)
 
 
 def _say(console: Console, line: str) -> None:

@@ -19,6 +19,7 @@ from typing import Literal
 
 from analysis.compare import LR
 from analysis.evidence import BASE_HYPOTHESES
+from conf.document import numbers
 from conf.errors import UserError
 from conf.load import Config
 from conf.reading import flatten
@@ -27,7 +28,6 @@ from sweeps.output import tail
 from sweeps.space import SweepFile
 from sweeps.state import SweepDirectory, TrialState, sweep_text
 from sweeps.trial import TRIAL_LOG
-from trainer.document import shown
 from trainer.tracking import Status, Store
 
 _LOG = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ class Projector:
         if rate is None and state.stage in self._configs:
             rate = self._configs[state.stage].get(LR)
         default = " default" if state.baseline else ""
-        return f"{key} {state.stage} lr {shown.number(rate)}{default}"
+        return f"{key} {state.stage} lr {numbers.number(rate)}{default}"
 
 
 def failure_text(state: TrialState, directory: Path) -> str:

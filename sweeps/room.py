@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.document import numbers
 from conf.effects import load_parameters
 from conf.errors import UserError
 from conf.files import holder_of, locked
@@ -23,7 +24,6 @@ from conf.load import Config
 from conf.rules import trained
 from sweeps.space import SweepFile
 from sweeps.state import ANSWERED_FROM, FINAL, SweepDirectory, TrialState
-from trainer.document import shown
 from trainer.longer import CHECKPOINTS, POINTS
 
 _LOG = logging.getLogger(__name__)
@@ -100,7 +100,8 @@ def check_room(sweep: SweepFile, directory: SweepDirectory, asked: Need) -> None
     wanted = asked.total + _LEAST_BYTES
     if free < wanted:
         raise UserError(
-            f"{directory.root}: got {shown.size(free)} of free disk, expected {shown.size(wanted)} "
+            f"{directory.root}: got {numbers.size(free)} of free disk, "
+            f"expected {numbers.size(wanted)} "
             f"({sweep.concurrency} trials at once, the checkpoints of the best "
             f"{min(sweep.trials, sweep.checkpoints_of)}); lower concurrency, keep_checkpoints or "
             "train_conf.keep_nbest_models"
@@ -182,7 +183,7 @@ class Room:
         free = free_bytes(self._directory.root)
         if self._is_tight() and not self._warned:
             self._warned = True
-            _LOG.warning("%s free: it gets tight", shown.size(free))
+            _LOG.warning("%s free: it gets tight", numbers.size(free))
         while free < self._floor and self._awaited:
             drop(self._awaited.pop().parent, (POINTS,))
             free = free_bytes(self._directory.root)
@@ -196,14 +197,15 @@ class Room:
         """A warning, once there has been reason for one."""
         if not self._warned:
             return ""
-        return f"only {shown.size(free_bytes(self._directory.root))} free"
+        return f"only {numbers.size(free_bytes(self._directory.root))} free"
 
     @property
     def refusal(self) -> str:
         """Why no new trial was started."""
-        free = shown.size(free_bytes(self._directory.root))
+        free = numbers.size(free_bytes(self._directory.root))
         return (
-            f"{self._directory.root}: got {free} of free disk, expected {shown.size(self._floor)} "
+            f"{self._directory.root}: got {free} of free disk, "
+            f"expected {numbers.size(self._floor)} "
             "for one more trial; free some, the same command goes on"
         )
 

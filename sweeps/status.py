@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from conf.document import numbers
 from conf.errors import UserError, WorkError
 from conf.files import Holder
 from sweeps import study as record
@@ -24,7 +25,6 @@ from sweeps.outlook import is_finished
 from sweeps.space import SweepFile, load_sweep
 from sweeps.state import SWEEPS, SweepDirectory
 from sweeps.view import PlainView, Progress, fitted, make_view, summary
-from trainer.document import shown
 
 _LOOK_S = 2.0
 _STOP_S = 25.0
@@ -119,7 +119,7 @@ def list_sweeps(console: Console | None = None) -> int:
             drawn.add_row(name, "", "", str(error.problems[0]))
             continue
         best = standing.progress.best
-        value = "" if best is None or best.objective is None else shown.rate(best.objective, 1)
+        value = "" if best is None or best.objective is None else numbers.rate(best.objective, 1)
         ended = f"{standing.progress.ended}/{max(standing.sweep.trials, standing.progress.ended)}"
         drawn.add_row(name, ended, value, standing.says)
     console.print(drawn)
@@ -153,7 +153,7 @@ def stop(name: str, console: Console | None = None) -> int:
         pass
     for _ in _every(0.1, _STOP_S):
         if directory.holder() is None:
-            took = shown.clock(time.monotonic() - began)
+            took = numbers.clock(time.monotonic() - began)
             _say(console, f"{name}: stopped after {took}; the command that started it goes on")
             return 0
     raise WorkError(

@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from conf.document import numbers
 from conf.writing import format_value
 from sweeps.state import ANSWERED_FROM, FINAL, WENT_ON_AFTER, WENT_ON_FROM, TrialState
-from trainer.document import shown
 
 _STYLE = {"completed": "green", "pruned": "yellow", "failed": "red", "killed": "magenta"}
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -170,7 +170,7 @@ class LiveView:
         if self._progress is not None and self._progress.states:
             parts.append(fitted(self._progress, self._live.console))
             parts.append(Text(summary(self._progress)))
-        parts.append(Text(f"{shown.clock(seconds)}  {self._status}", style="dim"))
+        parts.append(Text(f"{numbers.clock(seconds)}  {self._status}", style="dim"))
         return Group(*parts)
 
 
@@ -214,7 +214,7 @@ def table(progress: Progress, *, leave_out: Collection[str] = ()) -> Table:
             state.stage + (" default" if state.baseline else ""),
             *(short_number(state.values.get(key)) for key in keys),
             f"{state.epoch or 0}/{state.epochs}",
-            "" if value is None else (shown.percent(value) if rate else short_number(value)),
+            "" if value is None else (numbers.percent(value) if rate else short_number(value)),
             *([to_base(value, base)] if base else []),
             *([sparkline(state.curve)] if curves else []),
             Text(
@@ -244,8 +244,12 @@ def describe(state: TrialState, progress: Progress) -> str:
     head = f"trial {state.number} {state.stage}{' default' if state.baseline else ''} ({values})"
     if state.outcome == "running":
         return f"{head}: started{_origin(state)}"
-    found = f", {progress.objective} {shown.rate(state.best, 1)}" if state.best is not None else ""
-    base = f" (base {shown.rate(progress.base, 1)})" if found and progress.base is not None else ""
+    found = (
+        f", {progress.objective} {numbers.rate(state.best, 1)}" if state.best is not None else ""
+    )
+    base = (
+        f" (base {numbers.rate(progress.base, 1)})" if found and progress.base is not None else ""
+    )
     why = f", {state.reason}" if state.reason else _origin(state)
     return f"{head}: {state.outcome}{found}{base}{why}; {summary(progress)}"
 
@@ -272,15 +276,15 @@ def summary(progress: Progress) -> str:
     ]
     best = progress.best
     if best is not None and best.objective is not None:
-        base = f", base {shown.rate(progress.base, 1)}" if progress.base is not None else ""
+        base = f", base {numbers.rate(progress.base, 1)}" if progress.base is not None else ""
         parts.append(
-            f"best {shown.rate(best.objective, 1)} (trial {best.number}, {best.stage}{base})"
+            f"best {numbers.rate(best.objective, 1)} (trial {best.number}, {best.stage}{base})"
         )
     if said := cost(progress):
         parts.append(said)
     left = progress.seconds_left(time.time_ns() // 1_000_000)
     if left is not None and progress.ended < progress.trials and counts.get("running"):
-        parts.append(f"about {shown.clock(left)} left")
+        parts.append(f"about {numbers.clock(left)} left")
     if progress.note:
         parts.append(progress.note)
     return " · ".join(parts)
@@ -294,9 +298,9 @@ def cost(progress: Progress) -> str:
     """Say what all trials have taken so far; empty while that is nothing."""
     if not progress.trial_hours:
         return ""
-    said = f"cost {shown.roughly(3600 * progress.trial_hours)} of trials"
+    said = f"cost {numbers.roughly(3600 * progress.trial_hours)} of trials"
     if progress.gpus:
-        said += f", {shown.roughly(3600 * progress.trial_hours * progress.gpus)} of GPUs"
+        said += f", {numbers.roughly(3600 * progress.trial_hours * progress.gpus)} of GPUs"
     return said
 
 
@@ -307,7 +311,7 @@ def to_base(value: float | None, base: float) -> str:
         >>> to_base(0.3, 0.4), to_base(None, 0.4)
         ('-25 %', '')
     """
-    return "" if value is None else shown.change(value / base, 0)
+    return "" if value is None else numbers.change(value / base, 0)
 
 
 def sparkline(curve: Mapping[int, float]) -> str:

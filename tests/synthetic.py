@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.delta import classify, deltas_json
+from conf.document import numbers
 from conf.load import Config, load_config, stage_config_path
-from trainer.document import shown
 from trainer.score import NORMALISATION, cer
 from trainer.tracking import Store
 
@@ -252,7 +252,7 @@ def _write_trial(
         tags["replicate.of"] = "0"
     run_id = store.ensure_run(
         kind="trial",
-        name=f"{sweep}/{number:03d} {stage} lr {shown.number(config['optim_conf.lr'])}",
+        name=f"{sweep}/{number:03d} {stage} lr {numbers.number(config['optim_conf.lr'])}",
         key=f"{sweep}/{number:03d}",
         parent=parent,
         tags=tags,

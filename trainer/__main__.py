@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conf.document.numbers import rate
 from conf.errors import ConfigError, UserError, run_command
-from trainer.document.shown import rate
 from trainer.prepare import flags as prepare_flags
 
 if TYPE_CHECKING:

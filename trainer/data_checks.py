@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import soundfile
 
+from conf.document import numbers as shown
 from conf.files import file_sha256
 from conf.load import Config
 from conf.rules import STAGE_TRAINS, Finding, Status
-from trainer.document import shown
 from trainer.manifest import Audios, Ints, Utterance, read_data_list, read_headers
 
 Floats = numpy.typing.NDArray[numpy.floating[Any]]

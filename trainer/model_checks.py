@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
+from conf.document import numbers
 from conf.errors import UserError
 from conf.load import STAGES, Config, load_config, stage_config_path
 from conf.rules import Finding, trained
 from trainer import stages
 from trainer.batch import collate, make_example
 from trainer.data_checks import Largest, Survey
-from trainer.document import shown
 from trainer.forecast import QWEN3_06B, BatchShape, forecast
 from trainer.losses import Objective
 from trainer.model import COMPONENTS, Nano, build, resolved_values
@@ -115,10 +115,10 @@ class Built:
         shape = batch_shape(self._config, largest)
         need = forecast(self._config, shape, llm=llm, count_flops=False).peak
         free, place = _free_memory(nano.device)
-        found = f"about {shown.size(need)} of {shown.size(free)} ({place})"
+        found = f"about {numbers.size(need)} of {numbers.size(free)} ({place})"
         if full := full_config(self._config):
             full_need = forecast(full, shape, llm=QWEN3_06B, count_flops=False).peak
-            found += f"; at full size about {shown.size(full_need)}"
+            found += f"; at full size about {numbers.size(full_need)}"
         batch = f"{largest.utterances} utterances of up to {largest.num_frames / 100:.1f} s"
         return Finding(
             "memory",
@@ -157,8 +157,8 @@ class Built:
             "disk",
             "passed" if need < free else "failed",
             "output_dir",
-            f"room for {min(epochs, keep) + 2} checkpoints of {shown.size(size)}",
-            f"{shown.size(need)} needed, {shown.size(free)} free",
+            f"room for {min(epochs, keep) + 2} checkpoints of {numbers.size(size)}",
+            f"{numbers.size(need)} needed, {numbers.size(free)} free",
         )
 
     def _time(self, nano: Nano, survey: Survey | None) -> Finding:
@@ -182,7 +182,7 @@ class Built:
             "",
             expected,
             f"{batches:,} batches an epoch at {1000 * seconds:.0f} ms on {nano.device.type}: "
-            f"{epochs} epochs train in {shown.roughly(train_s)}, evaluation not counted",
+            f"{epochs} epochs train in {numbers.roughly(train_s)}, evaluation not counted",
         )
 
 

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 import yaml
 
+from conf.document import numbers
 from conf.errors import DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config, load_config
 from trainer import stages, stock_script
 from trainer.checkpoint import load_metadata, load_state
-from trainer.document import shown
 from trainer.model import build
 from trainer.score import NORMALISATION
 from trainer.tracking import read_events
@@ -173,7 +173,7 @@ def _card(config: Config, checkpoint: str, metadata: Mapping[str, str], sha256: 
 | weights (SHA-256) | `{sha256}` |
 | fine-tuned from (SHA-256) | `{metadata["base.sha256"]}` |
 | checkpoint | {checkpoint} |
-| validation CER | {shown.rate(float(metadata["valid/cer"]))} ({NORMALISATION}) |
+| validation CER | {numbers.rate(float(metadata["valid/cer"]))} ({NORMALISATION}) |
 | configuration (SHA-256) | `{config.fingerprint()}` |
 | lr, weight decay, epochs | {config["optim_conf.lr"]:g}, {config["optim_conf.weight_decay"]:g}, \
 {config["train_conf.max_epoch"]} |

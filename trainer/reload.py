@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from conf.document import numbers
 from conf.errors import DataError, run_command
 from conf.load import Config, load_config
-from trainer.document import shown
 from trainer.manifest import Utterance, read_data_list
 from trainer.score import cer, total
 from trainer.tracking import read_events
@@ -91,8 +91,8 @@ def _logged(run: Path) -> tuple[Mapping[str, Mapping[str, Any]], float]:
     texts_cer = total(cer(line["reference"], line["text"]) for line in lines).rate
     if not math.isclose(texts_cer, known[-1], abs_tol=1e-9):
         raise DataError(
-            f"{path}: got texts of CER {shown.rate(texts_cer)}, expected those of the logged "
-            f"{shown.rate(known[-1])}"
+            f"{path}: got texts of CER {numbers.rate(texts_cer)}, expected those of the logged "
+            f"{numbers.rate(known[-1])}"
         )
     return {line["key"]: line for line in lines}, known[-1]
 

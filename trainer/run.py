@@ -20,6 +20,7 @@ import numpy
 import torch
 
 from conf.delta import classify, deltas_json, deltas_markdown
+from conf.document import numbers
 from conf.errors import ConfigError
 from conf.files import full_disk_said, write_json, write_text
 from conf.load import Config
@@ -28,7 +29,6 @@ from trainer.batch import BatchSampler, LeftOut, text_lengths
 from trainer.channel.on_the_fly import on_the_fly
 from trainer.checkpoint import Checkpoint, CheckpointFolder, average, load_state
 from trainer.data import Data, read_data
-from trainer.document import shown
 from trainer.evaluate import Scores
 from trainer.frozen import example_source
 from trainer.loader import Loader
@@ -324,7 +324,7 @@ class _Run:
         epochs = self._config["train_conf.max_epoch"]
         result = {"identity": self._identity, "epochs": epochs, "run": self._state()}
         write_json(self._result_path, result)
-        _LOG.info("objective %s from %s", shown.rate(self.metrics["objective"]), self._best.name)
+        _LOG.info("objective %s from %s", numbers.rate(self.metrics["objective"]), self._best.name)
 
     def result(self) -> FinetuneResult:
         assert self._best is not None
@@ -348,7 +348,7 @@ class _Run:
             "epoch %d: %s",
             epoch,
             ", ".join(
-                f"{name} {shown.rate(self.metrics[name])}"
+                f"{name} {numbers.rate(self.metrics[name])}"
                 for name in ("valid/cer", "valid/cer_ctc", "wideband/cer")
                 if name in self.metrics
             ),
@@ -369,7 +369,7 @@ class _Run:
     def _validate_between(self) -> None:
         scores = self._scoring.of("valid", self._data.valid_subset)
         self._tracker.log_metrics(scores.metrics("valid"), step=self.engine.step)
-        _LOG.info("update %d: valid/cer %s", self.engine.step, shown.rate(scores.cer.rate))
+        _LOG.info("update %d: valid/cer %s", self.engine.step, numbers.rate(scores.cer.rate))
 
     def _moved(self) -> dict[str, float]:
         """How far each component is from its initial weights, relative to their norm."""

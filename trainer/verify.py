@@ -14,8 +14,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.document import numbers
 from conf.errors import DataError, UserError, WorkError
-from trainer.document import shown
 
 _MIN_EQUAL_TEXTS = 0.99
 """Share of texts that must equal the logged ones: batched float sums may tip a near tie."""
@@ -48,7 +48,7 @@ class Verification:
     def __str__(self) -> str:
         return (
             f"{self.way} gives {self.equal_texts} of {self.utterances} logged texts, "
-            f"CER {shown.rate(self.cer)} (logged {shown.rate(self.logged_cer)})"
+            f"CER {numbers.rate(self.cer)} (logged {numbers.rate(self.logged_cer)})"
         )
 
 

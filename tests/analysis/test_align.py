@@ -17,8 +17,8 @@ from analysis.align import FILES, NAMES, documents, gather, stale
 from analysis.pages import SLOT, Page
 from conf import effects, keys, load
 from conf.delta import counts, deltas_markdown
+from conf.document.language import CHINESE, ENGLISH, TEMPLATES
 from conf.errors import ConfigError
-from conf.language import CHINESE, ENGLISH, TEMPLATES
 from conf.load import HERE, load_config
 from conf.reading import flatten, read_yaml
 from conf.writing import format_value

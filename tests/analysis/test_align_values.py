@@ -11,7 +11,7 @@ from analysis import align
 from analysis.align import FILES, documents, gather
 from analysis.pages import Page
 from conf import keys, load
-from conf.language import ENGLISH
+from conf.document.language import ENGLISH
 from conf.load import HERE
 from conf.reading import flatten, read_yaml
 from conf.writing import to_yaml

@@ -15,8 +15,8 @@ from analysis.compare import comparison, lr_edges
 from analysis.export import best_trial
 from analysis.runs import load_sweep
 from analysis.tables import short_key
+from conf.document.numbers import duration, number
 from tests.analysis.fakes import stored_trial
-from trainer.document.shown import duration, number
 
 pytestmark = pytest.mark.quick
 

@@ -13,9 +13,9 @@ from analysis.answer import answer
 from analysis.compare import comparison
 from analysis.evidence import BASE
 from analysis.sections import cuts, sections, text_class
+from conf.document.words import chinese
 from conf.errors import UserError
 from tests.analysis.fakes import stored_trial
-from trainer.document.words import chinese
 
 pytestmark = pytest.mark.quick
 

@@ -16,10 +16,10 @@ from analysis.browser import operations
 from analysis.compare import comparison
 from analysis.importance import importances, pruning
 from analysis.report import description, render, report, shortened
+from conf.document.words import Said, catalogue, chinese, english
 from conf.errors import ConfigError, UserError
 from tests.analysis.fakes import stored_trial
 from tests.synthetic import Shape, write_sweep
-from trainer.document.words import Said, catalogue, chinese, english
 
 SHAPE = Shape(trials=40, epochs=8, utterances=60)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from conf.document.numbers import rate
 from trainer.demo import rebuild
 from trainer.demo.rebuild import Recipe
-from trainer.document.shown import rate
 
 BASE = Path(rebuild.__file__).parent / "base"
 MAX_BYTES = 4 * 2**20

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from conf.document.figures import Figure, make_figure
+from conf.document.numbers import duration, rate
+from conf.document.words import Said, Words
 from trainer.data_report.facts import Facts
 from trainer.data_report.sounds import Sound
 from trainer.data_report.spread import Spread
 from trainer.data_report.tables import QUANTITIES
-from trainer.document.figures import Figure, make_figure
-from trainer.document.shown import duration, rate
-from trainer.document.words import Said, Words
 
 SHOWN = {
     "duration_s": "How long utterances are",

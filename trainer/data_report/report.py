@@ -5,25 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from conf.files import write_output
-from conf.language import LANGUAGES as DOCUMENT_LANGUAGES
-from trainer.data_report.facts import Facts
-from trainer.data_report.figures import caption, figures, spectrogram
-from trainer.data_report.gather import gather
-from trainer.data_report.sounds import Sound, listen
-from trainer.data_report.tables import heading, sections
-from trainer.data_report.warnings import Concern, concerns
-from trainer.document.page import (
-    Part,
-    escaped,
-    packed,
-    page,
-    part,
-    plot,
-    script_words,
-    table,
-)
-from trainer.document.tables import (
+from conf.document.language import LANGUAGES as DOCUMENT_LANGUAGES
+from conf.document.page import Part, escaped, packed, page, part, plot, script_words, table
+from conf.document.tables import (
     Section,
     grid_of,
     left,
@@ -31,7 +15,14 @@ from trainer.document.tables import (
     markdown_table,
     markdown_text,
 )
-from trainer.document.words import LANGUAGES, Said, Words
+from conf.document.words import LANGUAGES, Said, Words
+from conf.files import write_output
+from trainer.data_report.facts import Facts
+from trainer.data_report.figures import caption, figures, spectrogram
+from trainer.data_report.gather import gather
+from trainer.data_report.sounds import Sound, listen
+from trainer.data_report.tables import heading, sections
+from trainer.data_report.warnings import Concern, concerns
 
 NAME = "data_report"
 OPEN = ("sets", "crossings", "bandwidth", "left_out", "left_out_examples")

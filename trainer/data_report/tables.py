@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from conf.document.tables import Column, Section, spaced
+from conf.document.words import Name, Said
 from conf.writing import format_value
 from trainer.data_report.facts import RARE, SCALES, Facts
-from trainer.document.tables import Column, Section, spaced
-from trainer.document.words import Name, Said
 
 QUANTITIES = {
     "duration_s": "duration (s)",

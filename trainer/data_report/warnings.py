@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from conf.document.numbers import NOTHING, duration, percent
+from conf.document.words import Listed, Name, Said
 from trainer.data_report.facts import LONG_TEXT_WORDS, MEASURED, Facts, Split
-from trainer.document.shown import NOTHING, duration, percent
-from trainer.document.words import Listed, Name, Said
 
 FEWEST_VALID_UTTERANCES = 100
 """With fewer, a single bad recording moves the CER by more than most settings do."""

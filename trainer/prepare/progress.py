@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from trainer.document.shown import roughly
+from conf.document.numbers import roughly
 
 _EVERY_S = 10.0
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from conf.document.words import chinese, english
 from tests.trainer.data_report.made import line, write_prepared
 from trainer.data_report import gather
 from trainer.data_report.report import html, markdown
 from trainer.data_report.warnings import Concern, concerns
-from trainer.document.words import chinese, english
 
 pytestmark = pytest.mark.quick
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from trainer.document.tables import LEFT, PAIRS, Section, filled, say, spaced
-from trainer.document.words import Said, Words
+from conf.document.tables import LEFT, PAIRS, Section, filled, say, spaced
+from conf.document.words import Said, Words
 
 HERE = Path(__file__).parent
 

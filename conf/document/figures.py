@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.document.words import Said, Words
+from conf.document.words import Said, Words
 
 Figure = dict[str, Any]
 """`data`, `layout` and a `title` that stands above it."""

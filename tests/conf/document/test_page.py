@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.document.page import table
-from trainer.document.tables import (
-    Column,
-    Section,
-    grid_of,
-    left,
-    markdown_table,
-    markdown_text,
-    say,
-)
-from trainer.document.words import Name, Said, chinese, english
+from conf.document.page import table
+from conf.document.tables import Column, Section, grid_of, left, markdown_table, markdown_text, say
+from conf.document.words import Name, Said, chinese, english
 
 pytestmark = pytest.mark.quick
 

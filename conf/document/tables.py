@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from conf.document.numbers import NOTHING, ends, hours, number, p_value, points, rate, setting
+from conf.document.words import Said, Words, english
 from conf.writing import format_value
-from trainer.document.shown import NOTHING, ends, hours, number, p_value, points, rate, setting
-from trainer.document.words import Said, Words, english
 
 Kind = Literal[
     "text", "value", "count", "number", "hours", "rate", "interval", "points", "span", "p", "mark"

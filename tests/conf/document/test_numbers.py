@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.document.shown import (
+from conf.document.numbers import (
     change,
     clock,
     duration,

@@ -14,7 +14,7 @@ import yaml
 
 from conf.errors import ConfigError
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parents[1] / "templates"
 CATALOGUE = TEMPLATES / "zh.yaml"
 
 Say = Callable[[str], str]
