@@ -194,7 +194,7 @@ def _licences(config: Config) -> list[str]:
 
 
 def _data_set(split: str, path: Path) -> DataSet:
-    from trainer.manifest import read_data_list
+    from trainer.data.manifest import read_data_list
 
     try:
         seconds: list[float | None] = []

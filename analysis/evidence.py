@@ -28,7 +28,7 @@ from analysis.runs import RunSource, SweepRecord, TrialRecord
 from analysis.significance import Ints, cluster_indices
 from conf.errors import DataError, UserError
 from conf.files import write_bytes
-from trainer.manifest import SLICED_BY, Utterance
+from trainer.data.manifest import SLICED_BY, Utterance
 from trainer.tracking import MetricPoint
 
 SPLITS: Mapping[str, str] = {
@@ -255,7 +255,7 @@ class Reader:
         return EvaluationSet(tuple(keys), each, cluster_indices(names[unit]), unit)
 
     def _manifest(self, split: str) -> tuple[dict[str, Spoken], str, str]:
-        from trainer.manifest import read_data_list
+        from trainer.data.manifest import read_data_list
 
         paths = [path for trial in self._sweep.trials if (path := trial.params.get(SPLITS[split]))]
         if not paths or paths[0] == "null":

@@ -37,7 +37,7 @@ from sweeps.chain import Pipeline, Step, load_pipeline
 from sweeps.process import Signals, own_console
 from sweeps.run import run_sweep
 from sweeps.state import SweepDirectory, sweep_text
-from trainer.manifest import read_data_list
+from trainer.data.manifest import read_data_list
 
 if TYPE_CHECKING:
     from sweeps.trial import Finetune

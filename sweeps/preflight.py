@@ -20,7 +20,7 @@ from conf.load import Config
 from conf.model_dir import find_copy
 from sweeps.space import DEMO, Places, SweepFile
 from trainer.check import ChecksFailed, failed, one_line, run_checks
-from trainer.manifest import read_data_list, read_headers
+from trainer.data.manifest import read_data_list, read_headers
 from trainer.tracking import EXPERIMENT
 
 _CONFIG_ALONE: tuple[Part, ...] = ("config",)

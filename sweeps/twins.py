@@ -24,7 +24,7 @@ from conf.load import Config
 from sweeps import study as record
 from sweeps.space import SweepFile
 from sweeps.state import ANSWERED_FROM, SweepDirectory, TrialState
-from trainer.data import read_data
+from trainer.data.sets import read_data
 from trainer.longer import EPOCHS, Finished, identity, read_finished, read_result
 
 

@@ -20,7 +20,7 @@ from analysis.runs import load_sweep
 from conf.errors import WorkError
 from conf.files import file_sha256
 from conf.load import Config
-from trainer.data import read_data
+from trainer.data.sets import read_data
 from trainer.longer import identity
 from trainer.tracking import Tracker
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from conf.load import Config
+from trainer.data.loader import Loader
+from trainer.data.manifest import Utterance
 from trainer.frozen import example_source
-from trainer.loader import Loader
 from trainer.loop import EpochSummary, Listeners, LoopConf, Trainer
 from trainer.losses import Objective
-from trainer.manifest import Utterance
 from trainer.model import Nano
 from trainer.optim import build_scheduler
 

@@ -29,7 +29,7 @@ from tests.trainer.test_check import BAD_DATA
 from trainer import __main__ as trainer_main
 from trainer import loop
 from trainer.check import one_line, run_checks
-from trainer.manifest import read_data_list, read_headers
+from trainer.data.manifest import read_data_list, read_headers
 from trainer.model import build
 from trainer.resume import refuse_another_run
 

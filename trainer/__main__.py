@@ -212,7 +212,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     output_dir = Path(config["output_dir"])
 
     from trainer.check import one_line, raise_if_failed, run_checks, tags
-    from trainer.data import read_data
+    from trainer.data.sets import read_data
     from trainer.longer import is_longer, reopen
     from trainer.resume import refuse_another_run
     from trainer.run import Evaluation, finetune

@@ -21,13 +21,13 @@ from conf.document import numbers as shown
 from conf.files import file_sha256
 from conf.load import Config
 from conf.rules import STAGE_TRAINS, Finding, Status
-from trainer.manifest import Audios, Ints, Utterance, read_data_list, read_headers
+from trainer.data.manifest import Audios, Ints, Utterance, read_data_list, read_headers
 
 Floats = numpy.typing.NDArray[numpy.floating[Any]]
 
 if TYPE_CHECKING:
-    from trainer.batch import BatchSampler
-    from trainer.text import TextCodec
+    from trainer.data.batch import BatchSampler
+    from trainer.data.text import TextCodec
 
 MAX_DECODED = 64
 """Recordings decoded per list."""
@@ -126,7 +126,7 @@ class Survey:
     @cached_property
     def sampler(self) -> BatchSampler:
         """The batches that training would make."""
-        from trainer.batch import BatchSampler
+        from trainer.data.batch import BatchSampler
 
         codec = self.codec
         return BatchSampler(
@@ -190,7 +190,7 @@ class Survey:
     @cached_property
     def _text_lengths(self) -> Ints:
         """In the LLM's tokens; without its tokenizer in characters, which are about as many."""
-        from trainer.batch import text_lengths
+        from trainer.data.batch import text_lengths
 
         train = self.utterances["train"]
         if self.codec is not None:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from transformers.cache_utils import DynamicCache
 
-from trainer.batch import Batch, Example, collate
+from trainer.data.batch import Batch, Example, collate
 from trainer.losses import ctc_log_probs, embed, encode, llm_autocast
 from trainer.model import Nano
 

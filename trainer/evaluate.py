@@ -13,10 +13,10 @@ import torch
 
 from conf.errors import DataError
 from conf.files import replacing
-from trainer.batch import Example, collate, make_example
+from trainer.data.batch import Example, collate, make_example
+from trainer.data.manifest import SLICED_BY, Utterance, read_headers
 from trainer.decode import decode, encode_examples, parts
 from trainer.losses import Objective
-from trainer.manifest import SLICED_BY, Utterance, read_headers
 from trainer.model import Nano
 from trainer.score import (
     NORMALISATIONS,

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conf.load import Config
 from trainer import stages
-from trainer.batch import IGNORED_LABEL, Batch, num_audio_tokens
+from trainer.data.batch import IGNORED_LABEL, Batch, num_audio_tokens
 from trainer.funasr_parts import registered
 from trainer.losses import Objective
 from trainer.recompute import recompute_layers

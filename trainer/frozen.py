@@ -20,11 +20,11 @@ import torch
 from conf.errors import DataError, WorkError
 from conf.load import Config
 from trainer import stages
-from trainer.batch import Example, Level, collate, make_example
+from trainer.data.array_store import ArrayStore, key_of
+from trainer.data.batch import Example, Level, collate, make_example
+from trainer.data.manifest import Utterance
 from trainer.losses import Objective, adapt, encode
-from trainer.manifest import Utterance
 from trainer.model import Nano
-from trainer.store import ArrayStore, key_of
 
 _LOG = logging.getLogger(__name__)
 _PROGRESS_S = 10.0

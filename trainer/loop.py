@@ -20,8 +20,8 @@ import torch
 from conf.errors import WorkError
 from conf.load import Config
 from trainer import stages
-from trainer.batch import Batch, BatchSampler, LeftOut
-from trainer.loader import Loader
+from trainer.data.batch import Batch, BatchSampler, LeftOut
+from trainer.data.loader import Loader
 from trainer.losses import Objective
 from trainer.model import Nano
 

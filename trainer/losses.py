@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from conf.load import Config
-from trainer.batch import IGNORED_LABEL, Batch
+from trainer.data.batch import IGNORED_LABEL, Batch
 from trainer.funasr_parts import registered
 
 

@@ -14,11 +14,11 @@ import torch
 
 from conf.errors import DataError
 from conf.load import Config
-from trainer.features import FeatureExtractor
+from trainer.data.array_store import open_store
+from trainer.data.features import FeatureExtractor
+from trainer.data.text import TextCodec
 from trainer.funasr_parts import registered
 from trainer.recompute import recompute_layers
-from trainer.store import open_store
-from trainer.text import TextCodec
 from trainer.weights import COMPONENTS, Coverage, load_weights
 
 __all__ = [

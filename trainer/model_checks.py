@@ -20,7 +20,7 @@ from conf.errors import UserError
 from conf.load import STAGES, Config, load_config, stage_config_path
 from conf.rules import Finding, trained
 from trainer import stages
-from trainer.batch import collate, make_example
+from trainer.data.batch import collate, make_example
 from trainer.data_checks import Largest, Survey
 from trainer.forecast import QWEN3_06B, BatchShape, forecast
 from trainer.losses import Objective

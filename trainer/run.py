@@ -25,16 +25,16 @@ from conf.errors import ConfigError
 from conf.files import full_disk_said, write_json, write_text
 from conf.load import Config
 from trainer import longer, stages
-from trainer.batch import BatchSampler, LeftOut, text_lengths
 from trainer.channel.on_the_fly import on_the_fly
 from trainer.checkpoint import Checkpoint, CheckpointFolder, average, load_state
-from trainer.data import Data, read_data
+from trainer.data.batch import BatchSampler, LeftOut, text_lengths
+from trainer.data.loader import Loader
+from trainer.data.manifest import Utterance
+from trainer.data.sets import Data, read_data
 from trainer.evaluate import Scores
 from trainer.frozen import example_source
-from trainer.loader import Loader
 from trainer.loop import Engine, EpochSummary, Listeners, LoopConf, Trainer
 from trainer.losses import Objective
-from trainer.manifest import Utterance
 from trainer.model import Nano, build
 from trainer.optim import build_optimizer, build_scheduler
 from trainer.resume import ResumeFolder, random_state, set_random_state

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conf.load import Config
-from trainer.data import Data
+from trainer.data.manifest import Utterance
+from trainer.data.sets import Data
 from trainer.evaluate import Scores, evaluate, read_keywords, read_texts
 from trainer.longer import HYPOTHESES
 from trainer.losses import Objective
-from trainer.manifest import Utterance
 from trainer.model import Nano
 from trainer.tracking import Tracker
 

@@ -32,13 +32,13 @@ from conf import keys
 from conf.effects import effect_of
 from conf.errors import UserError, WorkError
 from conf.load import Config
+from trainer.data.manifest import Audio, Utterance, chat_line, read_headers
 from trainer.funasr_parts import load
 from trainer.loop import EpochSummary
-from trainer.manifest import Audio, Utterance, chat_line, read_headers
 from trainer.model import Nano, resolved_values, weights_path
 
 if TYPE_CHECKING:
-    from trainer.data import Data
+    from trainer.data.sets import Data
 
 _LOG = logging.getLogger(__name__)
 

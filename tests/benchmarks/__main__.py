@@ -34,8 +34,8 @@ from rich.table import Table
 
 from conf.load import stage_config_path
 from tests.conftest import BASE, ROOT
+from trainer.data.manifest import Utterance, read_data_list, read_headers
 from trainer.demo.corpus import ensure
-from trainer.manifest import Utterance, read_data_list, read_headers
 
 VARIANTS = {
     "off": "ours, additions off",

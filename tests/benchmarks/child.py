@@ -24,7 +24,7 @@ from tests.conftest import BASE
 from tests.stocks_way import STOCKS_WAY, PlannedBatches, train_as_planned
 
 if TYPE_CHECKING:
-    from trainer.manifest import Utterance
+    from trainer.data.manifest import Utterance
     from trainer.model import Nano
 
 SCENE: Mapping[str, Any] = {
@@ -113,7 +113,7 @@ def train_stock(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def train_ours(request: Mapping[str, Any]) -> dict[str, Any]:
     """Epochs of our loop on the batches that stock's sampler makes."""
-    from trainer.manifest import read_data_list
+    from trainer.data.manifest import read_data_list
 
     config = _config(request, VARIANTS[request["variant"]])
     utterances = read_data_list(config["train_data_set_list"])
@@ -169,7 +169,7 @@ def _stocks_batches(config: Config, utterances: Sequence[Utterance], epoch: int)
 def evaluate_stock(request: Mapping[str, Any]) -> dict[str, Any]:
     """``AutoModel.generate``, one recording after the other, as FunASR's users call it."""
     from trainer import stock
-    from trainer.manifest import read_data_list
+    from trainer.data.manifest import read_data_list
 
     stock.training_module()
     from funasr import AutoModel
@@ -192,8 +192,8 @@ def evaluate_stock(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def evaluate_ours(request: Mapping[str, Any]) -> dict[str, Any]:
     """CER of the set, in batches: with no features cached, then with all of them."""
+    from trainer.data.manifest import read_data_list
     from trainer.evaluate import evaluate
-    from trainer.manifest import read_data_list
 
     config = _config(request, {})
     nano = _nano(config)

@@ -39,7 +39,7 @@ def write(path: Path, lines: int) -> Path:
 
 def open_and_measure(path: Path) -> dict[str, float]:
     """Seconds and megabytes of ``read_data_list`` in this process."""
-    from trainer.manifest import read_data_list
+    from trainer.data.manifest import read_data_list
 
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started_s = time.perf_counter()

@@ -34,8 +34,8 @@ from conf.load import load_config
 from sweeps.state import SWEEPS, SweepDirectory, TrialState
 from sweeps.study import read_states
 from tests.conftest import BASE, ROOT
+from trainer.data.manifest import read_data_list, read_headers
 from trainer.demo.corpus import ensure
-from trainer.manifest import read_data_list, read_headers
 
 SETS = ("valid", "test", "wideband")
 FOUND = "found.json"

@@ -160,7 +160,7 @@ def test_what_is_missing_is_told(server: str) -> None:
 
 
 def test_stocks_own_command_trains_what_was_exported(exported: Exported, tmp_path: Path) -> None:
-    from trainer.manifest import read_data_list
+    from trainer.data.manifest import read_data_list
 
     command = tmp_path / "bin" / "funasr-train-ds"
     command.parent.mkdir()

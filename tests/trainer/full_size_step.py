@@ -16,7 +16,7 @@ import torch
 
 from conf.load import load_config, stage_config_path
 from trainer import stages
-from trainer.batch import Example, collate
+from trainer.data.batch import Example, collate
 from trainer.forecast import QWEN3_06B, BatchShape, forecast, materialize, meta_model, num_features
 from trainer.losses import Objective
 from trainer.optim import build_optimizer

@@ -26,9 +26,9 @@ from conf.load import STAGES, Config, load_config, stage_config_path
 from tests.conftest import BASE
 from tests.stocks_way import STOCKS_WAY, PlannedBatches, train_as_planned
 from trainer import stages, stock
-from trainer.batch import IGNORED_LABEL, Batch
+from trainer.data.batch import IGNORED_LABEL, Batch
+from trainer.data.manifest import read_data_list, read_headers
 from trainer.losses import Losses, Objective
-from trainer.manifest import read_data_list, read_headers
 from trainer.model import Nano, build
 from trainer.optim import build_optimizer
 

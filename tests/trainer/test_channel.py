@@ -19,7 +19,7 @@ from trainer.channel.line import send, simulate
 from trainer.channel.loss import conceal, lost_packets
 from trainer.channel.noise import OtherSpeakers
 from trainer.channel.response import through_line
-from trainer.manifest import Utterance, read_data_list
+from trainer.data.manifest import Utterance, read_data_list
 
 pytestmark = pytest.mark.quick
 

@@ -16,7 +16,7 @@ from conf.channels import ChannelRange, load_channel
 from conf.errors import DataError, WorkError
 from trainer.channel import corpus as corpus_module
 from trainer.channel.corpus import Simulated, simulate_manifest
-from trainer.manifest import read_data_list, read_headers
+from trainer.data.manifest import read_data_list, read_headers
 
 Run = Callable[..., Simulated]
 RANGES = load_channel("landline_g711")

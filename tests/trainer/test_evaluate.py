@@ -16,10 +16,10 @@ from conf.load import load_config
 from tests.conftest import BASE
 from trainer import evaluate as module
 from trainer.__main__ import main
-from trainer.batch import Example, collate, make_example
+from trainer.data.batch import Example, collate, make_example
+from trainer.data.manifest import Utterance, read_data_list
 from trainer.evaluate import Scores, evaluate, read_keywords
 from trainer.losses import Objective
-from trainer.manifest import Utterance, read_data_list
 from trainer.model import Nano, build
 from trainer.score import Spotted, cer, mer
 

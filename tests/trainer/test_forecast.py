@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from conf.load import Config
 from tests.conftest import BASE, ROOT
 from trainer import stages
-from trainer.batch import Example, collate, num_audio_tokens
+from trainer.data.batch import Example, collate, num_audio_tokens
 from trainer.forecast import BatchShape, StorageMeter, fits, forecast
 from trainer.losses import Objective
 from trainer.model import build

@@ -14,10 +14,10 @@ import torch
 from conf.errors import WorkError
 from conf.load import Config
 from trainer import stages
-from trainer.batch import collate, make_example
+from trainer.data.batch import collate, make_example
+from trainer.data.manifest import Utterance, read_data_list
 from trainer.frozen import FrozenOutputs, example_source, kept_level
 from trainer.losses import Objective
-from trainer.manifest import Utterance, read_data_list
 from trainer.model import Nano, build
 from trainer.run import finetune
 from trainer.tracking import NullTracker

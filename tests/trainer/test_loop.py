@@ -13,11 +13,11 @@ import torch
 from conf.errors import WorkError
 from conf.load import Config
 from trainer import stages
-from trainer.batch import Batch, collate, make_example
-from trainer.loader import Loaded
+from trainer.data.batch import Batch, collate, make_example
+from trainer.data.loader import Loaded
+from trainer.data.manifest import read_data_list
 from trainer.loop import Listeners, LoopConf, Trainer
 from trainer.losses import Objective
-from trainer.manifest import read_data_list
 from trainer.model import build
 from trainer.optim import build_optimizer, build_scheduler
 from trainer.run import Evaluation, finetune

@@ -9,8 +9,8 @@ import torch
 from conf.errors import DataError
 from conf.load import Config, load_config, stage_config_path
 from tests.conftest import BASE
+from trainer.data.manifest import read_data_list
 from trainer.funasr_parts import load
-from trainer.manifest import read_data_list
 from trainer.model import build, load_weights
 
 

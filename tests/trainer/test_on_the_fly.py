@@ -13,17 +13,17 @@ import torch
 from conf.errors import ConfigError
 from conf.load import Config
 from trainer import stages
-from trainer.batch import Batch
 from trainer.channel.codecs import to_pcm
 from trainer.channel.corpus import read_mono
 from trainer.channel.line import simulate
 from trainer.channel.noise import OtherSpeakers
 from trainer.channel.on_the_fly import OnTheFly, on_the_fly
 from trainer.check import run_checks
+from trainer.data.batch import Batch
+from trainer.data.loader import Loader
+from trainer.data.manifest import Manifest, Utterance, read_data_list
 from trainer.frozen import example_source, kept_level
-from trainer.loader import Loader
 from trainer.losses import Objective
-from trainer.manifest import Manifest, Utterance, read_data_list
 from trainer.model import Nano, build
 from trainer.run import Evaluation, finetune
 from trainer.tracking import NullTracker

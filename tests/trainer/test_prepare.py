@@ -22,7 +22,7 @@ from tests.trainer.prepared import (
     write_lines,
     write_wav,
 )
-from trainer.manifest import read_data_list, read_headers
+from trainer.data.manifest import read_data_list, read_headers
 from trainer.prepare.settings import Given
 
 pytestmark = pytest.mark.quick

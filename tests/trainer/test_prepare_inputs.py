@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from tests.trainer.prepared import corpus, kept, left_out, run, write_lines, write_wav
-from trainer.manifest import chat_line
+from trainer.data.manifest import chat_line
 from trainer.prepare.settings import Given
 
 pytestmark = pytest.mark.quick

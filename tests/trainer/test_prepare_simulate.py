@@ -10,7 +10,7 @@ import soundfile
 
 from conf.errors import ConfigError
 from tests.trainer.prepared import kept, run, write_lines, write_wav
-from trainer.manifest import read_data_list
+from trainer.data.manifest import read_data_list
 
 pytestmark = pytest.mark.quick
 

@@ -8,9 +8,9 @@ import torch
 from conf.errors import ConfigError
 from conf.load import Config
 from trainer import stages
-from trainer.batch import collate, make_example
+from trainer.data.batch import collate, make_example
+from trainer.data.manifest import read_data_list
 from trainer.losses import Objective
-from trainer.manifest import read_data_list
 from trainer.model import build
 from trainer.optim import build_optimizer
 

@@ -12,11 +12,11 @@ import torch
 from conf.errors import WorkError
 from conf.load import Config
 from trainer import stock
-from trainer.data import read_data
+from trainer.data.manifest import read_data_list, read_headers
+from trainer.data.sets import read_data
 from trainer.evaluate import evaluate
 from trainer.loop import EpochSummary
 from trainer.losses import Objective
-from trainer.manifest import read_data_list, read_headers
 from trainer.model import build
 
 

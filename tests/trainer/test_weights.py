@@ -15,7 +15,7 @@ from conf.load import Config, load_config, stage_config_path
 from tests.conftest import BASE
 from trainer import stages, stock
 from trainer.checkpoint import CheckpointFolder
-from trainer.manifest import read_data_list, read_headers
+from trainer.data.manifest import read_data_list, read_headers
 from trainer.model import build
 
 

@@ -25,7 +25,7 @@ from trainer.channel.draws import draw_line
 from trainer.channel.levels import RATE_HZ, Samples
 from trainer.channel.line import simulate
 from trainer.channel.noise import OtherSpeakers
-from trainer.manifest import (
+from trainer.data.manifest import (
     Audio,
     Manifest,
     Utterance,
@@ -34,7 +34,7 @@ from trainer.manifest import (
     read_data_list,
     read_header,
 )
-from trainer.parallel import ordered
+from trainer.data.parallel import ordered
 
 _VERSION = 1
 """Of what a line does to samples; another one computes everything anew."""

@@ -17,7 +17,7 @@ import soxr
 from conf.channels import ChannelRange
 from conf.errors import DataError
 from trainer.channel.levels import RATE_HZ, Samples, speech_rms
-from trainer.manifest import Utterance, one_line
+from trainer.data.manifest import Utterance, one_line
 
 Babble = Callable[[np.random.Generator, int, int], Samples]
 """Mixes babble for one utterance: from random numbers, so many samples, so many voices."""

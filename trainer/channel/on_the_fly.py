@@ -15,16 +15,16 @@ import torch
 from conf.channels import ChannelRange, check_installed, load_channel
 from conf.errors import ConfigError
 from conf.load import Config
-from trainer.batch import Example, make_example
 from trainer.channel.corpus import read_mono
 from trainer.channel.draws import generator
 from trainer.channel.levels import RATE_HZ
 from trainer.channel.line import simulate
 from trainer.channel.noise import OtherSpeakers
-from trainer.features import FeatureExtractor, unreadable
-from trainer.manifest import Utterance
+from trainer.data.batch import Example, make_example
+from trainer.data.features import FeatureExtractor, unreadable
+from trainer.data.manifest import Utterance
+from trainer.data.text import TextCodec
 from trainer.model import Nano
-from trainer.text import TextCodec
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import numpy
 import numpy.typing
 import soundfile
 
+from trainer.data.manifest import one_line
 from trainer.data_report.facts import Picked
-from trainer.manifest import one_line
 
 LONGEST_S = 8.0
 """Shown of a recording, from its beginning."""

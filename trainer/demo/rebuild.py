@@ -27,12 +27,12 @@ import torch.nn.functional as F
 from conf.document.numbers import rate
 from conf.files import replacing_directory, write_json
 from conf.load import load_config, stage_config_path
-from trainer.batch import IGNORED_LABEL, Example, collate, make_example
+from trainer.data.batch import IGNORED_LABEL, Example, collate, make_example
+from trainer.data.manifest import read_data_list
 from trainer.demo.corpus import BASE_VOICES, Part, ensure, make
 from trainer.demo.directory import write_directory
 from trainer.evaluate import evaluate
 from trainer.losses import ctc_log_probs, embed, encode
-from trainer.manifest import read_data_list
 from trainer.model import Nano, build
 
 logger = logging.getLogger(__name__)

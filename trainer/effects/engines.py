@@ -15,11 +15,11 @@ import torch
 
 from conf.load import Config, flatten
 from trainer import stock
+from trainer.data.manifest import read_data_list
 from trainer.effects.trace import Reads, traced, wrap
 from trainer.effects.values import Engine
 from trainer.effects.watch import Changed, Watcher, note_files, watching
 from trainer.funasr_parts import load
-from trainer.manifest import read_data_list
 from trainer.run import finetune
 
 _UNWATCHED_METRIC = "train/utterances_per_s"

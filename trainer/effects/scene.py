@@ -17,7 +17,7 @@ import soundfile
 import torch
 
 from conf.load import Config, load_config, stage_config_path
-from trainer.manifest import read_data_list, read_headers
+from trainer.data.manifest import read_data_list, read_headers
 from trainer.stock import write_manifest
 
 BASE = Path(__file__).parents[1] / "demo" / "base"

@@ -30,10 +30,10 @@ from torch.optim.optimizer import (
 )
 
 from trainer import recompute
+from trainer.data.array_store import ArrayStore, default_directory
+from trainer.data.loader import Loader
 from trainer.funasr_parts import registered
-from trainer.loader import Loader
 from trainer.resume import ResumeFolder
-from trainer.store import ArrayStore, default_directory
 
 WEAK = ("settings", "logs")
 """Kinds that leave what is trained as it was; a change in another kind says more."""

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from trainer.manifest import EMPTY, Audio, read_header, resolve
+from trainer.data.manifest import EMPTY, Audio, read_header, resolve
 from trainer.prepare import rules
 from trainer.prepare.lines import Line, Mistake
 from trainer.prepare.settings import Settings

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.errors import DataError
-from trainer.manifest import one_line, resolve
+from trainer.data.manifest import one_line, resolve
 from trainer.prepare import kaldi
 from trainer.prepare.folder import read_folder
 from trainer.prepare.kaldi import read_kaldi

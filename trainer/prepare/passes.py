@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import orjson
 
 from conf.files import write_bytes
-from trainer.parallel import ordered
+from trainer.data.parallel import ordered
 
 BATCH = 128
 """Lines of a batch: some seconds of work where audio is read."""

@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from conf.errors import DataError
-from trainer.manifest import Ints
+from trainer.data.manifest import Ints
 from trainer.prepare.settings import SPLITS, Settings
 
 Numbers = numpy.typing.NDArray[numpy.uint64]

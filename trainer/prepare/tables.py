@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import DataError
-from trainer.manifest import Malformed, parse_line
+from trainer.data.manifest import Malformed, parse_line
 from trainer.prepare.lines import Line, Mistake, decoded, from_record, raw_lines, text_lines
 from trainer.prepare.settings import Settings
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from trainer.manifest import Audio, chat_line
+from trainer.data.manifest import Audio, chat_line
 from trainer.prepare.passes import dumps
 from trainer.prepare.rules import STOPS
 from trainer.prepare.settings import SPLITS

@@ -10,7 +10,7 @@ import soundfile
 
 from conf.errors import DataError
 from tests.benchmarks import manifests
-from trainer.manifest import (
+from trainer.data.manifest import (
     Audio,
     Manifest,
     file_name,
@@ -152,7 +152,7 @@ def test_lines_are_as_editors_and_other_programs_write_them(tmp_path: Path) -> N
 def test_lines_longer_than_what_is_read_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.manifest._CHUNK_BYTES", 16)
+    monkeypatch.setattr("trainer.data.manifest._CHUNK_BYTES", 16)
     utterances = _numbered(tmp_path / "m.jsonl", 20)
     assert [utterances[i].target for i in (0, 7, 19)] == ["第0", "第7", "第19"]
 
@@ -178,7 +178,7 @@ def test_a_line_that_is_not_what_it_should_be(tmp_path: Path, line: bytes, messa
 
 
 def test_keys_of_equal_hash_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.manifest._hash", lambda key: 7)
+    monkeypatch.setattr("trainer.data.manifest._hash", lambda key: 7)
     assert len(_numbered(tmp_path / "m.jsonl", 50)) == 50
 
 

@@ -18,9 +18,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from conf.errors import DataError, WorkError
-from trainer.batch import Batch, Example, LeftOut, collate
-from trainer.manifest import Utterance
-from trainer.store import flush_all
+from trainer.data.array_store import flush_all
+from trainer.data.batch import Batch, Example, LeftOut, collate
+from trainer.data.manifest import Utterance
 
 Augment = Callable[[Utterance, int], Example | None]
 

@@ -15,11 +15,11 @@ import torch
 
 from conf.errors import DataError
 from conf.load import Config
-from trainer.batch import BatchSampler
+from trainer.data.batch import BatchSampler
+from trainer.data.features import FeatureExtractor
+from trainer.data.loader import Loader
+from trainer.data.manifest import Manifest, check_evaluable, read_data_list, read_headers
 from trainer.evaluate import evaluate
-from trainer.features import FeatureExtractor
-from trainer.loader import Loader
-from trainer.manifest import Manifest, check_evaluable, read_data_list, read_headers
 from trainer.model import Nano, build
 
 pytestmark = pytest.mark.quick
@@ -220,7 +220,7 @@ def test_what_only_decoding_shows(
         [problem] = caught.value.problems
         assert problem.startswith(f"{utterance.place}: source: got '{utterance.source}'")
         assert "()" not in problem
-    from trainer.batch import Example
+    from trainer.data.batch import Example
 
     def load(utterance: object) -> Example:
         return Example("k", extractor(utterance), ([1], [2]), [3, 4], [5])  # type: ignore[arg-type]

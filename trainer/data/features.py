@@ -3,7 +3,7 @@
 Audio is read by soundfile as float32, averaged to mono, resampled by torchaudio to the frontend's
 rate and turned into fbank with stacked frames by FunASR's own ``WavFrontend``. With ``dither`` 0
 the result depends on the file's content and the frontend alone, so it is computed once and kept
-in a store that all trials and processes share (:mod:`trainer.store`).
+in a store that all trials and processes share (:mod:`trainer.data.array_store`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import torchaudio
 from conf.errors import DataError
 from conf.files import file_sha256
 from trainer import funasr_parts
+from trainer.data.array_store import ArrayStore, key_of
+from trainer.data.manifest import Utterance, one_line
 from trainer.funasr_parts import registered
-from trainer.manifest import Utterance, one_line
-from trainer.store import ArrayStore, key_of
 
 _MAX_FILTERS = 50_000_000
 
@@ -76,7 +76,7 @@ class FeatureExtractor:
         """What the features are kept under: a digest of all that decides them.
 
         None if they are not kept: no store, or ``dither`` draws them anew each time. It also
-        identifies what is computed from them, with :func:`trainer.store.key_of`.
+        identifies what is computed from them, with :func:`trainer.data.array_store.key_of`.
 
         Raises:
             DataError: The file cannot be read; names manifest and line.

@@ -17,8 +17,8 @@ import numpy
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from trainer.manifest import Audio, Audios, Ints, Utterance
-from trainer.text import TextCodec
+from trainer.data.manifest import Audio, Audios, Ints, Utterance
+from trainer.data.text import TextCodec
 
 IGNORED_LABEL = -100
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from conf.errors import DataError, WorkError
-from trainer.parallel import ordered
+from trainer.data.parallel import ordered
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 INTERRUPTED = """
 import sys, time
 from pathlib import Path
-from trainer.parallel import ordered
+from trainer.data.parallel import ordered
 
 def work(part):
     Path(sys.argv[1], str(part)).touch()

@@ -4,7 +4,7 @@
         ...
 
 Used where audio is read or written. Training loads its batches by torch's `DataLoader`
-(`trainer.loader`), whose tensors come through shared memory.
+(`trainer.data.loader`), whose tensors come through shared memory.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ import torch
 from conf.errors import DataError, WorkError
 from conf.load import Config
 from tests.conftest import HANG_S
-from trainer.batch import BatchSampler, Example, make_example
-from trainer.features import FeatureExtractor
-from trainer.loader import Loader
-from trainer.manifest import Utterance, read_data_list, read_headers
+from trainer.data.array_store import ArrayStore
+from trainer.data.batch import BatchSampler, Example, make_example
+from trainer.data.features import FeatureExtractor
+from trainer.data.loader import Loader
+from trainer.data.manifest import Utterance, read_data_list, read_headers
+from trainer.data.text import TextCodec
 from trainer.model import resolved_values
-from trainer.store import ArrayStore
-from trainer.text import TextCodec
 
 pytestmark = pytest.mark.quick
 

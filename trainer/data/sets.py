@@ -9,7 +9,7 @@ from itertools import chain
 
 from conf.errors import ConfigError
 from conf.load import Config
-from trainer.manifest import (
+from trainer.data.manifest import (
     Audio,
     Utterance,
     check_evaluable,

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.batch import BatchSampler, Example, collate, num_audio_tokens
-from trainer.manifest import Audio, Utterance
+from trainer.data.batch import BatchSampler, Example, collate, num_audio_tokens
+from trainer.data.manifest import Audio, Utterance
 
 pytestmark = pytest.mark.quick
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from conf.load import Config
-from trainer.features import FeatureExtractor
-from trainer.manifest import Manifest, read_data_list
-from trainer.store import ArrayStore
+from trainer.data.array_store import ArrayStore
+from trainer.data.features import FeatureExtractor
+from trainer.data.manifest import Manifest, read_data_list
 
 pytestmark = pytest.mark.quick
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from conf.load import Config
-from trainer import store as store_module
-from trainer.store import ArrayStore, key_of, open_store
+from trainer.data import array_store as store_module
+from trainer.data.array_store import ArrayStore, key_of, open_store
 
 pytestmark = pytest.mark.quick
 
