@@ -10,8 +10,8 @@ calls it. `OnTheFly` does it to training utterances, anew in each epoch (`finetu
 from conf.channels import ChannelRange, load_channel
 from trainer.channel.corpus import Simulated, simulate_manifest
 from trainer.channel.levels import RATE_HZ
-from trainer.channel.line import simulate
 from trainer.channel.noise import Babble, OtherSpeakers
+from trainer.channel.telephone_line import simulate
 
 __all__ = [
     "RATE_HZ",

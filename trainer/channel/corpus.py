@@ -23,8 +23,8 @@ from conf.files import file_sha256, replacing, write_json
 from trainer.channel.codecs import to_pcm
 from trainer.channel.draws import draw_line
 from trainer.channel.levels import RATE_HZ, Samples
-from trainer.channel.line import simulate
 from trainer.channel.noise import OtherSpeakers
+from trainer.channel.telephone_line import simulate
 from trainer.data.manifest import (
     Audio,
     Manifest,

@@ -15,9 +15,9 @@ from conf.load import Config
 from trainer import stages
 from trainer.channel.codecs import to_pcm
 from trainer.channel.corpus import read_mono
-from trainer.channel.line import simulate
 from trainer.channel.noise import OtherSpeakers
 from trainer.channel.on_the_fly import OnTheFly, on_the_fly
+from trainer.channel.telephone_line import simulate
 from trainer.check import run_checks
 from trainer.data.batch import Batch
 from trainer.data.loader import Loader

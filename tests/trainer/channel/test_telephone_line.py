@@ -15,10 +15,10 @@ from conf.errors import DataError
 from trainer.channel.codecs import code, to_pcm
 from trainer.channel.draws import Line, draw_line
 from trainer.channel.levels import FRAME, RATE_HZ, Samples, rms, speech_rms
-from trainer.channel.line import send, simulate
-from trainer.channel.loss import conceal, lost_packets
 from trainer.channel.noise import OtherSpeakers
+from trainer.channel.packet_loss import conceal, lost_packets
 from trainer.channel.response import through_line
+from trainer.channel.telephone_line import send, simulate
 from trainer.data.manifest import Utterance, read_data_list
 
 pytestmark = pytest.mark.quick
