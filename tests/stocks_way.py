@@ -10,11 +10,11 @@ import torch
 from conf.load import Config
 from trainer.data.loader import Loader
 from trainer.data.manifest import Utterance
-from trainer.frozen import example_source
 from trainer.loop import EpochSummary, Listeners, LoopConf, Trainer
-from trainer.losses import Objective
-from trainer.model import Nano
-from trainer.optim import build_scheduler
+from trainer.model.build import Nano
+from trainer.model.frozen_outputs import example_source
+from trainer.model.losses import Objective
+from trainer.model.optim import build_scheduler
 
 STOCKS_WAY: Mapping[str, Any] = {
     "ctc_weight": 0.0,

@@ -30,7 +30,7 @@ from trainer import __main__ as trainer_main
 from trainer import loop
 from trainer.check import one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
-from trainer.model import build
+from trainer.model.build import build
 from trainer.resume import refuse_another_run
 
 ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -202,7 +202,7 @@ class Survey:
         """The tokenizers; None without a model directory."""
         if self._config.model_dir is None:
             return None
-        from trainer.model import resolved_values, text_codec
+        from trainer.model.build import resolved_values, text_codec
 
         return text_codec(resolved_values(self._config))
 

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from transformers.cache_utils import DynamicCache
 
 from trainer.data.batch import Batch, Example, collate
-from trainer.losses import ctc_log_probs, embed, encode, llm_autocast
-from trainer.model import Nano
+from trainer.model.build import Nano
+from trainer.model.losses import ctc_log_probs, embed, encode, llm_autocast
 
 _ENCODED_ROWS_ON_CPU = 16
 """Utterances that go through encoder and CTC at once there: more of them no longer fit into the

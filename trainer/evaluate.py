@@ -16,8 +16,8 @@ from conf.files import replacing
 from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import SLICED_BY, Utterance, read_headers
 from trainer.decode import decode, encode_examples, parts
-from trainer.losses import Objective
-from trainer.model import Nano
+from trainer.model.build import Nano
+from trainer.model.losses import Objective
 from trainer.score import (
     NORMALISATIONS,
     Cer,

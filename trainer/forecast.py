@@ -26,11 +26,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from conf.load import Config
-from trainer import stages
 from trainer.data.batch import IGNORED_LABEL, Batch, num_audio_tokens
 from trainer.funasr_parts import registered
-from trainer.losses import Objective
-from trainer.recompute import recompute_layers
+from trainer.model import stages
+from trainer.model.activation_checkpointing import recompute_layers
+from trainer.model.losses import Objective
 
 PROMPT_TOKENS = 30
 """Tokens around audio and text: system and user turn, and their marks."""

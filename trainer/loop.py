@@ -19,11 +19,11 @@ import torch
 
 from conf.errors import WorkError
 from conf.load import Config
-from trainer import stages
 from trainer.data.batch import Batch, BatchSampler, LeftOut
 from trainer.data.loader import Loader
-from trainer.losses import Objective
-from trainer.model import Nano
+from trainer.model import stages
+from trainer.model.build import Nano
+from trainer.model.losses import Objective
 
 _LOG = logging.getLogger(__name__)
 

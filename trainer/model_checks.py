@@ -19,12 +19,12 @@ from conf.document import numbers
 from conf.errors import UserError
 from conf.load import STAGES, Config, load_config, stage_config_path
 from conf.rules import Finding, trained
-from trainer import stages
 from trainer.data.batch import collate, make_example
 from trainer.data_checks import Largest, Survey
 from trainer.forecast import QWEN3_06B, BatchShape, forecast
-from trainer.losses import Objective
-from trainer.model import COMPONENTS, Nano, build, resolved_values
+from trainer.model import stages
+from trainer.model.build import COMPONENTS, Nano, build, resolved_values
+from trainer.model.losses import Objective
 
 GB = 1e9
 MAX_TIMED_ON_CPU = 50_000_000

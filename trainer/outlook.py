@@ -18,7 +18,7 @@ from conf.load import Config
 from trainer.check import has_weights
 from trainer.data_checks import Largest, survey
 from trainer.forecast import QWEN3_06B, forecast, meta_model
-from trainer.model import build, resolved_values
+from trainer.model.build import build, resolved_values
 from trainer.model_checks import (
     GB,
     MAX_TIMED_ON_CPU,

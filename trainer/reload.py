@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 def _with_stock(model: Path, config: Config, utterances: Sequence[Utterance]) -> list[str]:
     from funasr import AutoModel  # the whole of FunASR, as its users import it
 
-    from trainer.model import choose_device
+    from trainer.model.build import choose_device
 
     device = str(choose_device(config.get("device")))
     loaded = AutoModel(

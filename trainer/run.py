@@ -24,19 +24,20 @@ from conf.document import numbers
 from conf.errors import ConfigError
 from conf.files import full_disk_said, write_json, write_text
 from conf.load import Config
-from trainer import longer, stages
+from trainer import longer
 from trainer.channel.on_the_fly import on_the_fly
-from trainer.checkpoint import Checkpoint, CheckpointFolder, average, load_state
 from trainer.data.batch import BatchSampler, LeftOut, text_lengths
 from trainer.data.loader import Loader
 from trainer.data.manifest import Utterance
 from trainer.data.sets import Data, read_data
 from trainer.evaluate import Scores
-from trainer.frozen import example_source
 from trainer.loop import Engine, EpochSummary, Listeners, LoopConf, Trainer
-from trainer.losses import Objective
-from trainer.model import Nano, build
-from trainer.optim import build_optimizer, build_scheduler
+from trainer.model import stages
+from trainer.model.build import Nano, build
+from trainer.model.checkpoint import Checkpoint, CheckpointFolder, average, load_state
+from trainer.model.frozen_outputs import example_source
+from trainer.model.losses import Objective
+from trainer.model.optim import build_optimizer, build_scheduler
 from trainer.resume import ResumeFolder, random_state, set_random_state
 from trainer.score import NORMALISATION
 from trainer.scoring import Scoring

@@ -10,8 +10,8 @@ from trainer.data.manifest import Utterance
 from trainer.data.sets import Data
 from trainer.evaluate import Scores, evaluate, read_keywords, read_texts
 from trainer.longer import HYPOTHESES
-from trainer.losses import Objective
-from trainer.model import Nano
+from trainer.model.build import Nano
+from trainer.model.losses import Objective
 from trainer.tracking import Tracker
 
 

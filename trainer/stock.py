@@ -35,7 +35,7 @@ from conf.load import Config
 from trainer.data.manifest import Audio, Utterance, chat_line, read_headers
 from trainer.funasr_parts import load
 from trainer.loop import EpochSummary
-from trainer.model import Nano, resolved_values, weights_path
+from trainer.model.build import Nano, resolved_values, weights_path
 
 if TYPE_CHECKING:
     from trainer.data.sets import Data

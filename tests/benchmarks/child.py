@@ -25,7 +25,7 @@ from tests.stocks_way import STOCKS_WAY, PlannedBatches, train_as_planned
 
 if TYPE_CHECKING:
     from trainer.data.manifest import Utterance
-    from trainer.model import Nano
+    from trainer.model.build import Nano
 
 SCENE: Mapping[str, Any] = {
     "dataset_conf.data_split_num": 1,
@@ -128,9 +128,9 @@ def train_ours(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _train_epochs(config: Config, utterances: Sequence[Utterance], plan: PlannedBatches) -> Clock:
-    from trainer import stages
-    from trainer.losses import Objective
-    from trainer.optim import build_optimizer
+    from trainer.model import stages
+    from trainer.model.losses import Objective
+    from trainer.model.optim import build_optimizer
 
     nano = _nano(config)
     stages.apply(nano.model, config)
@@ -237,7 +237,7 @@ def _config(request: Mapping[str, Any], variant: Mapping[str, Any]) -> Config:
 
 
 def _nano(config: Config) -> Nano:
-    from trainer.model import build
+    from trainer.model.build import build
 
     return build(config)
 

@@ -15,11 +15,11 @@ import time
 import torch
 
 from conf.load import load_config, stage_config_path
-from trainer import stages
 from trainer.data.batch import Example, collate
 from trainer.forecast import QWEN3_06B, BatchShape, forecast, materialize, meta_model, num_features
-from trainer.losses import Objective
-from trainer.optim import build_optimizer
+from trainer.model import stages
+from trainer.model.losses import Objective
+from trainer.model.optim import build_optimizer
 
 SHAPE = BatchShape(utterances=1, num_frames=83, text_tokens=20)
 """5 s of speech, 60 ms a frame."""

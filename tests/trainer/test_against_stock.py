@@ -25,12 +25,13 @@ import torch
 from conf.load import STAGES, Config, load_config, stage_config_path
 from tests.conftest import BASE
 from tests.stocks_way import STOCKS_WAY, PlannedBatches, train_as_planned
-from trainer import stages, stock
+from trainer import stock
 from trainer.data.batch import IGNORED_LABEL, Batch
 from trainer.data.manifest import read_data_list, read_headers
-from trainer.losses import Losses, Objective
-from trainer.model import Nano, build
-from trainer.optim import build_optimizer
+from trainer.model import stages
+from trainer.model.build import Nano, build
+from trainer.model.losses import Losses, Objective
+from trainer.model.optim import build_optimizer
 
 TOLERANCE = 1e-6
 

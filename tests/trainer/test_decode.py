@@ -13,13 +13,13 @@ import torch
 
 from conf.load import Config, load_config
 from tests.conftest import BASE
-from trainer import stages
-from trainer.checkpoint import load_state
 from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import Utterance, read_data_list
 from trainer.decode import Hypothesis, decode, greedy
-from trainer.losses import embed, encode
-from trainer.model import Nano, build, resolved_values
+from trainer.model import stages
+from trainer.model.build import Nano, build, resolved_values
+from trainer.model.checkpoint import load_state
+from trainer.model.losses import embed, encode
 from trainer.run import finetune
 from trainer.stock import training_module
 from trainer.tracking import NullTracker

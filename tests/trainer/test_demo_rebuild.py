@@ -50,7 +50,7 @@ def test_cuts_lie_half_way_between_the_spikes():
 
 def test_committed_base_scores_what_its_card_says(corpus):
     from conf.load import load_config, stage_config_path
-    from trainer.model import build
+    from trainer.model.build import build
 
     nano = build(load_config(stage_config_path("8k"), model=BASE))
     found = rebuild._score(nano, corpus)

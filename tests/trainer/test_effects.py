@@ -287,7 +287,9 @@ def test_a_watcher_stops_at_the_first_difference_and_names_it() -> None:
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Files of their own, and one row that is proven at once."""
-    row = Row({stage: "here" for stage in STAGES}, ("trainer/losses.py:Objective",), "changes loss")
+    row = Row(
+        {stage: "here" for stage in STAGES}, ("trainer/model/losses.py:Objective",), "changes loss"
+    )
     for name in ("EFFECTS_FILE", "PARAMETERS_FILE"):
         monkeypatch.setattr(files, name, tmp_path / f"{name}.yaml")
     monkeypatch.setattr(files, "ensure", lambda directory: directory)

@@ -19,8 +19,8 @@ from trainer.__main__ import main
 from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import Utterance, read_data_list
 from trainer.evaluate import Scores, evaluate, read_keywords
-from trainer.losses import Objective
-from trainer.model import Nano, build
+from trainer.model.build import Nano, build
+from trainer.model.losses import Objective
 from trainer.score import Spotted, cer, mer
 
 RATES = ("cer", "cer_ctc", "mer", "wer", "raw_cer", "repetition_rate")

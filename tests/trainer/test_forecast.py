@@ -16,11 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conf.load import Config
 from tests.conftest import BASE, ROOT
-from trainer import stages
 from trainer.data.batch import Example, collate, num_audio_tokens
 from trainer.forecast import BatchShape, StorageMeter, fits, forecast
-from trainer.losses import Objective
-from trainer.model import build
+from trainer.model import stages
+from trainer.model.build import build
+from trainer.model.losses import Objective
 
 SHAPE = BatchShape(utterances=3, num_frames=70, text_tokens=12)
 TINY_LLM = BASE / "Qwen3-tiny"

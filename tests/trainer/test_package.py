@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 
 from conf.load import Config
-from trainer import stages
 from trainer.data.batch import collate, make_example
 from trainer.data.manifest import read_data_list
-from trainer.losses import Objective
-from trainer.model import build
+from trainer.model import stages
+from trainer.model.build import build
+from trainer.model.losses import Objective
 from trainer.package import merged_state
 
 

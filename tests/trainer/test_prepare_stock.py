@@ -13,7 +13,7 @@ from tests.trainer.prepared import corpus, run, write_lines, write_wav
 from trainer.data.batch import collate, make_example
 from trainer.data.manifest import read_data_list
 from trainer.funasr_parts import load, registered
-from trainer.model import build
+from trainer.model.build import build
 
 
 def test_stocks_dataset_gives_the_ids_and_features_that_ours_gives(

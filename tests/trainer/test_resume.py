@@ -17,8 +17,8 @@ import torch
 
 from conf.errors import ConfigError, WorkError
 from conf.load import Config
-from trainer.checkpoint import load_state
 from trainer.loop import Trainer
+from trainer.model.checkpoint import load_state
 from trainer.resume import ResumeFolder, random_state, refuse_another_run, set_random_state
 from trainer.run import Evaluation, FinetuneResult, finetune
 from trainer.tracking import EventLog, NullTracker, read_events

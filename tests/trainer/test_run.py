@@ -8,7 +8,7 @@ import pytest
 
 from conf.errors import WorkError
 from conf.load import Config
-from trainer.checkpoint import load_metadata
+from trainer.model.checkpoint import load_metadata
 from trainer.run import Evaluation, finetune
 from trainer.tracking import EventLog, NullTracker, read_events
 

@@ -16,8 +16,8 @@ from trainer.data.manifest import read_data_list, read_headers
 from trainer.data.sets import read_data
 from trainer.evaluate import evaluate
 from trainer.loop import EpochSummary
-from trainer.losses import Objective
-from trainer.model import build
+from trainer.model.build import build
+from trainer.model.losses import Objective
 
 
 @pytest.fixture

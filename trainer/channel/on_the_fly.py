@@ -24,7 +24,7 @@ from trainer.data.batch import Example, make_example
 from trainer.data.features import FeatureExtractor, unreadable
 from trainer.data.manifest import Utterance
 from trainer.data.text import TextCodec
-from trainer.model import Nano
+from trainer.model.build import Nano
 
 _LOG = logging.getLogger(__name__)
 

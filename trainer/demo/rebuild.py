@@ -32,8 +32,8 @@ from trainer.data.manifest import read_data_list
 from trainer.demo.corpus import BASE_VOICES, Part, ensure, make
 from trainer.demo.directory import write_directory
 from trainer.evaluate import evaluate
-from trainer.losses import ctc_log_probs, embed, encode
-from trainer.model import Nano, build
+from trainer.model.build import Nano, build
+from trainer.model.losses import ctc_log_probs, embed, encode
 
 logger = logging.getLogger(__name__)
 

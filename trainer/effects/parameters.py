@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from conf.load import STAGES, Config, load_config, stage_config_path
-from trainer import stages
 from trainer.forecast import QWEN3_06B, meta_model
-from trainer.model import COMPONENTS
+from trainer.model import stages
+from trainer.model.build import COMPONENTS
 
 LORA = "lora"
 """Adapters stand beside the LLM that they are part of, as a module of their own."""

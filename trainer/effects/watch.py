@@ -29,10 +29,10 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from trainer import recompute
 from trainer.data.array_store import ArrayStore, default_directory
 from trainer.data.loader import Loader
 from trainer.funasr_parts import registered
+from trainer.model import activation_checkpointing
 from trainer.resume import ResumeFolder
 
 WEAK = ("settings", "logs")
@@ -148,7 +148,11 @@ def watching(watcher: Watcher) -> Iterator[None]:
             (ResumeFolder, "save", _watched_point(ResumeFolder.save, watcher)),
             (ArrayStore, "__init__", _watched_store(ArrayStore.__init__, watcher)),
             # It changes no number: what is computed again has to be seen itself.
-            (recompute, "checkpoint", _watched_checkpoint(recompute.checkpoint, watcher)),
+            (
+                activation_checkpointing,
+                "checkpoint",
+                _watched_checkpoint(activation_checkpointing.checkpoint, watcher),
+            ),
         ):
             stack.enter_context(mock.patch.object(target, name, value))
         # Each run of stock's would leave a thread behind that writes its curves.

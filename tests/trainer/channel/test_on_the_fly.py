@@ -12,7 +12,6 @@ import torch
 
 from conf.errors import ConfigError
 from conf.load import Config
-from trainer import stages
 from trainer.channel.codecs import to_pcm
 from trainer.channel.corpus import read_mono
 from trainer.channel.noise import OtherSpeakers
@@ -22,9 +21,10 @@ from trainer.check import run_checks
 from trainer.data.batch import Batch
 from trainer.data.loader import Loader
 from trainer.data.manifest import Manifest, Utterance, read_data_list
-from trainer.frozen import example_source, kept_level
-from trainer.losses import Objective
-from trainer.model import Nano, build
+from trainer.model import stages
+from trainer.model.build import Nano, build
+from trainer.model.frozen_outputs import example_source, kept_level
+from trainer.model.losses import Objective
 from trainer.run import Evaluation, finetune
 from trainer.tracking import NullTracker
 

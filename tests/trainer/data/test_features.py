@@ -133,7 +133,7 @@ def test_what_is_drawn_anew_is_not_kept(
 def test_a_build_keeps_features_where_the_configuration_says(
     tiny_config: Callable[..., Config], tmp_path: Path
 ) -> None:
-    from trainer.model import build
+    from trainer.model.build import build
 
     config = tiny_config(finetune_conf__feature_cache_dir=str(tmp_path / "here"))
     nano = build(config)

@@ -20,7 +20,7 @@ from trainer.data.features import FeatureExtractor
 from trainer.data.loader import Loader
 from trainer.data.manifest import Utterance, read_data_list, read_headers
 from trainer.data.text import TextCodec
-from trainer.model import resolved_values
+from trainer.model.build import resolved_values
 
 pytestmark = pytest.mark.quick
 

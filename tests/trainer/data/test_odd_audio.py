@@ -20,7 +20,7 @@ from trainer.data.features import FeatureExtractor
 from trainer.data.loader import Loader
 from trainer.data.manifest import Manifest, check_evaluable, read_data_list, read_headers
 from trainer.evaluate import evaluate
-from trainer.model import Nano, build
+from trainer.model.build import Nano, build
 
 pytestmark = pytest.mark.quick
 

@@ -18,8 +18,8 @@ from trainer.data.array_store import open_store
 from trainer.data.features import FeatureExtractor
 from trainer.data.text import TextCodec
 from trainer.funasr_parts import registered
-from trainer.recompute import recompute_layers
-from trainer.weights import COMPONENTS, Coverage, load_weights
+from trainer.model.activation_checkpointing import recompute_layers
+from trainer.model.weights import COMPONENTS, Coverage, load_weights
 
 __all__ = [
     "COMPONENTS",
@@ -91,7 +91,7 @@ def build(config: Config, *, weights: bool = True) -> Nano:
     extractor = FeatureExtractor(values["frontend"], values["frontend_conf"], open_store(config))
     codec = text_codec(values)
     arguments = {**values, **values.pop("model_conf"), "input_size": extractor.num_features}
-    # Ours take the place of the constructor's own, see trainer/recompute.py.
+    # Ours take the place of the constructor's own, see trainer/model/activation_checkpointing.py.
     recomputed = {
         part: bool(values[f"{part}_conf"].pop("activation_checkpoint", False))
         for part in ("audio_encoder", "llm")

@@ -13,12 +13,12 @@ import torch
 
 from conf.errors import WorkError
 from conf.load import Config
-from trainer import stages
 from trainer.data.batch import collate, make_example
 from trainer.data.manifest import Utterance, read_data_list
-from trainer.frozen import FrozenOutputs, example_source, kept_level
-from trainer.losses import Objective
-from trainer.model import Nano, build
+from trainer.model import stages
+from trainer.model.build import Nano, build
+from trainer.model.frozen_outputs import FrozenOutputs, example_source, kept_level
+from trainer.model.losses import Objective
 from trainer.run import finetune
 from trainer.tracking import NullTracker
 

@@ -19,12 +19,12 @@ import torch
 
 from conf.errors import DataError, WorkError
 from conf.load import Config
-from trainer import stages
 from trainer.data.array_store import ArrayStore, key_of
 from trainer.data.batch import Example, Level, collate, make_example
 from trainer.data.manifest import Utterance
-from trainer.losses import Objective, adapt, encode
-from trainer.model import Nano
+from trainer.model import stages
+from trainer.model.build import Nano
+from trainer.model.losses import Objective, adapt, encode
 
 _LOG = logging.getLogger(__name__)
 _PROGRESS_S = 10.0

@@ -13,10 +13,11 @@ from conf.errors import ConfigError, DataError
 from conf.files import file_sha256
 from conf.load import Config, load_config, stage_config_path
 from tests.conftest import BASE
-from trainer import stages, stock
-from trainer.checkpoint import CheckpointFolder
+from trainer import stock
 from trainer.data.manifest import read_data_list, read_headers
-from trainer.model import build
+from trainer.model import stages
+from trainer.model.build import build
+from trainer.model.checkpoint import CheckpointFolder
 
 
 def _start(stage: str, init_param: Path, model: Path | None = BASE, **settings: Any) -> Config:

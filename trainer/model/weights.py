@@ -20,8 +20,8 @@ import torch
 
 from conf.errors import DataError
 from conf.files import file_sha256
-from trainer.checkpoint import load_metadata, load_state
 from trainer.funasr_parts import load
+from trainer.model.checkpoint import load_metadata, load_state
 
 _LOG = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ import torch
 
 from conf.errors import ConfigError
 from conf.load import Config
-from trainer import stages
 from trainer.data.batch import collate, make_example
 from trainer.data.manifest import read_data_list
-from trainer.losses import Objective
-from trainer.model import build
-from trainer.optim import build_optimizer
+from trainer.model import stages
+from trainer.model.build import build
+from trainer.model.losses import Objective
+from trainer.model.optim import build_optimizer
 
 TRAINED = {
     "8k": {"audio_encoder", "ctc_decoder", "ctc"},

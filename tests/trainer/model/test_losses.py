@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from conf.load import Config, load_config, stage_config_path
 from tests.conftest import BASE
-from trainer import stages
 from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import read_data_list
-from trainer.losses import Objective, ctc_log_probs, encode
-from trainer.model import Nano, build
+from trainer.model import stages
+from trainer.model.build import Nano, build
+from trainer.model.losses import Objective, ctc_log_probs, encode
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from conf.load import Config, load_config, stage_config_path
 from tests.conftest import BASE
 from trainer.data.manifest import read_data_list
 from trainer.funasr_parts import load
-from trainer.model import build, load_weights
+from trainer.model.build import build, load_weights
 
 
 def _edited_base(tmp_path: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> Path:

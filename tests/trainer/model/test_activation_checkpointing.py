@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from conf.load import Config
-from trainer import stages
 from trainer.data.batch import collate, make_example
 from trainer.data.manifest import read_data_list
-from trainer.losses import Objective
-from trainer.model import Nano, apply_backends, build
+from trainer.model import stages
+from trainer.model.build import Nano, apply_backends, build
+from trainer.model.losses import Objective
 
 
 @pytest.fixture
