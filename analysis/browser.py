@@ -15,7 +15,7 @@ from analysis.compare import Comparison
 from analysis.evidence import BASE, EvidenceSource, Reader
 from analysis.sections import SAID_KINDS, cuts, slice_name
 from conf.document.words import Said, Words, english
-from trainer.score import normalise
+from trainer.evaluation.error_rates import normalise
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from conf.delta import classify, deltas_json
 from conf.document import numbers
 from conf.load import Config, load_config, stage_config_path
-from trainer.score import NORMALISATION, cer
+from trainer.evaluation.error_rates import NORMALISATION, cer
 from trainer.tracking import Store
 
 BASE = Path(__file__).parent.parent / "trainer" / "demo" / "base"

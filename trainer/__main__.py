@@ -261,7 +261,7 @@ def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     overrides = parse_overrides(rest)
 
-    from trainer.evaluate_sets import evaluate_sets, print_scores
+    from trainer.evaluation.evaluate_sets import evaluate_sets, print_scores
 
     scores = evaluate_sets(
         arguments.model,

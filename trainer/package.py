@@ -23,10 +23,10 @@ from conf.errors import DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config, load_config
 from trainer import stock_script
+from trainer.evaluation.error_rates import NORMALISATION
 from trainer.model import stages
 from trainer.model.build import build
 from trainer.model.checkpoint import load_metadata, load_state
-from trainer.score import NORMALISATION
 from trainer.tracking import read_events
 
 _CARD = "README.md"

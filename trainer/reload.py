@@ -22,7 +22,7 @@ from conf.document import numbers
 from conf.errors import DataError, run_command
 from conf.load import Config, load_config
 from trainer.data.manifest import Utterance, read_data_list
-from trainer.score import cer, total
+from trainer.evaluation.error_rates import cer, total
 from trainer.tracking import read_events
 from trainer.verify import Verification
 

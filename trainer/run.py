@@ -30,7 +30,8 @@ from trainer.data.batch import BatchSampler, LeftOut, text_lengths
 from trainer.data.loader import Loader
 from trainer.data.manifest import Utterance
 from trainer.data.sets import Data, read_data
-from trainer.evaluate import Scores
+from trainer.evaluation.error_rates import NORMALISATION
+from trainer.evaluation.evaluate import Scores
 from trainer.loop import Engine, EpochSummary, Listeners, LoopConf, Trainer
 from trainer.model import stages
 from trainer.model.build import Nano, build
@@ -39,7 +40,6 @@ from trainer.model.frozen_outputs import example_source
 from trainer.model.losses import Objective
 from trainer.model.optim import build_optimizer, build_scheduler
 from trainer.resume import ResumeFolder, random_state, set_random_state
-from trainer.score import NORMALISATION
 from trainer.scoring import Scoring
 from trainer.stock import StockEngine
 from trainer.tracking import Tracker

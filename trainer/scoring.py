@@ -8,7 +8,7 @@ from pathlib import Path
 from conf.load import Config
 from trainer.data.manifest import Utterance
 from trainer.data.sets import Data
-from trainer.evaluate import Scores, evaluate, read_keywords, read_texts
+from trainer.evaluation.evaluate import Scores, evaluate, read_keywords, read_texts
 from trainer.longer import HYPOTHESES
 from trainer.model.build import Nano
 from trainer.model.losses import Objective

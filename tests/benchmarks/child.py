@@ -193,7 +193,7 @@ def evaluate_stock(request: Mapping[str, Any]) -> dict[str, Any]:
 def evaluate_ours(request: Mapping[str, Any]) -> dict[str, Any]:
     """CER of the set, in batches: with no features cached, then with all of them."""
     from trainer.data.manifest import read_data_list
-    from trainer.evaluate import evaluate
+    from trainer.evaluation.evaluate import evaluate
 
     config = _config(request, {})
     nano = _nano(config)

@@ -14,7 +14,7 @@ from conf.load import Config
 from trainer import stock
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.data.sets import read_data
-from trainer.evaluate import evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.loop import EpochSummary
 from trainer.model.build import build
 from trainer.model.losses import Objective

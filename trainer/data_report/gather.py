@@ -40,8 +40,8 @@ from trainer.data_report.picks import Picks
 from trainer.data_report.scripts import SCRIPTS, kind_of, scripts
 from trainer.data_report.spelling import unspelt_by
 from trainer.data_report.spread import Floats, Tally
+from trainer.evaluation.error_rates import mixed, normalise
 from trainer.prepare.settings import SPLITS
-from trainer.score import mixed, normalise
 
 _TAG_VALUES = 40
 _EXAMPLES = 5

@@ -31,7 +31,7 @@ from trainer.data.batch import IGNORED_LABEL, Example, collate, make_example
 from trainer.data.manifest import read_data_list
 from trainer.demo.corpus import BASE_VOICES, Part, ensure, make
 from trainer.demo.directory import write_directory
-from trainer.evaluate import evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.model.build import Nano, build
 from trainer.model.losses import ctc_log_probs, embed, encode
 

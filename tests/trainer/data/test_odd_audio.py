@@ -19,7 +19,7 @@ from trainer.data.batch import BatchSampler
 from trainer.data.features import FeatureExtractor
 from trainer.data.loader import Loader
 from trainer.data.manifest import Manifest, check_evaluable, read_data_list, read_headers
-from trainer.evaluate import evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.model.build import Nano, build
 
 pytestmark = pytest.mark.quick

@@ -15,10 +15,8 @@ from conf.errors import DataError
 from conf.files import replacing
 from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import SLICED_BY, Utterance, read_headers
-from trainer.decode import decode, encode_examples, parts
-from trainer.model.build import Nano
-from trainer.model.losses import Objective
-from trainer.score import (
+from trainer.evaluation.decode import decode, encode_examples, parts
+from trainer.evaluation.error_rates import (
     NORMALISATIONS,
     Cer,
     Spotted,
@@ -32,6 +30,8 @@ from trainer.score import (
     total,
     wer,
 )
+from trainer.model.build import Nano
+from trainer.model.losses import Objective
 
 _WINDOW_BATCHES = 8
 """Batches whose features are in memory at once; utterances are sorted by length within them."""

@@ -27,9 +27,9 @@ from conf.errors import DataError, UserError, WorkError
 from conf.load import Config, load_config
 from conf.model_dir import find_copy
 from trainer.data.manifest import Utterance, check_evaluable, read_data_list, read_headers
-from trainer.evaluate import Scores, check_base, evaluate, read_keywords, read_texts
+from trainer.evaluation.error_rates import NORMALISATIONS, Spotted
+from trainer.evaluation.evaluate import Scores, check_base, evaluate, read_keywords, read_texts
 from trainer.model.build import build
-from trainer.score import NORMALISATIONS, Spotted
 
 if TYPE_CHECKING:
     from rich.console import Console

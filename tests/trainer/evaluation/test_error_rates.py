@@ -6,8 +6,19 @@ from collections.abc import Callable, Sequence
 import jiwer
 import pytest
 
-from trainer import score
-from trainer.score import Cer, Spotted, alignment, cer, mixed, normalise, raw, repeats, spot, total
+from trainer.evaluation import error_rates
+from trainer.evaluation.error_rates import (
+    Cer,
+    Spotted,
+    alignment,
+    cer,
+    mixed,
+    normalise,
+    raw,
+    repeats,
+    spot,
+    total,
+)
 
 pytestmark = pytest.mark.quick
 
@@ -61,10 +72,10 @@ def plain_distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
 @pytest.mark.parametrize(
     ("rate", "units"),
     [
-        (score.cer, lambda text: list(normalise(text))),
-        (score.raw_cer, lambda text: list(raw(text))),
-        (score.wer, score.words),
-        (score.mer, mixed),
+        (error_rates.cer, lambda text: list(normalise(text))),
+        (error_rates.raw_cer, lambda text: list(raw(text))),
+        (error_rates.wer, error_rates.words),
+        (error_rates.mer, mixed),
     ],
     ids=["cer", "raw_cer", "wer", "mer"],
 )
@@ -149,12 +160,12 @@ def test_insertions_into_an_empty_reference_have_no_finite_rate() -> None:
 def test_normalisations(text: str, characters: str, mixed_tokens: str, words: str) -> None:
     assert normalise(text) == characters
     assert mixed(text) == mixed_tokens.split()
-    assert score.words(text) == words.split()
+    assert error_rates.words(text) == words.split()
 
 
 def test_raw_keeps_all_but_the_amount_of_white_space() -> None:
     assert raw(" Ａ，b\n c  ") == "Ａ，b c"
-    assert score.raw_cer("你好。", "你好") == Cer(deletions=1, reference_length=3)
+    assert error_rates.raw_cer("你好。", "你好") == Cer(deletions=1, reference_length=3)
 
 
 def test_keywords_are_counted_per_utterance() -> None:

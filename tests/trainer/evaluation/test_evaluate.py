@@ -14,14 +14,14 @@ import torch
 from conf.errors import DataError, run_command
 from conf.load import load_config
 from tests.conftest import BASE
-from trainer import evaluate as module
 from trainer.__main__ import main
 from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import Utterance, read_data_list
-from trainer.evaluate import Scores, evaluate, read_keywords
+from trainer.evaluation import evaluate as module
+from trainer.evaluation.error_rates import Spotted, cer, mer
+from trainer.evaluation.evaluate import Scores, evaluate, read_keywords
 from trainer.model.build import Nano, build
 from trainer.model.losses import Objective
-from trainer.score import Spotted, cer, mer
 
 RATES = ("cer", "cer_ctc", "mer", "wer", "raw_cer", "repetition_rate")
 

@@ -15,7 +15,7 @@ from conf.load import Config, load_config
 from tests.conftest import BASE
 from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import Utterance, read_data_list
-from trainer.decode import Hypothesis, decode, greedy
+from trainer.evaluation.decode import Hypothesis, decode, greedy
 from trainer.model import stages
 from trainer.model.build import Nano, build, resolved_values
 from trainer.model.checkpoint import load_state
