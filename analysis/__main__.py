@@ -13,7 +13,7 @@ from conf.document.numbers import rate, size
 from conf.errors import UserError, run_command
 
 if TYPE_CHECKING:
-    from trainer.tracking import Store
+    from trainer.tracking.mlflow_store import Store
 
 EXAMPLES = """examples:
   python -m analysis compare --sweep demo
@@ -282,7 +282,7 @@ def _annotate(arguments: argparse.Namespace) -> int:
 
 
 def _store() -> Store:
-    from trainer.tracking import Store
+    from trainer.tracking.mlflow_store import Store
 
     # Opening makes a missing store; whoever only reads would then find an empty one.
     if not os.environ.get("MLFLOW_TRACKING_URI") and not Path("mlflow.db").is_file():

@@ -29,7 +29,7 @@ from analysis.significance import Ints, cluster_indices
 from conf.errors import DataError, UserError
 from conf.files import write_bytes
 from trainer.data.manifest import SLICED_BY, Utterance
-from trainer.tracking import MetricPoint
+from trainer.tracking.mlflow_store import MetricPoint
 
 SPLITS: Mapping[str, str] = {
     "valid": "valid_data_set_list",
@@ -47,7 +47,7 @@ _OF_RECORDING = ("reference", "speaker", "call", "duration_s", *SLICED_BY)
 
 
 class EvidenceSource(RunSource, Protocol):
-    """What is read of a `trainer.tracking.Store`."""
+    """What is read of a `trainer.tracking.mlflow_store.Store`."""
 
     def history(self, run_id: str, metric: str) -> Sequence[MetricPoint]:
         """A metric's values in the order of their steps."""

@@ -43,7 +43,7 @@ MODEL_FILES = ("config.yaml", "configuration.json", "model.pt")
 
 
 class Source(EvidenceSource, Protocol):
-    """What is read of a `trainer.tracking.Store`, and where it is."""
+    """What is read of a `trainer.tracking.mlflow_store.Store`, and where it is."""
 
     uri: str
 

@@ -63,7 +63,7 @@ _SORTED_BY = {
 
 
 class ReportStore(EvidenceSource, Protocol):
-    """What is asked of a `trainer.tracking.Store`."""
+    """What is asked of a `trainer.tracking.mlflow_store.Store`."""
 
     def log_artifact(self, run_id: str, path: Path, name: str | None = None) -> None:
         """Log a file to a run."""

@@ -1,4 +1,4 @@
-"""Typed records of a sweep and its trials, read from MLflow through `trainer.tracking.Store`.
+"""Typed records of a sweep and its trials, read through `trainer.tracking.mlflow_store`.
 
 `load_sweep(name, store)` alone talks to a store; everything after it is pure.
 MLflow keeps params and tags as text: this module is the one place that turns them into numbers.
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from conf.delta import RUN_KEYS
 from conf.errors import DataError
-from trainer.tracking import StoredRun
+from trainer.tracking.mlflow_store import StoredRun
 
 OUTCOMES = ("completed", "pruned", "failed", "killed", "running")
 """How a trial can stand, in the order in which tables list it."""
@@ -30,7 +30,7 @@ COMPARABLE: Mapping[str, str] = {
 
 
 class RunSource(Protocol):
-    """What is read of a `trainer.tracking.Store`; tests give a fake."""
+    """What is read of a `trainer.tracking.mlflow_store.Store`; tests give a fake."""
 
     def sweep_names(self) -> Sequence[str]:
         """All sweeps of the store."""

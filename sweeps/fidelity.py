@@ -22,7 +22,7 @@ from conf.files import link, write_text
 from conf.load import Config
 from sweeps.state import ANSWERED_FROM
 from trainer.longer import CHECKPOINTS, HYPOTHESES
-from trainer.tracking import EventLog, read_events
+from trainer.tracking.mlflow_store import EventLog, read_events
 
 _SCORES = ("valid/", "wideband/", "test/", "silence/", "objective")
 CHOOSES = "valid/cer"  # what the trainer keeps the best checkpoint by

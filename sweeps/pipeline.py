@@ -41,7 +41,7 @@ from trainer.data.manifest import read_data_list
 
 if TYPE_CHECKING:
     from sweeps.trial import Finetune
-    from trainer.tracking import Store
+    from trainer.tracking.mlflow_store import Store
 
 PIPELINES = Path("outputs/pipelines")
 

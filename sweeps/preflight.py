@@ -21,7 +21,7 @@ from conf.model_dir import find_copy
 from sweeps.space import DEMO, Places, SweepFile
 from trainer.check import ChecksFailed, failed, one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
-from trainer.tracking import EXPERIMENT
+from trainer.tracking.mlflow_store import EXPERIMENT
 
 _CONFIG_ALONE: tuple[Part, ...] = ("config",)
 _CONNECT_S = 5.0

@@ -28,7 +28,7 @@ from sweeps.output import tail
 from sweeps.space import SweepFile
 from sweeps.state import SweepDirectory, TrialState, sweep_text
 from sweeps.trial import TRIAL_LOG
-from trainer.tracking import Status, Store
+from trainer.tracking.mlflow_store import Status, Store
 
 _LOG = logging.getLogger(__name__)
 

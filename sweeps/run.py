@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from analysis.compare import Comparison
     from sweeps.ledger import Ledger
     from sweeps.trial import Finetune
-    from trainer.tracking import Store
+    from trainer.tracking.mlflow_store import Store
 
 _LOG = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from conf.load import Config, load_config, stage_config_path
 from sweeps.output import descriptors_to, lasting_file
 from sweeps.space import SweepFile, load_sweep
 from sweeps.state import SweepDirectory
-from trainer.tracking import EventLog, Tracker
+from trainer.tracking.mlflow_store import EventLog, Tracker
 
 if TYPE_CHECKING:
     from trainer.run import Evaluation, FinetuneResult

@@ -42,7 +42,7 @@ from sweeps.searcher import Aborted, StudySearcher
 from sweeps.space import SweepFile
 from sweeps.state import SweepDirectory, TrialState
 from sweeps.trial import LOCK, Finetune, run_trial
-from trainer.tracking import EVENTS
+from trainer.tracking.mlflow_store import EVENTS
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 0.5

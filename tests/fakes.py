@@ -22,7 +22,7 @@ from conf.files import file_sha256
 from conf.load import Config
 from trainer.data.sets import read_data
 from trainer.longer import identity
-from trainer.tracking import Tracker
+from trainer.tracking.mlflow_store import Tracker
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from conf.delta import classify, deltas_json
 from conf.document import numbers
 from conf.load import Config, load_config, stage_config_path
 from trainer.evaluation.error_rates import NORMALISATION, cer
-from trainer.tracking import Store
+from trainer.tracking.mlflow_store import Store
 
 BASE = Path(__file__).parent.parent / "trainer" / "demo" / "base"
 STAGES = ("8k", "s1", "s2", "s3")

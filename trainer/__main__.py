@@ -216,7 +216,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     from trainer.longer import is_longer, reopen
     from trainer.resume import refuse_another_run
     from trainer.run import Evaluation, finetune
-    from trainer.tracking import EventLog, Status, Store
+    from trainer.tracking.mlflow_store import EventLog, Status, Store
 
     refuse_another_run(output_dir, config)
 

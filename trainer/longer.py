@@ -22,7 +22,7 @@ from typing import Any
 from conf.files import link, replacing_directory, write_json, write_text
 from conf.load import Config
 from conf.reading import flatten, read_yaml
-from trainer.tracking import EVENTS, RUN_ID, read_events
+from trainer.tracking.mlflow_store import EVENTS, RUN_ID, read_events
 
 CHECKPOINTS, HYPOTHESES, POINTS, RESULT = "checkpoints", "hypotheses", "resume", "result.json"
 POINT_FILES = "update-*.pt"

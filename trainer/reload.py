@@ -23,7 +23,7 @@ from conf.errors import DataError, run_command
 from conf.load import Config, load_config
 from trainer.data.manifest import Utterance, read_data_list
 from trainer.evaluation.error_rates import cer, total
-from trainer.tracking import read_events
+from trainer.tracking.mlflow_store import read_events
 from trainer.verify import Verification
 
 

@@ -42,7 +42,7 @@ from trainer.model.optim import build_optimizer, build_scheduler
 from trainer.resume import ResumeFolder, random_state, set_random_state
 from trainer.scoring import Scoring
 from trainer.stock import StockEngine
-from trainer.tracking import Tracker
+from trainer.tracking.mlflow_store import Tracker
 
 _LOG = logging.getLogger(__name__)
 _MAX_NAMED = 20

@@ -12,7 +12,7 @@ from trainer.evaluation.evaluate import Scores, evaluate, read_keywords, read_te
 from trainer.longer import HYPOTHESES
 from trainer.model.build import Nano
 from trainer.model.losses import Objective
-from trainer.tracking import Tracker
+from trainer.tracking.mlflow_store import Tracker
 
 
 class Scoring:

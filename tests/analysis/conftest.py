@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.analysis.fakes import START_MS, FakeStore, stored_trial
-from trainer.tracking import StoredRun
+from trainer.tracking.mlflow_store import StoredRun
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

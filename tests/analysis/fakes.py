@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf.errors import DataError
-from trainer.tracking import MetricPoint, StoredRun
+from trainer.tracking.mlflow_store import MetricPoint, StoredRun
 
 START_MS = 1_760_000_000_000
 CRITICAL = {
@@ -72,7 +72,7 @@ def stored_trial(
 
 @dataclass
 class FakeStore:
-    """The reading side of `trainer.tracking.Store`, over given runs."""
+    """The reading side of `trainer.tracking.mlflow_store.Store`, over given runs."""
 
     parent: StoredRun
     trials: Sequence[StoredRun]

@@ -10,7 +10,7 @@ from analysis.beside import at_equal_cost, beside, best_so_far
 from analysis.compare import comparison
 from conf.errors import UserError
 from tests.analysis.fakes import FakeStore, stored_trial
-from trainer.tracking import StoredRun
+from trainer.tracking.mlflow_store import StoredRun
 
 pytestmark = pytest.mark.quick
 SETTINGS = {

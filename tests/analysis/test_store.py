@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from analysis.compare import comparison
-from trainer.tracking import EventLog, Store
+from trainer.tracking.mlflow_store import EventLog, Store
 
 ROOT = Path(__file__).parents[2]
 

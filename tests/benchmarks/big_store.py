@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 MADE = "synthetic"
 BARE = """
 import sys
-from trainer.tracking import Store
+from trainer.tracking.mlflow_store import Store
 store = Store.open()
 assert len(store.trial_runs(sys.argv[1])) > 0
 """

@@ -56,7 +56,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Exported
     from conf.load import load_config, stage_config_path
     from trainer.package import package
     from trainer.run import finetune
-    from trainer.tracking import EventLog
+    from trainer.tracking.mlflow_store import EventLog
 
     place = tmp_path_factory.mktemp("exported")
     lists, sources = {}, {}
@@ -88,7 +88,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Exported
 def server(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of `mlflow models serve` on the registered champion."""
     from trainer.serving import register, save
-    from trainer.tracking import Store
+    from trainer.tracking.mlflow_store import Store
 
     place = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{place / 'mlflow.db'}"

@@ -13,7 +13,7 @@ from sweeps.orphans import marked
 from sweeps.state import SweepDirectory
 from sweeps.study import read_states
 from tests.conftest import HANG_S, ROOT
-from trainer.tracking import Store
+from trainer.tracking.mlflow_store import Store
 
 DRIVER = """
 import sys

@@ -29,7 +29,7 @@ from tests import fakes
 from tests.analysis.test_provenance import link as made_link
 from tests.conftest import HANG_S, ROOT
 from tests.sweeps.conftest import PIPELINE
-from trainer.tracking import Store
+from trainer.tracking.mlflow_store import Store
 
 THREE = PIPELINE + "  - stages: [s3]\n"
 ROOTS = Path("outputs/pipelines/chain")

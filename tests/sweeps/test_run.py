@@ -24,7 +24,7 @@ from tests.sweeps.driving import (
     statuses,
     wait_for,
 )
-from trainer.tracking import Store
+from trainer.tracking.mlflow_store import Store
 
 
 def test_a_sweep_survives_failing_trials_and_dying_workers(place: Path) -> None:

@@ -10,7 +10,7 @@ from sweeps.state import SweepDirectory
 from sweeps.study import read_states
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.driving import assert_whole, drive
-from trainer.tracking import Store
+from trainer.tracking.mlflow_store import Store
 
 GRID = (
     SWEEP.replace("{low: 1e-5, high: 1e-2, log: true}", "{choices: [1e-3, 3e-3]}")

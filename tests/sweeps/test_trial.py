@@ -13,7 +13,7 @@ from sweeps.space import load_sweep
 from sweeps.state import SweepDirectory, TrialState
 from sweeps.trial import Work, run_trial, trial_config
 from tests import fakes
-from trainer.tracking import read_events
+from trainer.tracking.mlflow_store import read_events
 
 pytestmark = pytest.mark.quick
 

@@ -15,7 +15,7 @@ from tests.trainer.test_resume import assert_equal, metrics
 from trainer.longer import is_longer, keep_texts, read_finished, reopen, take_up, taken_up, twin
 from trainer.resume import refuse_another_run
 from trainer.run import Evaluation, finetune
-from trainer.tracking import EventLog, read_events
+from trainer.tracking.mlflow_store import EventLog, read_events
 
 
 @pytest.fixture

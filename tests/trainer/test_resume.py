@@ -21,7 +21,7 @@ from trainer.loop import Trainer
 from trainer.model.checkpoint import load_state
 from trainer.resume import ResumeFolder, random_state, refuse_another_run, set_random_state
 from trainer.run import Evaluation, FinetuneResult, finetune
-from trainer.tracking import EventLog, NullTracker, read_events
+from trainer.tracking.mlflow_store import EventLog, NullTracker, read_events
 
 FORK = multiprocessing.get_context("fork")
 

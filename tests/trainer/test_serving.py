@@ -15,7 +15,7 @@ import pytest
 from conf.errors import WorkError
 from trainer import serving
 from trainer.serving import Registered, register, save
-from trainer.tracking import Store
+from trainer.tracking.mlflow_store import Store
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from conf.errors import DataError, WorkError
 from trainer import verify as module
 from trainer.reload import _logged, _validation_set
-from trainer.tracking import EventLog
+from trainer.tracking.mlflow_store import EventLog
 from trainer.verify import Verification, verify
 
 pytestmark = pytest.mark.quick

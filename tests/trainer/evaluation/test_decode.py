@@ -22,7 +22,7 @@ from trainer.model.checkpoint import load_state
 from trainer.model.losses import embed, encode
 from trainer.run import finetune
 from trainer.stock import training_module
-from trainer.tracking import NullTracker
+from trainer.tracking.mlflow_store import NullTracker
 
 MAX_NEW_TOKENS = 512  # stock's own default
 MIN_EQUAL_TO_STOCK = 0.99

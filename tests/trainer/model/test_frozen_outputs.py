@@ -20,7 +20,7 @@ from trainer.model.build import Nano, build
 from trainer.model.frozen_outputs import FrozenOutputs, example_source, kept_level
 from trainer.model.losses import Objective
 from trainer.run import finetune
-from trainer.tracking import NullTracker
+from trainer.tracking.mlflow_store import NullTracker
 
 Prepared = tuple[Nano, Config, Objective, list[Utterance]]
 
