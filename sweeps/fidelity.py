@@ -21,7 +21,7 @@ from conf.delta import classify, deltas_json, deltas_markdown
 from conf.files import link, write_text
 from conf.load import Config
 from sweeps.state import ANSWERED_FROM
-from trainer.longer import CHECKPOINTS, HYPOTHESES
+from trainer.finetune.extend import CHECKPOINTS, HYPOTHESES
 from trainer.tracking.mlflow_store import EventLog, read_events
 
 _SCORES = ("valid/", "wideband/", "test/", "silence/", "objective")

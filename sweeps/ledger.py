@@ -43,7 +43,7 @@ from sweeps.trial import Work, trial_config
 from sweeps.tunable import leaves_nothing
 from sweeps.twins import Twin, Twins, awaited, must_wait
 from sweeps.warm_start import WarmStart, read_warm_start
-from trainer.longer import has_begun, take_up, taken_up, twin
+from trainer.finetune.extend import has_begun, take_up, taken_up, twin
 
 _SEED = "finetune_conf.seed"
 _TICK_S = 5.0

@@ -24,7 +24,7 @@ from conf.load import Config
 from conf.rules import trained
 from sweeps.space import SweepFile
 from sweeps.state import ANSWERED_FROM, FINAL, SweepDirectory, TrialState
-from trainer.longer import CHECKPOINTS, POINTS
+from trainer.finetune.extend import CHECKPOINTS, POINTS
 
 _LOG = logging.getLogger(__name__)
 _RESUME = 2 * 3

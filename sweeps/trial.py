@@ -26,7 +26,7 @@ from sweeps.state import SweepDirectory
 from trainer.tracking.mlflow_store import EventLog, Tracker
 
 if TYPE_CHECKING:
-    from trainer.run import Evaluation, FinetuneResult
+    from trainer.finetune.run import Evaluation, FinetuneResult
 
 Finetune = Callable[["Config", "Tracker", "Callable[[Evaluation], None]"], "FinetuneResult"]
 Report = Callable[[dict[str, Any]], None]
@@ -60,7 +60,7 @@ def run_trial(root: Path, number: int, report: Report, finetune: Finetune | None
             training), at the end `{"outcome": "completed", "objective", "metrics", "checkpoint"}`,
             `{"outcome": "failed", "reason"}`, or `{"outcome": "stopped", "reason"}` where the whole
             sweep cannot go on (a full disk), and the trial goes on with it later.
-        finetune: The training function; default `trainer.run.finetune`.
+        finetune: The training function; default `trainer.finetune.run.finetune`.
     """
     directory = SweepDirectory(root)
     trial_directory = directory.trial(number)
@@ -76,7 +76,7 @@ def run_trial(root: Path, number: int, report: Report, finetune: Finetune | None
             work = Work(**json.loads((trial_directory / "trial.json").read_text()))
             config = trial_config(sweep, work, trial_directory)
             if finetune is None:
-                from trainer.run import finetune as the_real_one
+                from trainer.finetune.run import finetune as the_real_one
 
                 finetune = the_real_one
             tracker = EventLog(trial_directory, resume=True)

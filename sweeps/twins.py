@@ -2,7 +2,8 @@
 
 Epochs are fidelity where the schedule does not depend on their number (`warmuplr`). A shorter trial
 is answered from the course of a longer one (`fidelity`), a longer one goes on from the point at the
-end of a shorter one (`trainer.longer`). The other trial is an earlier one of the same sweep, or any
+end of a shorter one
+(`trainer.finetune.extend`). The other trial is an earlier one of the same sweep, or any
 of the sweep that a warm start names, if that had the very same data and weights.
 
     twins = Twins(directory, sweep)
@@ -25,7 +26,7 @@ from sweeps import study as record
 from sweeps.space import SweepFile
 from sweeps.state import ANSWERED_FROM, SweepDirectory, TrialState
 from trainer.data.sets import read_data
-from trainer.longer import EPOCHS, Finished, identity, read_finished, read_result
+from trainer.finetune.extend import EPOCHS, Finished, identity, read_finished, read_result
 
 
 @dataclass(frozen=True)

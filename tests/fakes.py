@@ -21,13 +21,13 @@ from conf.errors import WorkError
 from conf.files import file_sha256
 from conf.load import Config
 from trainer.data.sets import read_data
-from trainer.longer import identity
+from trainer.finetune.extend import identity
 from trainer.tracking.mlflow_store import Tracker
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """As `trainer.run.Evaluation`, whose module would import torch."""
+    """As `trainer.finetune.run.Evaluation`, whose module would import torch."""
 
     epoch: int
     step: int
@@ -37,7 +37,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """As `trainer.run.FinetuneResult`."""
+    """As `trainer.finetune.run.FinetuneResult`."""
 
     objective: float
     epoch: int

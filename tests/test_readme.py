@@ -27,11 +27,11 @@ from tests.conf.test_rules import BROKEN
 from tests.conftest import BASE, ROOT
 from tests.trainer.test_check import BAD_DATA
 from trainer import __main__ as trainer_main
-from trainer import loop
 from trainer.check import one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
+from trainer.finetune import loop
+from trainer.finetune.resume import refuse_another_run
 from trainer.model.build import build
-from trainer.resume import refuse_another_run
 
 ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")
 CHINESE = (ROOT / "README_zh.md").read_text(encoding="utf-8")

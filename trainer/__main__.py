@@ -213,9 +213,9 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     from trainer.check import one_line, raise_if_failed, run_checks, tags
     from trainer.data.sets import read_data
-    from trainer.longer import is_longer, reopen
-    from trainer.resume import refuse_another_run
-    from trainer.run import Evaluation, finetune
+    from trainer.finetune.extend import is_longer, reopen
+    from trainer.finetune.resume import refuse_another_run
+    from trainer.finetune.run import Evaluation, finetune
     from trainer.tracking.mlflow_store import EventLog, Status, Store
 
     refuse_another_run(output_dir, config)

@@ -18,8 +18,8 @@ import torch
 from conf.load import Config
 from conf.reading import flatten
 from trainer.data.manifest import read_data_list, read_headers
+from trainer.finetune.stock_engine import HELD, ignored_keys, write_manifest
 from trainer.model.build import Nano, resolved_values, weights_path
-from trainer.stock import HELD, ignored_keys, write_manifest
 
 SCRIPT, CONFIG = "train_with_stock.sh", "best_config.yaml"
 _WEIGHTS = "init.pt"

@@ -201,7 +201,7 @@ class Bench:
 
     def _manifest(self, name: str, utterances: Sequence[Utterance]) -> Path:
         # In chat form, which both sides read.
-        from trainer.stock import write_manifest
+        from trainer.finetune.stock_engine import write_manifest
 
         path = self._directory / f"{name}.jsonl"
         return write_manifest(path, utterances, read_headers(utterances), len)

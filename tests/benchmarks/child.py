@@ -86,7 +86,7 @@ class Clock:
 
 def train_stock(request: Mapping[str, Any]) -> dict[str, Any]:
     """Epochs of stock's trainer; its validation and checkpoints are not measured."""
-    from trainer import stock
+    from trainer.finetune import stock_engine as stock
 
     config = _config(request, STOCKS_WAY)
     clock, seen = Clock(), [0]
@@ -168,8 +168,8 @@ def _stocks_batches(config: Config, utterances: Sequence[Utterance], epoch: int)
 
 def evaluate_stock(request: Mapping[str, Any]) -> dict[str, Any]:
     """``AutoModel.generate``, one recording after the other, as FunASR's users call it."""
-    from trainer import stock
     from trainer.data.manifest import read_data_list
+    from trainer.finetune import stock_engine as stock
 
     stock.training_module()
     from funasr import AutoModel

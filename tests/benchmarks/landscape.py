@@ -74,7 +74,7 @@ def train(run: Run) -> tuple[list[float], list[float]]:
     from sweeps.space import DEMO_CORPUS, load_sweep
     from sweeps.trial import Work, trial_config
     from trainer.demo.corpus import ensure
-    from trainer.run import finetune
+    from trainer.finetune.run import finetune
     from trainer.tracking.mlflow_store import EventLog
 
     ensure(DEMO_CORPUS)

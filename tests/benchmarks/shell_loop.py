@@ -111,7 +111,7 @@ def trained(state: TrialState) -> int:
 
 def by_hand(place: Path, number: int, epochs: int, threads: int) -> dict[str, float]:
     """Train and decode one trial as a shell loop would; writing its files is not measured."""
-    from trainer import stock
+    from trainer.finetune import stock_engine
 
     config = load_config(SweepDirectory(place / SWEEPS / NAME).trial(number) / "config.yaml")
     own = place / "loop" / f"{number:03}-{epochs}"
@@ -119,13 +119,13 @@ def by_hand(place: Path, number: int, epochs: int, threads: int) -> dict[str, fl
     lists = {}
     for split in ("train", "valid"):
         utterances = read_data_list(config[f"{split}_data_set_list"])
-        path = stock.write_manifest(
+        path = stock_engine.write_manifest(
             own / f"{split}.jsonl", utterances, read_headers(utterances), len
         )
         lists[f"{split}_data_set_list"] = str(path)
     asked = {"train_conf.max_epoch": epochs, "output_dir": str(own / "model")}
-    values = stock.arguments(
-        config.replace({**stock.HELD, **lists, **asked}, "stock"), num_threads=threads
+    values = stock_engine.arguments(
+        config.replace({**stock_engine.HELD, **lists, **asked}, "stock"), num_threads=threads
     )
     (own / "train.yaml").write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
     sets = {split: str(ROOT / f"data/demo/{split}.jsonl") for split in SETS}

@@ -54,8 +54,8 @@ class Exported:
 def exported(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Exported:
     from conf.delta import annotate
     from conf.load import load_config, stage_config_path
+    from trainer.finetune.run import finetune
     from trainer.package import package
-    from trainer.run import finetune
     from trainer.tracking.mlflow_store import EventLog
 
     place = tmp_path_factory.mktemp("exported")

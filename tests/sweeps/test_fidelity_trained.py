@@ -16,9 +16,9 @@ from sweeps.state import SweepDirectory
 from sweeps.trial import Work, trial_config
 from tests.conftest import BASE
 from tests.sweeps.study_kit import driver, run_all, run_one
-from tests.trainer.test_longer import texts
-from tests.trainer.test_resume import assert_equal, metrics
-from trainer.run import finetune
+from tests.trainer.finetune.test_extend import texts
+from tests.trainer.finetune.test_resume import assert_equal, metrics
+from trainer.finetune.run import finetune
 from trainer.tracking.mlflow_store import EventLog
 
 

@@ -106,7 +106,7 @@ def test_full_size_steps_take_what_was_forecast() -> None:
     """Stage 1 on 5 s of speech, in a process of its own: about 7 GB, and a minute."""
     # Freed memory goes back at once, else the C library's gaps would be measured as well.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.trainer.full_size_step", "s1", "2"]
+    command = [sys.executable, "-m", "tests.trainer.finetune.full_size_step", "s1", "2"]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )

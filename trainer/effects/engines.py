@@ -14,13 +14,13 @@ import numpy
 import torch
 
 from conf.load import Config, flatten
-from trainer import stock
 from trainer.data.manifest import read_data_list
 from trainer.effects.trace import Reads, traced, wrap
 from trainer.effects.values import Engine
 from trainer.effects.watch import Changed, Watcher, note_files, watching
+from trainer.finetune import stock_engine
+from trainer.finetune.run import finetune
 from trainer.funasr_parts import load
-from trainer.run import finetune
 
 _UNWATCHED_METRIC = "train/utterances_per_s"
 _WATCHED_TAGS = ("stage", "trainable", "checkpoint", "device", "init.sha256", "data.sha256")
@@ -100,23 +100,23 @@ def _run_stock(
     config: Config, changes: Mapping[str, Any], watcher: Watcher, reads: Reads | None
 ) -> None:
     # Our own block is offered as well: stock is to show that it does not read it.
-    arguments = {**stock.arguments(config), "finetune_conf": config["finetune_conf"]}
+    arguments = {**stock_engine.arguments(config), "finetune_conf": config["finetune_conf"]}
     arguments = changed(arguments, changes)
     source = read_data_list(config["valid_data_set_list"])[0].source
     if reads is None:
-        run = stock.train(arguments)
+        run = stock_engine.train(arguments)
         watcher.without_gradient = "inference"
         watcher.note("inference", run.transcribe(source))
         return
     # Stock's copy of the configuration for its output directory would go through every key.
     # And it copies train_conf, only to read it.
-    command = stock.training_module()
+    command = stock_engine.training_module()
     with (
-        stock.replaced(command, "prepare_model_dir", lambda **_: None),
+        stock_engine.replaced(command, "prepare_model_dir", lambda **_: None),
         mock.patch.object(command, "dict", lambda values: values, create=True),
         traced(reads),
     ):
-        stock.train(wrap(arguments, reads)).transcribe(source)
+        stock_engine.train(wrap(arguments, reads)).transcribe(source)
 
 
 def _run_ours(
@@ -134,7 +134,7 @@ def _run_ours(
 
 def _trace_distribution(config: Config, reads: Reads) -> None:
     """Follows stock to where it would distribute a model over GPUs, with nothing to distribute."""
-    command = stock.training_module()
+    command = stock_engine.training_module()
     module = load("funasr.train_utils.trainer_ds")
 
     class Distributed(command.Trainer):  # type: ignore[name-defined,misc]
@@ -145,9 +145,11 @@ def _trace_distribution(config: Config, reads: Reads) -> None:
         def cuda(self, _: int) -> Model:
             return self
 
-    values = {name: value for name, value in stock.arguments(config).items() if name != "model"}
+    values = {
+        name: value for name, value in stock_engine.arguments(config).items() if name != "model"
+    }
     arguments = wrap(values, reads)
-    with stock.replaced(module, "DDP", lambda model, **_: model), traced(reads):
+    with stock_engine.replaced(module, "DDP", lambda model, **_: model), traced(reads):
         Distributed().warp_model(Model(), **arguments)
 
 
@@ -168,7 +170,7 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 def present(config: Config, engine: Engine) -> dict[str, Any]:
     """The values that a run of an engine gets, by dotted key."""
-    return flatten(stock.arguments(config) if engine == "stock" else config.values)
+    return flatten(stock_engine.arguments(config) if engine == "stock" else config.values)
 
 
 class _Tracker:

@@ -16,7 +16,6 @@ from typing import Any
 
 from conf import keys
 from conf.errors import WorkError
-from trainer import stock
 from trainer.effects import engines
 from trainer.effects.scene import Scene
 from trainer.effects.trace import Reads
@@ -34,6 +33,7 @@ from trainer.effects.values import (
     other_value,
 )
 from trainer.effects.watch import Watcher
+from trainer.finetune import stock_engine
 from trainer.funasr_parts import load
 
 EFFECT = {
@@ -391,7 +391,7 @@ def _loads(file: str, owner: str, attribute: str) -> bool:
     if not file.startswith("funasr/"):
         return True
     module = load(file.removesuffix(".py").replace("/", "."))
-    trees: list[ast.AST] = [ast.parse(inspect.getsource(stock.training_module()))]
+    trees: list[ast.AST] = [ast.parse(inspect.getsource(stock_engine.training_module()))]
     trees += [
         node
         for node in ast.walk(ast.parse(inspect.getsource(module)))

@@ -18,7 +18,7 @@ import torch
 
 from conf.load import Config, load_config, stage_config_path
 from trainer.data.manifest import read_data_list, read_headers
-from trainer.stock import write_manifest
+from trainer.finetune.stock_engine import write_manifest
 
 BASE = Path(__file__).parents[1] / "demo" / "base"
 

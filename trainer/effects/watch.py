@@ -31,9 +31,9 @@ from torch.optim.optimizer import (
 
 from trainer.data.array_store import ArrayStore, default_directory
 from trainer.data.loader import Loader
+from trainer.finetune.resume import ResumeFolder
 from trainer.funasr_parts import registered
 from trainer.model import activation_checkpointing
-from trainer.resume import ResumeFolder
 
 WEAK = ("settings", "logs")
 """Kinds that leave what is trained as it was; a change in another kind says more."""

@@ -21,11 +21,11 @@ from trainer.check import run_checks
 from trainer.data.batch import Batch
 from trainer.data.loader import Loader
 from trainer.data.manifest import Manifest, Utterance, read_data_list
+from trainer.finetune.run import Evaluation, finetune
 from trainer.model import stages
 from trainer.model.build import Nano, build
 from trainer.model.frozen_outputs import example_source, kept_level
 from trainer.model.losses import Objective
-from trainer.run import Evaluation, finetune
 from trainer.tracking.mlflow_store import NullTracker
 
 PLAN = [[3, 1], [0, 2, 4], [5], [7, 9], [6, 8], [10, 11]]

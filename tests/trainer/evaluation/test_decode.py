@@ -16,12 +16,12 @@ from tests.conftest import BASE
 from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import Utterance, read_data_list
 from trainer.evaluation.decode import Hypothesis, decode, greedy
+from trainer.finetune.run import finetune
+from trainer.finetune.stock_engine import training_module
 from trainer.model import stages
 from trainer.model.build import Nano, build, resolved_values
 from trainer.model.checkpoint import load_state
 from trainer.model.losses import embed, encode
-from trainer.run import finetune
-from trainer.stock import training_module
 from trainer.tracking.mlflow_store import NullTracker
 
 MAX_NEW_TOKENS = 512  # stock's own default

@@ -15,11 +15,11 @@ from conf.errors import WorkError
 from conf.load import Config
 from trainer.data.batch import collate, make_example
 from trainer.data.manifest import Utterance, read_data_list
+from trainer.finetune.run import finetune
 from trainer.model import stages
 from trainer.model.build import Nano, build
 from trainer.model.frozen_outputs import FrozenOutputs, example_source, kept_level
 from trainer.model.losses import Objective
-from trainer.run import finetune
 from trainer.tracking.mlflow_store import NullTracker
 
 Prepared = tuple[Nano, Config, Objective, list[Utterance]]

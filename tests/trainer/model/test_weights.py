@@ -13,8 +13,8 @@ from conf.errors import ConfigError, DataError
 from conf.files import file_sha256
 from conf.load import Config, load_config, stage_config_path
 from tests.conftest import BASE
-from trainer import stock
 from trainer.data.manifest import read_data_list, read_headers
+from trainer.finetune import stock_engine
 from trainer.model import stages
 from trainer.model.build import build
 from trainer.model.checkpoint import CheckpointFolder
@@ -51,12 +51,12 @@ def stock_dir(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for key, split, count in (("train", "train", 4), ("valid", "valid", 2)):
         utterances = list(read_data_list(corpus / f"{split}.jsonl"))[:count]
         path = directory / f"{split}.jsonl"
-        stock.write_manifest(path, utterances, read_headers(utterances), len)
+        stock_engine.write_manifest(path, utterances, read_headers(utterances), len)
         settings[f"{key}_data_set_list"] = str(path)
     config = load_config(
         stage_config_path("8k"), init_param=BASE / "model.pt", layers=[("test", settings)]
     )
-    stock.train(stock.arguments(config))
+    stock_engine.train(stock_engine.arguments(config))
     return directory / "exp"
 
 

@@ -17,10 +17,10 @@ import torch
 
 from conf.errors import ConfigError, WorkError
 from conf.load import Config
-from trainer.loop import Trainer
+from trainer.finetune.loop import Trainer
+from trainer.finetune.resume import ResumeFolder, random_state, refuse_another_run, set_random_state
+from trainer.finetune.run import Evaluation, FinetuneResult, finetune
 from trainer.model.checkpoint import load_state
-from trainer.resume import ResumeFolder, random_state, refuse_another_run, set_random_state
-from trainer.run import Evaluation, FinetuneResult, finetune
 from trainer.tracking.mlflow_store import EventLog, NullTracker, read_events
 
 FORK = multiprocessing.get_context("fork")

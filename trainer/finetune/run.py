@@ -24,7 +24,6 @@ from conf.document import numbers
 from conf.errors import ConfigError
 from conf.files import full_disk_said, write_json, write_text
 from conf.load import Config
-from trainer import longer
 from trainer.channel.on_the_fly import on_the_fly
 from trainer.data.batch import BatchSampler, LeftOut, text_lengths
 from trainer.data.loader import Loader
@@ -32,16 +31,17 @@ from trainer.data.manifest import Utterance
 from trainer.data.sets import Data, read_data
 from trainer.evaluation.error_rates import NORMALISATION
 from trainer.evaluation.evaluate import Scores
-from trainer.loop import Engine, EpochSummary, Listeners, LoopConf, Trainer
+from trainer.finetune import extend
+from trainer.finetune.loop import Engine, EpochSummary, Listeners, LoopConf, Trainer
+from trainer.finetune.resume import ResumeFolder, random_state, set_random_state
+from trainer.finetune.scoring import Scoring
+from trainer.finetune.stock_engine import StockEngine
 from trainer.model import stages
 from trainer.model.build import Nano, build
 from trainer.model.checkpoint import Checkpoint, CheckpointFolder, average, load_state
 from trainer.model.frozen_outputs import example_source
 from trainer.model.losses import Objective
 from trainer.model.optim import build_optimizer, build_scheduler
-from trainer.resume import ResumeFolder, random_state, set_random_state
-from trainer.scoring import Scoring
-from trainer.stock import StockEngine
 from trainer.tracking.mlflow_store import Tracker
 
 _LOG = logging.getLogger(__name__)
@@ -137,14 +137,14 @@ class _Run:
         self._objective = Objective(nano.model, config)
         self._initial_weights = stages.trainable_state(nano.model)
         self._folder = CheckpointFolder(
-            self._directory / longer.CHECKPOINTS,
+            self._directory / extend.CHECKPOINTS,
             config["train_conf.keep_nbest_models"],
             nano.coverage.sha256,
         )
         self._augment = on_the_fly(nano, config, data.train)
         lines = [self._augment.fingerprint] if self._augment else []
-        self._identity = longer.identity(config, data.sha256, nano.coverage.sha256, *lines)
-        self._resume = ResumeFolder(self._directory / longer.POINTS, self._identity)
+        self._identity = extend.identity(config, data.sha256, nano.coverage.sha256, *lines)
+        self._resume = ResumeFolder(self._directory / extend.POINTS, self._identity)
         self.metrics: dict[str, float] = {}
         self.evaluations: list[Evaluation] = []
         self._left_out: dict[str, LeftOut] = {}
@@ -262,7 +262,7 @@ class _Run:
             self._result_path.unlink(missing_ok=True)
             self._resume.clear()
         epochs = self._config["train_conf.max_epoch"]
-        result = longer.read_result(self._directory)
+        result = extend.read_result(self._directory)
         if result and (result["identity"], result["epochs"]) == (self._identity, epochs):
             self._take_up(result["run"])
             _LOG.info("%s: this fine-tune has finished before", self._directory)
@@ -299,10 +299,11 @@ class _Run:
 
         The winner's metrics are logged one step after the last update, so that the last value of
         each metric, which MLflow's tables show, belongs to the checkpoint that would be exported.
-        The last resume point stays: a longer fine-tune goes on from there (`trainer.longer`).
+        The last resume point stays: `trainer.finetune.extend` lets a longer fine-tune
+        resume from it.
         """
         assert self._best is not None
-        longer.keep_texts(self._directory)
+        extend.keep_texts(self._directory)
         model = self.engine.nano.model
         members = self._folder.ranked[: self._config["train_conf.avg_nbest_model"]]
         if len(members) > 1:
@@ -426,7 +427,7 @@ class _Run:
 
     @property
     def _result_path(self) -> Path:
-        return self._directory / longer.RESULT
+        return self._directory / extend.RESULT
 
     # Telling
 

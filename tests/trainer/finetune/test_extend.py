@@ -11,10 +11,18 @@ import pytest
 
 from conf.errors import ConfigError
 from conf.load import Config
-from tests.trainer.test_resume import assert_equal, metrics
-from trainer.longer import is_longer, keep_texts, read_finished, reopen, take_up, taken_up, twin
-from trainer.resume import refuse_another_run
-from trainer.run import Evaluation, finetune
+from tests.trainer.finetune.test_resume import assert_equal, metrics
+from trainer.finetune.extend import (
+    is_longer,
+    keep_texts,
+    read_finished,
+    reopen,
+    take_up,
+    taken_up,
+    twin,
+)
+from trainer.finetune.resume import refuse_another_run
+from trainer.finetune.run import Evaluation, finetune
 from trainer.tracking.mlflow_store import EventLog, read_events
 
 

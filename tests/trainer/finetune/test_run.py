@@ -8,8 +8,8 @@ import pytest
 
 from conf.errors import WorkError
 from conf.load import Config
+from trainer.finetune.run import Evaluation, finetune
 from trainer.model.checkpoint import load_metadata
-from trainer.run import Evaluation, finetune
 from trainer.tracking.mlflow_store import EventLog, NullTracker, read_events
 
 

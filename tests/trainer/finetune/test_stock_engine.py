@@ -11,11 +11,11 @@ import torch
 
 from conf.errors import WorkError
 from conf.load import Config
-from trainer import stock
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.data.sets import read_data
 from trainer.evaluation.evaluate import evaluate
-from trainer.loop import EpochSummary
+from trainer.finetune import stock_engine
+from trainer.finetune.loop import EpochSummary
 from trainer.model.build import build
 from trainer.model.losses import Objective
 
@@ -27,7 +27,7 @@ def stock_config(tiny_config: Callable[..., Config], tmp_path: Path) -> Config:
     lists: dict[str, Any] = {}
     for key in ("train_data_set_list", "valid_data_set_list"):
         utterances = read_data_list(config[key])
-        path = stock.write_manifest(
+        path = stock_engine.write_manifest(
             tmp_path / f"{key}.jsonl", utterances, read_headers(utterances), len
         )
         assert [item.target for item in read_data_list(path)] == [u.target for u in utterances]
@@ -36,22 +36,24 @@ def stock_config(tiny_config: Callable[..., Config], tmp_path: Path) -> Config:
 
 
 def test_stock_trains_on_the_cpu_and_stops_when_told(stock_config: Config) -> None:
-    trainer_class = stock.training_module().Trainer
+    trainer_class = stock_engine.training_module().Trainer
     seen: list[tuple[int, float, float]] = []
     weights: list[torch.Tensor] = []
 
-    def look(update: stock.Update) -> None:
+    def look(update: stock_engine.Update) -> None:
         seen.append((update.number, update.loss, update.learning_rate))
         weights.append(update.model.audio_encoder.after_norm.weight.detach().clone())
 
-    run = stock.train(stock.arguments(stock_config), max_updates=3, hooks=stock.Hooks(update=look))
+    run = stock_engine.train(
+        stock_engine.arguments(stock_config), max_updates=3, hooks=stock_engine.Hooks(update=look)
+    )
     assert [number for number, _, _ in seen] == [1, 2, 3]
     assert all(loss > 0 for _, loss, _ in seen)
     # warmuplr with 4 steps: the Noam curve up to lr.
     expected = [1e-3 * step / 4 for step in (1, 2, 3)]
     assert [rate for _, _, rate in seen] == pytest.approx(expected)
     assert not torch.equal(weights[0], weights[-1])
-    assert stock.training_module().Trainer is trainer_class
+    assert stock_engine.training_module().Trainer is trainer_class
     assert not (Path(stock_config["output_dir"]) / "model.pt").exists()
 
     source = read_data_list(stock_config["valid_data_set_list"])[0].source
@@ -61,10 +63,10 @@ def test_stock_trains_on_the_cpu_and_stops_when_told(stock_config: Config) -> No
 def test_stock_repeats_itself(stock_config: Config) -> None:
     def losses() -> list[float]:
         found: list[float] = []
-        stock.train(
-            stock.arguments(stock_config),
+        stock_engine.train(
+            stock_engine.arguments(stock_config),
             max_updates=2,
-            hooks=stock.Hooks(update=lambda update: found.append(update.loss)),
+            hooks=stock_engine.Hooks(update=lambda update: found.append(update.loss)),
         )
         return found
 
@@ -74,9 +76,11 @@ def test_stock_repeats_itself(stock_config: Config) -> None:
 # Behind the seam of our own trainer
 
 
-def engine_of(config: Config) -> tuple[stock.StockEngine, list[tuple[int, dict[str, float]]]]:
+def engine_of(
+    config: Config,
+) -> tuple[stock_engine.StockEngine, list[tuple[int, dict[str, float]]]]:
     logged: list[tuple[int, dict[str, float]]] = []
-    engine = stock.StockEngine(
+    engine = stock_engine.StockEngine(
         config, build(config), read_data(config), lambda *entry: logged.append(entry)
     )
     return engine, logged
@@ -108,7 +112,7 @@ def test_the_engine_trains_as_stock_does_and_is_evaluated_by_us(
     assert logged[0][1]["train/lr"] == pytest.approx(1e-3 * 2 / 4)
     assert (Path(config["output_dir"]) / "stock" / "model.pt.ep2").exists()
 
-    plain = stock.train(stock.arguments(stock_config), max_updates=6)
+    plain = stock_engine.train(stock_engine.arguments(stock_config), max_updates=6)
     expected = dict(plain.model.named_parameters())
     for name, parameter in engine.nano.model.named_parameters():
         assert torch.equal(parameter, expected[name]), name
@@ -118,7 +122,7 @@ def test_the_engine_names_what_stock_ignores(
     tiny_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine_of(tiny_config("8k"))
-    ignored = stock.ignored_keys(tiny_config("8k"))
+    ignored = stock_engine.ignored_keys(tiny_config("8k"))
     assert {"ctc_weight", "specaug", "finetune_conf.decay_norm_and_bias"} <= {*ignored}
     assert "finetune_conf.zero_padding" in ignored
     assert "specaug_conf.time_mask_width_range" in ignored
@@ -132,7 +136,7 @@ def test_the_engine_names_what_stock_ignores(
         finetune_conf__frozen_dropout=True,
         finetune_conf__zero_padding=False,
     )
-    assert stock.ignored_keys(off) == []
+    assert stock_engine.ignored_keys(off) == []
 
 
 def test_the_engine_starts_anew_and_ends_with_what_is_raised(

@@ -15,12 +15,12 @@ from conf.load import Config
 from trainer.data.batch import Batch, collate, make_example
 from trainer.data.loader import Loaded
 from trainer.data.manifest import read_data_list
-from trainer.loop import Listeners, LoopConf, Trainer
+from trainer.finetune.loop import Listeners, LoopConf, Trainer
+from trainer.finetune.run import Evaluation, finetune
 from trainer.model import stages
 from trainer.model.build import build
 from trainer.model.losses import Objective
 from trainer.model.optim import build_optimizer, build_scheduler
-from trainer.run import Evaluation, finetune
 from trainer.tracking.mlflow_store import EventLog, NullTracker, read_events
 
 

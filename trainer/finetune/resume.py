@@ -23,7 +23,7 @@ from conf.errors import ConfigError, WorkError
 from conf.files import aside, file_sha256
 from conf.load import PATHS, Config
 from conf.reading import flatten, read_yaml
-from trainer.longer import EPOCHS, HYPOTHESES, POINT_FILES, is_longer
+from trainer.finetune.extend import EPOCHS, HYPOTHESES, POINT_FILES, is_longer
 
 _LOG = logging.getLogger(__name__)
 _HASH_CHARS = 32

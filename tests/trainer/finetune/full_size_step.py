@@ -1,6 +1,6 @@
 """Real training steps at full size on the CPU, with random weights; prints what they took.
 
-    python -m tests.trainer.full_size_step s1
+    python -m tests.trainer.finetune.full_size_step s1
 
 A process of its own, so that its peak memory is that of the steps.
 """

@@ -25,9 +25,9 @@ import torch
 from conf.load import STAGES, Config, load_config, stage_config_path
 from tests.conftest import BASE
 from tests.stocks_way import STOCKS_WAY, PlannedBatches, train_as_planned
-from trainer import stock
 from trainer.data.batch import IGNORED_LABEL, Batch
 from trainer.data.manifest import read_data_list, read_headers
+from trainer.finetune import stock_engine
 from trainer.model import stages
 from trainer.model.build import Nano, build
 from trainer.model.losses import Losses, Objective
@@ -163,11 +163,11 @@ def stocks_course(config: Config) -> Course:
         }
         course.seed_and_note([item["key"] for item in batch["item"]], tensors)
 
-    def note_update(update: stock.Update) -> None:
+    def note_update(update: stock_engine.Update) -> None:
         course.learning_rates.append(update.learning_rate)
         course.note_weights(update.model)
 
-    hooks = stock.Hooks(
+    hooks = stock_engine.Hooks(
         built=lambda model: course.initial.update(weights_of(model)),
         batch=note_batch,
         loss=lambda loss: course.losses.append(loss.item()),
@@ -175,7 +175,7 @@ def stocks_course(config: Config) -> Course:
         update=note_update,
     )
     updates = NUM_BATCHES // config["train_conf.accum_grad"]
-    stock.train(stock.arguments(config), max_updates=updates, hooks=hooks)
+    stock_engine.train(stock_engine.arguments(config), max_updates=updates, hooks=hooks)
     return course
 
 
@@ -283,7 +283,9 @@ def scene(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
     ):
         utterances = read_data_list(corpus / f"{split}.jsonl")[:count]
         path = directory / f"{split}.jsonl"
-        lists[key] = str(stock.write_manifest(path, utterances, read_headers(utterances), len))
+        lists[key] = str(
+            stock_engine.write_manifest(path, utterances, read_headers(utterances), len)
+        )
 
     def make(stage: str, **changes: Any) -> Config:
         settings = {**STOCKS_WAY, **SCENE, **lists, "output_dir": str(directory / "output")}

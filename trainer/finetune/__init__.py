@@ -1,0 +1,4 @@
+"""One fine-tune: its loop, evaluations, record, and resuming after a stop.
+
+Who calls it (a command, a trial) is unknown here. Begin with `run.py`.
+"""
