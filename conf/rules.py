@@ -3,8 +3,9 @@
     for finding in findings(config, Run(batches_per_epoch=40, sample_rates_hz=frozenset({8000}))):
         print(finding.id, finding.severity, finding.expected, finding.found)
 
-The schema says what one key may be; here stands what keys may be together. `trainer.check` runs
-the rules with everything else that is looked at before training; why each matters and how to mend
+The schema says what one key may be; here stands what keys may be together.
+`trainer.checks.run_checks` runs the rules
+ with everything else that is looked at before training; why each matters and how to mend
 it stands in checks.py under the same id.
 """
 

@@ -39,7 +39,7 @@ from conf.writing import format_value, to_yaml
 from sweeps import preflight
 from sweeps.run import check
 from sweeps.space import DEMO, Places, SweepFile, load_sweep, stage_configs
-from trainer.check import ChecksFailed
+from trainer.checks.run_checks import ChecksFailed
 
 _OWN = ("name", "base", "data", "allow", "steps")
 _OF_A_STEP = frozenset({"stages", "stage_set", "stage_space", "warm_start"})

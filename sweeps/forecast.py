@@ -1,6 +1,7 @@
 """What a sweep will take before it is started: memory of every stage, GPU hours, room on the disk.
 
-None of it needs the weights or a GPU: see trainer/outlook.py for where the figures come from.
+None of it needs the weights or a GPU: `trainer.checks.gpu_forecast` says where the
+figures come from.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def forecast(
         plan: The trials, as far as they are known.
         tflops: What a GPU does in a second; None measures or assumes.
     """
-    from trainer.outlook import ASSUMED_TFLOPS, Outlook, cards, outlook
+    from trainer.checks.gpu_forecast import ASSUMED_TFLOPS, Outlook, cards, outlook
 
     looks: dict[str, Outlook] = {}
     for stage, config in configs.items():

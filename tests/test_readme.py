@@ -25,9 +25,9 @@ from sweeps.space import SweepFile, load_sweep
 from sweeps.state import SweepDirectory
 from tests.conf.test_rules import BROKEN
 from tests.conftest import BASE, ROOT
-from tests.trainer.test_check import BAD_DATA
+from tests.trainer.checks.test_run_checks import BAD_DATA
 from trainer import __main__ as trainer_main
-from trainer.check import one_line, run_checks
+from trainer.checks.run_checks import one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.finetune import loop
 from trainer.finetune.resume import refuse_another_run

@@ -195,7 +195,7 @@ def _load(arguments: argparse.Namespace, rest: list[str]) -> Config:
 def _check(arguments: argparse.Namespace, rest: list[str]) -> int:
     config = _load(arguments, rest)
 
-    from trainer.check import failed, print_table, run_checks, to_json
+    from trainer.checks.run_checks import failed, print_table, run_checks, to_json
 
     results = run_checks(config, skip=arguments.skip_check)
     if arguments.json:
@@ -211,7 +211,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError("output_dir: got nothing, expected a directory (--output_dir DIR)")
     output_dir = Path(config["output_dir"])
 
-    from trainer.check import one_line, raise_if_failed, run_checks, tags
+    from trainer.checks.run_checks import one_line, raise_if_failed, run_checks, tags
     from trainer.data.sets import read_data
     from trainer.finetune.extend import is_longer, reopen
     from trainer.finetune.resume import refuse_another_run

@@ -11,7 +11,7 @@ from sweeps.chain import Pipeline, load_pipeline
 from sweeps.space import load_sweep
 from sweeps.state import sweep_text
 from tests.sweeps.conftest import PIPELINE, ROOT
-from trainer.check import ChecksFailed
+from trainer.checks.run_checks import ChecksFailed
 
 pytestmark = pytest.mark.quick
 

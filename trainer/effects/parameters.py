@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from conf.load import STAGES, Config, load_config, stage_config_path
-from trainer.forecast import QWEN3_06B, meta_model
+from trainer.checks.step_cost import QWEN3_06B, meta_model
 from trainer.model import stages
 from trainer.model.build import COMPONENTS
 

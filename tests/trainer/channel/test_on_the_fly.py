@@ -17,7 +17,7 @@ from trainer.channel.corpus import read_mono
 from trainer.channel.noise import OtherSpeakers
 from trainer.channel.on_the_fly import OnTheFly, on_the_fly
 from trainer.channel.telephone_line import simulate
-from trainer.check import run_checks
+from trainer.checks.run_checks import run_checks
 from trainer.data.batch import Batch
 from trainer.data.loader import Loader
 from trainer.data.manifest import Manifest, Utterance, read_data_list

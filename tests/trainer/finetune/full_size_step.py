@@ -15,8 +15,15 @@ import time
 import torch
 
 from conf.load import load_config, stage_config_path
+from trainer.checks.step_cost import (
+    QWEN3_06B,
+    BatchShape,
+    forecast,
+    materialize,
+    meta_model,
+    num_features,
+)
 from trainer.data.batch import Example, collate
-from trainer.forecast import QWEN3_06B, BatchShape, forecast, materialize, meta_model, num_features
 from trainer.model import stages
 from trainer.model.losses import Objective
 from trainer.model.optim import build_optimizer

@@ -1,7 +1,7 @@
 """What the checks before training see of the model: weights, trainable counts, and forecasts.
 
 The model is built and its weights are loaded as for training; one step on this machine gives the
-time. Memory is forecast from shapes, see trainer/forecast.py.
+time. Memory is forecast from shapes, see trainer/checks/step_cost.py.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from conf.document import numbers
 from conf.errors import UserError
 from conf.load import STAGES, Config, load_config, stage_config_path
 from conf.rules import Finding, trained
+from trainer.checks.data_checks import Largest, Survey
+from trainer.checks.step_cost import QWEN3_06B, BatchShape, forecast
 from trainer.data.batch import collate, make_example
-from trainer.data_checks import Largest, Survey
-from trainer.forecast import QWEN3_06B, BatchShape, forecast
 from trainer.model import stages
 from trainer.model.build import COMPONENTS, Nano, build, resolved_values
 from trainer.model.losses import Objective

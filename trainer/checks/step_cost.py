@@ -190,7 +190,7 @@ def meta_model(config: Config, llm: Mapping[str, Any] | Path) -> Any:
     """
     values: dict[str, Any] = copy.deepcopy(config.values)
     # Any vocabulary will do: the size of the CTC layer is ctc_vocab_size.
-    vocabulary = str(Path(__file__).parent / "demo" / "base" / "multilingual.tiktoken")
+    vocabulary = str(Path(__file__).parents[1] / "demo" / "base" / "multilingual.tiktoken")
     values["dataset_conf"]["ctc_tokenizer_conf"]["vocab_path"] = vocabulary
     arguments = {**values, **values.pop("model_conf"), "input_size": num_features(config)}
     recomputed = {

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conf.load import Config
 from tests.conftest import BASE, ROOT
+from trainer.checks.step_cost import BatchShape, StorageMeter, fits, forecast
 from trainer.data.batch import Example, collate, num_audio_tokens
-from trainer.forecast import BatchShape, StorageMeter, fits, forecast
 from trainer.model import stages
 from trainer.model.build import build
 from trainer.model.losses import Objective

@@ -27,8 +27,8 @@ from conf.load import ALLOWED, Config
 from conf.rules import Finding, Run
 
 if TYPE_CHECKING:
-    from trainer.data_checks import Survey
-    from trainer.model_checks import Built
+    from trainer.checks.data_checks import Survey
+    from trainer.checks.model_checks import Built
 
 Status = Literal["passed", "warning", "failed", "skipped", "not run"]
 PARTS: tuple[Part, ...] = ("config", "data", "model")
@@ -219,7 +219,7 @@ class _Work:
         """The data, or what is wrong with it, or None if there is none to look at."""
         if "data" not in self._parts or not self.config.get("train_data_set_list"):
             return None
-        from trainer.data_checks import survey
+        from trainer.checks.data_checks import survey
 
         try:
             return survey(self.config)
@@ -232,7 +232,7 @@ class _Work:
 
     @cached_property
     def _built(self) -> Built:
-        from trainer.model_checks import examine
+        from trainer.checks.model_checks import examine
 
         return examine(self.config)
 

@@ -15,17 +15,11 @@ import torch
 
 from conf.errors import WorkError
 from conf.load import Config
-from trainer.check import has_weights
-from trainer.data_checks import Largest, survey
-from trainer.forecast import QWEN3_06B, forecast, meta_model
+from trainer.checks.data_checks import Largest, survey
+from trainer.checks.model_checks import GB, MAX_TIMED_ON_CPU, batch_shape, full_config, step_seconds
+from trainer.checks.run_checks import has_weights
+from trainer.checks.step_cost import QWEN3_06B, forecast, meta_model
 from trainer.model.build import build, resolved_values
-from trainer.model_checks import (
-    GB,
-    MAX_TIMED_ON_CPU,
-    batch_shape,
-    full_config,
-    step_seconds,
-)
 
 CARDS_GB = (24, 40, 80)
 """Memory of the GPUs that people have: RTX 3090 and 4090; A100; A100 and H100."""

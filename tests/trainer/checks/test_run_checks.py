@@ -21,7 +21,7 @@ from conf.load import STAGES, Config, load_config, stage_config_path
 from conf.writing import format_value
 from tests.conftest import BASE
 from trainer.__main__ import main
-from trainer.check import (
+from trainer.checks.run_checks import (
     CheckResult,
     ChecksFailed,
     failed,
@@ -32,7 +32,7 @@ from trainer.check import (
     to_json,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FILES = [*STAGES.values(), "config_8k_telephone_from_hub"]
 KEYS = {
     "encoder-trains": "audio_encoder_conf.freeze",
@@ -170,7 +170,7 @@ def test_unknown_keys_warn(tmp_path: Path) -> None:
 def test_without_torch() -> None:
     """The configuration's part imports nothing heavy, so a driver can run it."""
     code = (
-        "import sys; from conf.load import *; from trainer.check import run_checks; "
+        "import sys; from conf.load import *; from trainer.checks.run_checks import run_checks; "
         "run_checks(load_config(stage_config_path('8k')), parts=['config']); "
         "print(sorted({'torch', 'numpy', 'funasr', 'mlflow', 'ray'} & set(sys.modules)))"
     )
@@ -393,7 +393,7 @@ def test_a_checkpoint_without_ctc(tiny_config: Callable[..., Config], tmp_path: 
 
 def test_no_room(tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
     """Disk and memory are compared with what is there."""
-    from trainer import model_checks
+    from trainer.checks import model_checks
 
     class Usage:
         free = 1000

@@ -12,9 +12,9 @@ import pytest
 from conf.errors import WorkError
 from conf.load import PRETRAINED, Config, load_config, stage_config_path
 from tests.conftest import BASE
-from trainer.forecast import QWEN3_06B, forecast
-from trainer.model_checks import batch_shape
-from trainer.outlook import cards, outlook
+from trainer.checks.gpu_forecast import cards, outlook
+from trainer.checks.model_checks import batch_shape
+from trainer.checks.step_cost import QWEN3_06B, forecast
 
 
 @pytest.mark.quick

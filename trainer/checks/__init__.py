@@ -1,0 +1,4 @@
+"""The checks before training: configuration, data, model, and forecasts of memory and time.
+
+The table of all checks is `conf/checks.py`. Begin with `run_checks.py`.
+"""
