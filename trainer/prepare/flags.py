@@ -241,7 +241,7 @@ def _share(arguments: argparse.Namespace, flag: str) -> float:
 def _rules(names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
-    from trainer.prepare.rules import CHOICES, flag_name
+    from trainer.prepare.filters import CHOICES, flag_name
 
     known = {flag_name(rule): rule for rule in CHOICES}
     rules = [known.get(flag_name(name), "") for name in names]

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from conf.errors import DataError
 from trainer.data.manifest import one_line, resolve
-from trainer.prepare import kaldi
-from trainer.prepare.folder import read_folder
-from trainer.prepare.kaldi import read_kaldi
+from trainer.prepare import read_kaldi as kaldi
 from trainer.prepare.lines import Line, Mistake, open_bytes, text_lines
+from trainer.prepare.read_kaldi import read_kaldi
+from trainer.prepare.read_tables import looks_like_a_table, read_jsonl, read_table
 from trainer.prepare.settings import Given, Settings
-from trainer.prepare.tables import looks_like_a_table, read_jsonl, read_table
 
 _FORMS = "a manifest (.jsonl), a table (.csv, .tsv), a list of them (.txt) or Kaldi's directory"
 
@@ -173,3 +172,30 @@ def _file(path: Path) -> File:
     except OSError as error:
         raise DataError(f"{path}: got {one_line(error)}, expected a readable file") from error
     return File(path, digest.hexdigest(), num_lines)
+
+
+def read_folder(
+    wav_dir: Path, transcripts: Path, split: str | None, settings: Settings
+) -> Iterator[Line]:
+    """The utterances of a folder; NAME is a file below it without its ending.
+
+    Lines that start with ``;`` are comments. The transcripts may be gzipped.
+
+    Raises:
+        DataError: The folder holds no ``.wav``.
+    """
+    if next(wav_dir.rglob("*.wav"), None) is None:
+        raise DataError(f"{wav_dir}: got no .wav file below it, expected recordings")
+    for number, text in text_lines(transcripts, settings.encoding):
+        place = f"{transcripts}:{number}"
+        if isinstance(text, Mistake):
+            yield Line(place, split=split, mistake=(text.rule, text.why))
+            continue
+        if not text.strip() or text.startswith(";"):
+            continue
+        name, colon, said = (part.strip() for part in text.partition(":"))
+        if colon:
+            yield Line(place, name, f"{name}.wav", said, str(wav_dir), split)
+        else:
+            why = f"got {name[:80]!r}, expected NAME: TEXT"
+            yield Line(place, split=split, mistake=("malformed line", why))

@@ -25,10 +25,10 @@ import orjson
 from conf.channels import ChannelRange, load_channel
 from conf.errors import DataError
 from conf.files import write_bytes
-from trainer.prepare import content, headers, inputs, passes
+from trainer.prepare import first_pass, inputs, passes, second_pass
 from trainer.prepare.directory import is_ours, refuse_foreign, take_audio_dir, working
+from trainer.prepare.filters import STOPS
 from trainer.prepare.progress import Progress
-from trainer.prepare.rules import STOPS
 from trainer.prepare.settings import SPLITS, Settings
 from trainer.prepare.split import LEFT_OUT, Catalog, Plan, leave_out_equal_content, plan
 from trainer.prepare.write import MARK, Outcome, Writer, manifest_line
@@ -119,7 +119,7 @@ class _Job:
         """
         catalog = Catalog()
         replaced = str(self._audio_dir) if is_ours(self._audio_dir) else None
-        check = partial(headers.check_lines, settings=self._settings, audio_dir=replaced)
+        check = partial(first_pass.check_lines, settings=self._settings, audio_dir=replaced)
         lines = passes.batches(inputs.read(self._settings))
         with self._progress.of("headers", expected) as advance:
             for records in passes.run(self._around / "headers", lines, check, self._num_workers):
@@ -136,7 +136,7 @@ class _Job:
         if self._cuts or self._channel is not None:
             take_audio_dir(self._audio_dir, anew=not directory.exists())
         parts = (
-            content.Part(
+            second_pass.Part(
                 self._around / "headers" / f"{number:08}.jsonl",
                 tuple(plan.splits[start : start + passes.BATCH].tolist()),
                 # What is sent over a line is written anew.
@@ -148,7 +148,7 @@ class _Job:
         )
         with self._progress.of("audio", len(catalog)) as advance:
             done = 0
-            for results in passes.run(directory, parts, content.read_part, self._num_workers):
+            for results in passes.run(directory, parts, second_pass.read_part, self._num_workers):
                 for result in results:
                     self._stop_if_strict(catalog.place(done), *_reason(result))
                     catalog.add_content(result.get("sha256"))

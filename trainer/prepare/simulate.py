@@ -13,7 +13,7 @@ import orjson
 
 from trainer.channel import ChannelRange, simulate_manifest
 from trainer.channel.corpus import read_mono
-from trainer.prepare import content, passes
+from trainer.prepare import passes, second_pass
 from trainer.prepare.passes import dumps
 from trainer.prepare.progress import Progress
 from trainer.prepare.settings import SPLITS, Settings
@@ -126,4 +126,4 @@ class Simulation:
 def _measured(lines: list[dict[str, Any]], scan: bool) -> passes.Records:
     if not scan:
         return lines
-    return [line | content.measure(*read_mono(Path(line["source"]))) for line in lines]
+    return [line | second_pass.measure(*read_mono(Path(line["source"]))) for line in lines]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from trainer.data.manifest import Audio, chat_line
+from trainer.prepare.filters import STOPS
 from trainer.prepare.passes import dumps
-from trainer.prepare.rules import STOPS
 from trainer.prepare.settings import SPLITS
 
 MARK = "prepare.json"

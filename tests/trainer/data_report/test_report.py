@@ -18,7 +18,7 @@ from trainer.__main__ import main
 from trainer.data_report import write
 from trainer.data_report.facts import Picked
 from trainer.data_report.sounds import Sound, listen
-from trainer.prepare.rules import BAD_INPUT, CHOICES
+from trainer.prepare.filters import BAD_INPUT, CHOICES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -9,7 +9,7 @@ import torch
 
 from conf.load import Config
 from tests.conftest import BASE
-from tests.trainer.prepared import corpus, run, write_lines, write_wav
+from tests.trainer.prepare.prepared import corpus, run, write_lines, write_wav
 from trainer.data.batch import collate, make_example
 from trainer.data.manifest import read_data_list
 from trainer.funasr_parts import load, registered

@@ -1,6 +1,6 @@
 """How fast `trainer prepare` is, and how much memory a million lines take.
 
-python -m pytest -m slow -s tests/trainer/test_prepare_speed.py
+python -m pytest -m slow -s tests/trainer/prepare/test_speed.py
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.trainer.prepared import write_wav
+from tests.trainer.prepare.prepared import write_wav
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -12,7 +12,7 @@ import pytest
 
 from conf.errors import UserError
 from tests.conftest import HANG_S, ROOT, until
-from tests.trainer.prepared import corpus, kept, run, write_lines, write_wav
+from tests.trainer.prepare.prepared import corpus, kept, run, write_lines, write_wav
 from trainer.prepare import passes
 from trainer.prepare.directory import working
 

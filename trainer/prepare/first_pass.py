@@ -9,11 +9,11 @@ from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from conf.errors import DataError
 from trainer.data.manifest import EMPTY, Audio, read_header, resolve
-from trainer.prepare import rules
+from trainer.prepare import filters
 from trainer.prepare.lines import Line, Mistake
 from trainer.prepare.settings import Settings
-from trainer.prepare.tokens import counter
 
 Record = dict[str, Any]
 """What is known of a line, as it is kept between the passes: plain JSON."""
@@ -45,7 +45,7 @@ def _check(line: Line, settings: Settings, audio_dir: str | None, header: Header
     try:
         if line.mistake:
             raise Mistake(*line.mistake)
-        if found := rules.against_text(line.text, settings):
+        if found := filters.against_text(line.text, settings):
             raise Mistake(*found)
         path = _path(line, settings)
         if audio_dir and path.startswith(f"{audio_dir}/"):
@@ -54,8 +54,8 @@ def _check(line: Line, settings: Settings, audio_dir: str | None, header: Header
         audio = _audio(path, header)
         first, last = _span(line, audio)
         record["duration_s"] = (last - first) / audio.sample_rate_hz
-        target = rules.target_of(line.text, settings)
-        if found := rules.against_length(
+        target = filters.target_of(line.text, settings)
+        if found := filters.against_length(
             record["duration_s"], audio.sample_rate_hz, target, settings
         ):
             raise Mistake(*found)
@@ -173,3 +173,26 @@ def _side(line: Line, audio: Audio, settings: Settings) -> int | None:
         why = f"got channel {line.side} (from 0), but there are {audio.num_channels}"
         raise Mistake("no such side", why)
     return line.side
+
+
+@lru_cache(maxsize=1)
+def counter(model: Path | None) -> Callable[[str], int]:
+    """Counts the tokens that the LLM of a model directory makes of a text.
+
+    Without a model characters are counted, which are about as many in Chinese: FunASR sorts and
+    cuts batches by them, and our trainer counts for itself.
+
+    Raises:
+        DataError: The directory holds no tokenizer.
+    """
+    if model is None:
+        return len
+    found = sorted(model.glob("*/tokenizer.json"))
+    if len(found) != 1:
+        raise DataError(
+            f"{model}: got {len(found)} folders with a tokenizer.json, expected the LLM's folder"
+        )
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(found[0]))
+    return lambda text: len(tokenizer.encode(text).ids)

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from conf.errors import DataError, UserError
-from tests.trainer.prepared import kept, left_out, run, write_lines, write_wav
+from tests.trainer.prepare.prepared import kept, left_out, run, write_lines, write_wav
 from trainer.__main__ import main
 from trainer.prepare.settings import Given
 

@@ -13,7 +13,7 @@ import soundfile
 
 from conf.errors import DataError, UserError
 from tests.conftest import BASE, ROOT
-from tests.trainer.prepared import (
+from tests.trainer.prepare.prepared import (
     corpus,
     kept,
     left_out,

@@ -6,7 +6,7 @@ import numpy
 import pytest
 import soundfile
 
-from tests.trainer.prepared import corpus, kept, left_out, run, write_lines, write_wav
+from tests.trainer.prepare.prepared import corpus, kept, left_out, run, write_lines, write_wav
 from trainer.data.manifest import chat_line
 from trainer.prepare.settings import Given
 

@@ -9,8 +9,8 @@ import numpy
 import pytest
 import soundfile
 
-from tests.trainer.prepared import corpus, kept, left_out, run, write_lines, write_wav
-from trainer.prepare import rules
+from tests.trainer.prepare.prepared import corpus, kept, left_out, run, write_lines, write_wav
+from trainer.prepare import filters
 from trainer.prepare.flags import EXAMPLES
 from trainer.prepare.settings import Settings
 
@@ -34,10 +34,10 @@ pytestmark = pytest.mark.quick
 )
 def test_texts(text: str, rule: str) -> None:
     plain = Settings(given=())
-    found = rules.against_text(text, plain)
+    found = filters.against_text(text, plain)
     assert found is not None
     assert found[0] == rule
-    assert rules.against_text(text, Settings(given=(), keep=(rule,))) is None
+    assert filters.against_text(text, Settings(given=(), keep=(rule,))) is None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_texts(text: str, rule: str) -> None:
     ],
 )
 def test_what_can_be_said_is_kept(text: str) -> None:
-    assert rules.against_text(text, Settings(given=())) is None
+    assert filters.against_text(text, Settings(given=())) is None
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_can_be_said_is_kept(text: str) -> None:
     ],
 )
 def test_spoken_texts_say_how_they_are_spoken(text: str, rule: str | None) -> None:
-    found = rules.against_text(text, Settings(given=(), spoken=True))
+    found = filters.against_text(text, Settings(given=(), spoken=True))
     assert (found and found[0]) == rule
 
 
@@ -91,11 +91,11 @@ def test_spoken_texts_say_how_they_are_spoken(text: str, rule: str | None) -> No
 )
 def test_lengths(duration_s: float, text: str, changes: dict[str, Any], rule: str | None) -> None:
     settings = Settings(given=(), **changes)
-    found = rules.against_length(duration_s, 8000, text, settings)
+    found = filters.against_length(duration_s, 8000, text, settings)
     assert (found and found[0]) == rule
     if rule:
         keep = Settings(given=(), **changes, keep=(rule,))
-        assert rules.against_length(duration_s, 8000, text, keep) is None
+        assert filters.against_length(duration_s, 8000, text, keep) is None
 
 
 def test_equal_recordings_and_silent_ones(tmp_path: Path) -> None:
@@ -154,6 +154,6 @@ def test_clipped_samples_are_counted(tmp_path: Path) -> None:
 
 
 def test_the_help_names_every_rule_that_can_be_switched_off() -> None:
-    for rule in rules.CHOICES:
-        assert rules.flag_name(rule) in EXAMPLES
-    assert not set(rules.CHOICES) & set(rules.BAD_INPUT)
+    for rule in filters.CHOICES:
+        assert filters.flag_name(rule) in EXAMPLES
+    assert not set(filters.CHOICES) & set(filters.BAD_INPUT)
