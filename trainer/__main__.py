@@ -306,7 +306,7 @@ def _prepare(arguments: argparse.Namespace, _: list[str]) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{arguments.output_dir}: {prepared}")
     if not arguments.no_report:
-        from trainer.data_report import write
+        from trainer.prepare.report import write
 
         print(f"wrote {', '.join(str(path) for path in write(arguments.output_dir))}")
     return 0

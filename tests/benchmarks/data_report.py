@@ -56,7 +56,7 @@ def write(directory: Path, lines: int) -> Path:
 
 def report_and_measure(directory: Path) -> dict[str, float]:
     """Seconds and megabytes of the whole report in this process."""
-    from trainer.data_report import write as write_report
+    from trainer.prepare.report import write as write_report
 
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started_s, started_cpu_s = time.perf_counter(), time.process_time()

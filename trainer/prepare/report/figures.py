@@ -7,10 +7,10 @@ from typing import Any
 from conf.document.figures import Figure, make_figure
 from conf.document.numbers import duration, rate
 from conf.document.words import Said, Words
-from trainer.data_report.facts import Facts
-from trainer.data_report.sounds import Sound
-from trainer.data_report.spread import Spread
-from trainer.data_report.tables import QUANTITIES
+from trainer.prepare.report.facts import Facts
+from trainer.prepare.report.histogram import Spread
+from trainer.prepare.report.spectrograms import Sound
+from trainer.prepare.report.tables import QUANTITIES
 
 SHOWN = {
     "duration_s": "How long utterances are",

@@ -8,7 +8,7 @@ from typing import Any
 from conf.document.tables import Column, Section, spaced
 from conf.document.words import Name, Said
 from conf.writing import format_value
-from trainer.data_report.facts import RARE, SCALES, Facts
+from trainer.prepare.report.facts import RARE, SCALES, Facts
 
 QUANTITIES = {
     "duration_s": "duration (s)",

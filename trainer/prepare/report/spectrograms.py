@@ -9,7 +9,7 @@ import numpy.typing
 import soundfile
 
 from trainer.data.manifest import one_line
-from trainer.data_report.facts import Picked
+from trainer.prepare.report.facts import Picked
 
 LONGEST_S = 8.0
 """Shown of a recording, from its beginning."""

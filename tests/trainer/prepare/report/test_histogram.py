@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy
 import pytest
 
-from trainer.data_report.facts import SCALES
-from trainer.data_report.spread import Scale, Spread, Tally
+from trainer.prepare.report.facts import SCALES
+from trainer.prepare.report.histogram import Scale, Spread, Tally
 
 pytestmark = pytest.mark.quick
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy
 
-from trainer.data_report.facts import DRAWN, MEASURED, Picked
-from trainer.data_report.spread import Floats
+from trainer.prepare.report.facts import DRAWN, MEASURED, Picked
+from trainer.prepare.report.histogram import Floats
 
 _RANDOM_PICKS = 2
 

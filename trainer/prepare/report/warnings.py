@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from conf.document.numbers import NOTHING, duration, percent
 from conf.document.words import Listed, Name, Said
-from trainer.data_report.facts import LONG_TEXT_WORDS, MEASURED, Facts, Split
+from trainer.prepare.report.facts import LONG_TEXT_WORDS, MEASURED, Facts, Split
 
 FEWEST_VALID_UTTERANCES = 100
 """With fewer, a single bad recording moves the CER by more than most settings do."""

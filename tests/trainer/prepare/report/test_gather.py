@@ -10,10 +10,10 @@ import pytest
 
 from conf.errors import DataError
 from tests.conftest import BASE
-from tests.trainer.data_report.made import line, write_prepared
-from trainer.data_report.facts import Crossing, Rule
-from trainer.data_report.gather import gather
-from trainer.data_report.scripts import kind_of, scripts
+from tests.trainer.prepare.report.made import line, write_prepared
+from trainer.prepare.report.characters import kind_of, scripts
+from trainer.prepare.report.facts import Crossing, Rule
+from trainer.prepare.report.gather import gather
 
 pytestmark = pytest.mark.quick
 

@@ -13,12 +13,12 @@ import soundfile
 
 from conf.document.words import catalogue
 from conf.errors import DataError, WorkError
-from tests.trainer.data_report.made import line, of_demo, write_lines, write_prepared
+from tests.trainer.prepare.report.made import line, of_demo, write_lines, write_prepared
 from trainer.__main__ import main
-from trainer.data_report import write
-from trainer.data_report.facts import Picked
-from trainer.data_report.sounds import Sound, listen
 from trainer.prepare.filters import BAD_INPUT, CHOICES
+from trainer.prepare.report import write
+from trainer.prepare.report.facts import Picked
+from trainer.prepare.report.spectrograms import Sound, listen
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

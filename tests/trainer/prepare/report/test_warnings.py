@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from conf.document.words import chinese, english
-from tests.trainer.data_report.made import line, write_prepared
-from trainer.data_report import gather
-from trainer.data_report.report import html, markdown
-from trainer.data_report.warnings import Concern, concerns
+from tests.trainer.prepare.report.made import line, write_prepared
+from trainer.prepare.report import gather
+from trainer.prepare.report.pages import html, markdown
+from trainer.prepare.report.warnings import Concern, concerns
 
 pytestmark = pytest.mark.quick
 

@@ -17,12 +17,12 @@ from conf.document.tables import (
 )
 from conf.document.words import LANGUAGES, Said, Words
 from conf.files import write_output
-from trainer.data_report.facts import Facts
-from trainer.data_report.figures import caption, figures, spectrogram
-from trainer.data_report.gather import gather
-from trainer.data_report.sounds import Sound, listen
-from trainer.data_report.tables import heading, sections
-from trainer.data_report.warnings import Concern, concerns
+from trainer.prepare.report.facts import Facts
+from trainer.prepare.report.figures import caption, figures, spectrogram
+from trainer.prepare.report.gather import gather
+from trainer.prepare.report.spectrograms import Sound, listen
+from trainer.prepare.report.tables import heading, sections
+from trainer.prepare.report.warnings import Concern, concerns
 
 NAME = "data_report"
 OPEN = ("sets", "crossings", "bandwidth", "left_out", "left_out_examples")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.data_report.spread import Scale, Spread
+from trainer.prepare.report.histogram import Scale, Spread
 
 SCALES: Mapping[str, Scale] = {
     "duration_s": Scale(0, 0.1, 600),
