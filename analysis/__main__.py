@@ -212,7 +212,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from analysis.export import CONFIG, MODEL, SCRIPT, export
-    from trainer.serving import NAME
+    from trainer.export.mlflow_model import NAME
 
     if arguments.no_register and arguments.register_as is not None:
         raise UserError("--register_as: got it with --no_register, expected one of the two")

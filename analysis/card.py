@@ -2,8 +2,8 @@
 
     text = card(compared(sweep, trial, store), trial, config, data_sets(config))
 
-The packaged model's README.md begins with what only packaging knows (trainer/package.py); these
-sections follow. Rates are fractions until they are printed; no path of this machine is named.
+The packaged model's README.md begins with what only packaging knows (`trainer.export.package`);
+these sections follow. Rates are fractions until they are printed; no path of this machine is named.
 """
 
 from __future__ import annotations

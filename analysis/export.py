@@ -34,7 +34,7 @@ from conf.document.numbers import rate
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config
-from trainer import serving, verify
+from trainer.export import mlflow_model, verify
 
 CONFIG, MODEL, ORIGIN = "best_config.yaml", "model", "export.json"
 STOCK, SCRIPT = "stock", "train_with_stock.sh"
@@ -136,7 +136,7 @@ def export(
             _package(run_dir, model, scratch / STOCK)
             _complete_card(model, config, sweep, trial, store, notes)
             if register_as is not None:
-                serving.save(model, served)
+                mlflow_model.save(model, served)
             results = None
             if verified:
                 served_too = None if register_as is None else served
@@ -146,7 +146,7 @@ def export(
             if register_as is not None:
                 tags = _tags(sweep, trial, value, weights, results)
                 registered = str(
-                    serving.register(served, store.uri, register_as, trial.run_id, tags)
+                    mlflow_model.register(served, store.uri, register_as, trial.run_id, tags)
                 )
             origin = Origin(
                 sweep=sweep.name,

@@ -276,8 +276,8 @@ def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _package(arguments: argparse.Namespace, _: list[str]) -> int:
-    from trainer.package import package
-    from trainer.verify import verify
+    from trainer.export.package import package
+    from trainer.export.verify import verify
 
     directory = package(
         arguments.run_dir, arguments.output_dir, arguments.checkpoint, arguments.stock_dir

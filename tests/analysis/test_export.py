@@ -18,8 +18,8 @@ from analysis.runs import load_sweep
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.load import load_config, stage_config_path
 from tests.analysis.fakes import stored_trial
-from trainer.serving import Registered
-from trainer.verify import Verification
+from trainer.export.mlflow_model import Registered
+from trainer.export.verify import Verification
 
 pytestmark = pytest.mark.quick
 
@@ -44,7 +44,7 @@ class Packager:
 
 
 class Registry:
-    """Stands in for `trainer.serving` and `trainer.verify`."""
+    """Stands in for `trainer.export.mlflow_model` and `trainer.export.verify`."""
 
     def __init__(self) -> None:
         self.verified: list[tuple[Path, Path, Path | None]] = []

@@ -54,8 +54,8 @@ class Exported:
 def exported(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Exported:
     from conf.delta import annotate
     from conf.load import load_config, stage_config_path
+    from trainer.export.package import package
     from trainer.finetune.run import finetune
-    from trainer.package import package
     from trainer.tracking.mlflow_store import EventLog
 
     place = tmp_path_factory.mktemp("exported")
@@ -87,7 +87,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Exported
 @pytest.fixture(scope="module")
 def server(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of `mlflow models serve` on the registered champion."""
-    from trainer.serving import register, save
+    from trainer.export.mlflow_model import register, save
     from trainer.tracking.mlflow_store import Store
 
     place = tmp_path_factory.mktemp("store")

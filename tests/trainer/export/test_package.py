@@ -9,10 +9,10 @@ import torch
 from conf.load import Config
 from trainer.data.batch import collate, make_example
 from trainer.data.manifest import read_data_list
+from trainer.export.package import merged_state
 from trainer.model import stages
 from trainer.model.build import build
 from trainer.model.losses import Objective
-from trainer.package import merged_state
 
 
 def test_merged_lora_is_applied_lora(tiny_config: Callable[..., Config]) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from conf.errors import DataError, WorkError
-from trainer import verify as module
-from trainer.reload import _logged, _validation_set
+from trainer.export import verify as module
+from trainer.export.verify import Verification, verify
+from trainer.export.verify_process import _logged, _validation_set
 from trainer.tracking.mlflow_store import EventLog
-from trainer.verify import Verification, verify
 
 pytestmark = pytest.mark.quick
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from conf.errors import WorkError
-from trainer import serving
-from trainer.serving import Registered, register, save
+from trainer.export import mlflow_model
+from trainer.export.mlflow_model import Registered, register, save
 from trainer.tracking.mlflow_store import Store
 
 
@@ -48,17 +48,17 @@ def test_what_is_written_is_complete_and_names_no_place(model: Path, tmp_path: P
     served = tmp_path / "served"
     save(model, served)
     code = served / "served_model.py"
-    assert code.read_text() == serving.CODE.read_text()
+    assert code.read_text() == mlflow_model.CODE.read_text()
     assert (served / "artifacts/model/Qwen3-tiny/config.json").read_text() == "{}"
     assert not re.search(r"^\s*(from|import) (conf|trainer|analysis)\b", code.read_text(), re.M)
     requirements = (served / "requirements.txt").read_text().splitlines()
-    assert [line.partition("==")[0] for line in requirements] == list(serving.REQUIREMENTS)
+    assert [line.partition("==")[0] for line in requirements] == list(mlflow_model.REQUIREMENTS)
     assert all(re.fullmatch(r"[\w-]+==\d[\w.]*", line) for line in requirements)
     texts = [path.read_text() for path in served.iterdir() if path.is_file()]
-    for word in (str(tmp_path), str(Path(serving.__file__).parent), "http", "index-url"):
+    for word in (str(tmp_path), str(Path(mlflow_model.__file__).parent), "http", "index-url"):
         assert not any(word in text for text in texts if text != code.read_text()), word
     example = json.loads((served / "serving_input_example.json").read_text())
-    assert example["inputs"]["audio"] == serving.example()
+    assert example["inputs"]["audio"] == mlflow_model.example()
 
 
 def test_the_same_files_are_one_version_and_others_the_next(
@@ -117,7 +117,7 @@ def test_a_failure_leaves_the_registry_as_it_was(
 
 def test_importing_needs_neither_torch_nor_mlflow() -> None:
     code = (
-        "import sys, trainer.serving, trainer.verify;"
+        "import sys, trainer.export.mlflow_model, trainer.export.verify;"
         "sys.exit(bool({'torch', 'mlflow', 'funasr'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -3,7 +3,7 @@
     python -m trainer package --run outputs/my-run --output_dir my-model
 
 The directory is complete: the base's weights with the trained ones in their place, LoRA merged,
-tokenizers, configuration and a card. :mod:`trainer.verify` reloads it in a fresh process.
+tokenizers, configuration and a card. :mod:`trainer.export.verify` reloads it in a fresh process.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from conf.document import numbers
 from conf.errors import DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config, load_config
-from trainer import stock_script
 from trainer.evaluation.error_rates import NORMALISATION
+from trainer.export import stock_script
 from trainer.model import stages
 from trainer.model.build import build
 from trainer.model.checkpoint import load_metadata, load_state
@@ -48,7 +48,7 @@ def package(
         run: Directory of a finished ``finetune``.
         output_dir: Must be new, empty, or an earlier package.
         checkpoint: Name of the checkpoint; by default the one that the run chose.
-        stock_dir: Where to write what stock's own training needs (:mod:`trainer.stock_script`),
+        stock_dir: Where to write what stock's own training needs (`trainer.export.stock_script`),
             if it is wanted; must be new and beside ``output_dir``.
 
     Raises:

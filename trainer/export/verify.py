@@ -3,7 +3,7 @@
     for said in verify(Path("exports/demo/model"), Path("outputs/my-run")):
         print(said)
 
-This side only starts that process (trainer/reload.py) and judges; it loads no torch.
+This side only starts that process (trainer/export/verify_process.py) and judges; it loads no torch.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def verify(model: Path, run: Path, served: Path | None = None) -> list[Verificat
     Args:
         model: A packaged model directory, for stock FunASR.
         run: The fine-tune that it was packaged from.
-        served: The same as an MLflow model (trainer/serving.py), if it is to be verified too.
+        served: The same as an MLflow model (`mlflow_model`), if it is to be verified too.
 
     Raises:
         DataError: What the run logged, or its validation set, is not there any more.
         WorkError: It cannot be loaded, or gives other texts or another CER than were logged.
     """
-    command = [sys.executable, "-m", "trainer.reload", str(model), str(run)]
+    command = [sys.executable, "-m", "trainer.export.verify_process", str(model), str(run)]
     finished = subprocess.run(
         [*command, *([str(served)] if served else [])], capture_output=True, text=True
     )

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from mlflow.exceptions import MlflowException
 
-from trainer.served_model import Transcriber
+from trainer.export.served_model import Transcriber
 
 pytestmark = pytest.mark.quick
 

@@ -3,7 +3,7 @@
     save(Path("exports/demo/model"), Path("served"))
     register(Path("served"), store.uri, NAME, run_id, tags)
 
-What serves it is trainer/served_model.py, which travels with it. Neither step loads torch.
+What serves it is trainer/export/served_model.py, which travels with it. Neither step loads torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The fresh process of trainer/verify.py: loads a written model as its users do, and decodes.
+"""The fresh process of `trainer.export.verify`: loads a written model as its users do, and decodes.
 
-    python -m trainer.reload MODEL_DIR RUN [SERVED_DIR]
+    python -m trainer.export.verify_process MODEL_DIR RUN [SERVED_DIR]
 
 prints one JSON line. Nothing of FunASR has been loaded in it before, and nothing of our model
 code is: what decodes is stock FunASR, and MLflow with what it finds in its own directory.
@@ -23,8 +23,8 @@ from conf.errors import DataError, run_command
 from conf.load import Config, load_config
 from trainer.data.manifest import Utterance, read_data_list
 from trainer.evaluation.error_rates import cer, total
+from trainer.export.verify import Verification
 from trainer.tracking.mlflow_store import read_events
-from trainer.verify import Verification
 
 
 def main(arguments: Sequence[str]) -> int:
