@@ -324,7 +324,7 @@ def _effects(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def _demo(arguments: argparse.Namespace, _: list[str]) -> int:
     if arguments.rebuild is not None:
-        from trainer.demo.rebuild import rebuild
+        from trainer.demo.train_base import rebuild
 
         rebuild(arguments.rebuild)
         return 0

@@ -145,7 +145,7 @@ def _record_silence(path: Path, job: dict[str, Any]) -> None:
     import numpy as np
 
     from trainer.channel.draws import generator
-    from trainer.demo.line import TELEPHONE_RATE_HZ, noise_for, simulate
+    from trainer.demo.fixed_line import TELEPHONE_RATE_HZ, noise_for, simulate
     from trainer.demo.speech import LINES
 
     rng = generator(job["seed"], f"{job['key']}:silence")

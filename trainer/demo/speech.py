@@ -20,7 +20,7 @@ import soundfile
 import soxr
 
 from trainer.channel.draws import generator
-from trainer.demo.line import (
+from trainer.demo.fixed_line import (
     TELEPHONE_RATE_HZ,
     ChannelRange,
     Samples,

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from conf.document.numbers import rate
-from trainer.demo import rebuild
-from trainer.demo.rebuild import Recipe
+from trainer.demo import train_base
+from trainer.demo.train_base import Recipe
 
-BASE = Path(rebuild.__file__).parent / "base"
+BASE = Path(train_base.__file__).parent / "base"
 MAX_BYTES = 4 * 2**20
 # Another processor rounds differently, and the two are then trained differently: the same kind of
 # model, not the same one. Within one machine the scores repeat exactly.
@@ -44,8 +44,8 @@ def test_base_hears_clean_speech_and_not_the_telephone():
 def test_cuts_lie_half_way_between_the_spikes():
     blank = 9
     best = [9, 1, 1, 9, 9, 2, 9, 2, 9]
-    assert rebuild._cuts(best, [1, 2, 2], blank) == (0, 4, 6, 9)
-    assert rebuild._cuts(best, [1, 2], blank) is None
+    assert train_base._cuts(best, [1, 2, 2], blank) == (0, 4, 6, 9)
+    assert train_base._cuts(best, [1, 2], blank) is None
 
 
 def test_committed_base_scores_what_its_card_says(corpus):
@@ -53,7 +53,7 @@ def test_committed_base_scores_what_its_card_says(corpus):
     from trainer.model.build import build
 
     nano = build(load_config(stage_config_path("8k"), model=BASE))
-    found = rebuild._score(nano, corpus)
+    found = train_base._score(nano, corpus)
     for name, scores in committed_scores().items():
         assert found[name] == pytest.approx(scores, abs=0.01), name
 
@@ -61,7 +61,7 @@ def test_committed_base_scores_what_its_card_says(corpus):
 def test_a_tiny_recipe_writes_a_whole_directory(tmp_path):
     pytest.importorskip("espeakng_loader", reason="the extra telesweep[demo] is not installed")
     recipe = Recipe(num_clean=12, num_noisy=4, num_narrowband=4, encoder_epochs=1, llm_epochs=1)
-    made = rebuild.rebuild(tmp_path / "base", recipe)
+    made = train_base.rebuild(tmp_path / "base", recipe)
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     expected = {path.relative_to(BASE.parent).as_posix() for path in BASE.rglob("*")}
     assert names - {"base"} == expected
@@ -73,7 +73,7 @@ def test_a_tiny_recipe_writes_a_whole_directory(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_rebuild_from_nothing_reaches_the_cards_scores(tmp_path):
-    made = rebuild.rebuild(tmp_path / "base")
+    made = train_base.rebuild(tmp_path / "base")
     assert size_of(tmp_path / "base") <= MAX_BYTES
     for name, scores in committed_scores().items():
         assert made[name]["cer"] <= scores["cer"] + TOLERANCE, name

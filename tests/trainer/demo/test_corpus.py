@@ -16,8 +16,8 @@ from conf.errors import DataError, UserError, WorkError
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.demo import corpus, speech
 from trainer.demo.corpus import BASE_VOICES, CHECKSUM, PARTS, Part, checksum, ensure, make
-from trainer.demo.directory import ctc_pieces, write_llm
 from trainer.demo.sentences import INVENTORY, SPLIT_BUCKETS, draw_sentence, sentences, split_of
+from trainer.demo.tiny_base import ctc_pieces, write_llm
 
 SMALL = (
     Part("some", "valid", ("m7", "f1"), 5, "telephone"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trainer.demo.line import (
+from trainer.demo.fixed_line import (
     PACKET_SAMPLES,
     TELEPHONE_RATE_HZ,
     ChannelRange,

@@ -30,7 +30,7 @@ from conf.load import load_config, stage_config_path
 from trainer.data.batch import IGNORED_LABEL, Example, collate, make_example
 from trainer.data.manifest import read_data_list
 from trainer.demo.corpus import BASE_VOICES, Part, ensure, make
-from trainer.demo.directory import write_directory
+from trainer.demo.tiny_base import write_directory
 from trainer.evaluation.evaluate import evaluate
 from trainer.model.build import Nano, build
 from trainer.model.losses import ctc_log_probs, embed, encode
@@ -368,7 +368,7 @@ on speech that eSpeak NG makes ({recipe.num_clean} clean utterances, {recipe.num
 noise, {recipe.num_narrowband} through 8 kHz; {recipe.encoder_epochs} epochs of encoder and CTC,
 {recipe.llm_epochs} of adaptor and LLM; seed {recipe.seed}). None of its voices and none of its
 sentences occur in the demonstration's corpus. A rebuild on another processor rounds differently;
-its CER stays within 0.06 of these (tests/trainer/test_demo_rebuild.py).
+its CER stays within 0.06 of these (tests/trainer/demo/test_train_base.py).
 
 | manifest | CER of the LLM's text | CER of CTC |
 |---|---|---|
