@@ -243,8 +243,8 @@ def test_reads_are_followed_through_kwargs(reads: Reads) -> None:
         *("encoder_conf.width", "encoder_conf.kept", "encoder_conf.depth", "encoder_conf.rate"),
         *("ctc_weight", "optim_conf.lr"),
     }
-    assert reads.read["encoder_conf.depth"] == {"tests/trainer/test_effects.py:Encoder"}
-    assert reads.read["optim_conf.lr"] == {"tests/trainer/test_effects.py:other"}
+    assert reads.read["encoder_conf.depth"] == {"tests/trainer/effects/test_prove.py:Encoder"}
+    assert reads.read["optim_conf.lr"] == {"tests/trainer/effects/test_prove.py:other"}
 
 
 @pytest.mark.quick
