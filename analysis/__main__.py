@@ -168,8 +168,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from analysis.compare import comparison
-    from analysis.evidence import cache_directory
+    from analysis.facts.comparison import comparison
+    from analysis.facts.utterances import cache_directory
 
     form = arguments.format
     if arguments.table != "trials" and form != "csv":
@@ -194,7 +194,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from analysis.evidence import cache_directory
+    from analysis.facts.utterances import cache_directory
     from analysis.report import report
 
     path = report(

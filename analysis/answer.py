@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from analysis.compare import FIRST, Comparison, Row
-from analysis.evidence import BASE, json_numbers
-from analysis.runs import OUTCOMES, differing
-from analysis.significance import Estimate
+from analysis.facts.comparison import FIRST, Comparison, Row
+from analysis.facts.records import OUTCOMES, differing
+from analysis.facts.significance import Estimate
+from analysis.facts.utterances import BASE, json_numbers
 from conf.document.numbers import (
     NOTHING,
     change,

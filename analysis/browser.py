@@ -11,8 +11,8 @@ from typing import Any
 
 from kaldialign import align
 
-from analysis.compare import Comparison
-from analysis.evidence import BASE, EvidenceSource, Reader
+from analysis.facts.comparison import Comparison
+from analysis.facts.utterances import BASE, EvidenceSource, Reader
 from analysis.sections import SAID_KINDS, cuts, slice_name
 from conf.document.words import Said, Words, english
 from trainer.evaluation.error_rates import normalise

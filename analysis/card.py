@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.compare import Comparison, compare
-from analysis.evidence import BASE, SPLITS, EvidenceSource, Reader
-from analysis.runs import SweepRecord, TrialRecord
-from analysis.significance import Estimate
+from analysis.facts.comparison import Comparison, compare
+from analysis.facts.records import SweepRecord, TrialRecord
+from analysis.facts.significance import Estimate
+from analysis.facts.utterances import BASE, SPLITS, EvidenceSource, Reader
 from conf.delta import by_weight, change_table, classify, table
 from conf.document.numbers import NOTHING, ends, p_value, points, rate
 from conf.errors import UserError

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Protocol
 
 from analysis import card
-from analysis.compare import objective_of, winner
-from analysis.evidence import EvidenceSource
+from analysis.facts.comparison import objective_of, winner
+from analysis.facts.records import OUTCOMES, RunSource, SweepRecord, TrialRecord, load_sweep
+from analysis.facts.utterances import EvidenceSource
 from analysis.provenance import PROVENANCE, recorded, seal
-from analysis.runs import OUTCOMES, RunSource, SweepRecord, TrialRecord, load_sweep
 from conf.document.numbers import rate
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json

@@ -11,9 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.beside import best_so_far, course
-from analysis.compare import Comparison, Row
-from analysis.importance import Importance, Pruning
+from analysis.facts.comparison import Comparison, Row
+from analysis.facts.importance import Importance, Pruning
+from analysis.facts.other_sweep import best_so_far, course
 from conf.document.figures import Figure, make_figure
 from conf.document.numbers import number, rate
 from conf.document.words import Said, Words

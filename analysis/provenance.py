@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.runs import RunSource
+from analysis.facts.records import RunSource
 from conf.document.numbers import rate
 from conf.errors import DataError
 from conf.files import file_sha256

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from analysis.answer import answer
-from analysis.beside import at_equal_cost
-from analysis.beside import beside as find_beside
 from analysis.browser import systems, texts
-from analysis.compare import Comparison, comparison
-from analysis.evidence import BASE, EvidenceSource
-from analysis.importance import FEWEST_TRIALS, Pruning, importances, pruning
+from analysis.facts.comparison import Comparison, comparison
+from analysis.facts.importance import FEWEST_TRIALS, Pruning, importances, pruning
+from analysis.facts.other_sweep import at_equal_cost
+from analysis.facts.other_sweep import beside as find_beside
+from analysis.facts.utterances import BASE, EvidenceSource
 from analysis.plot import (
     front,
     history,

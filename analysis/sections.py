@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy
 
-from analysis.compare import FIRST, Comparison, Row
-from analysis.evidence import BASE, EvaluationSet, is_number, json_numbers
-from analysis.runs import differing
-from analysis.significance import Estimate, difference, rate
+from analysis.facts.comparison import FIRST, Comparison, Row
+from analysis.facts.records import differing
+from analysis.facts.significance import Estimate, difference, rate
+from analysis.facts.utterances import BASE, EvaluationSet, is_number, json_numbers
 from conf.delta import SEVERITIES, UNPROVEN
 from conf.document.tables import Column, Section
 from conf.document.words import Said

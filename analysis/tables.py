@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.compare import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
+from analysis.facts.comparison import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
 from analysis.sections import clustering, sections
 from conf.document.numbers import NOTHING, change, duration, ends, number, p_value, points, rate
 from conf.document.tables import (

@@ -346,10 +346,10 @@ def _link(step: Step, base: _Base, store: Store) -> Link:
     Raises:
         DataError: Its best trial started from other weights than the step's base.
     """
-    from analysis.compare import objective_of
     from analysis.export import best_trial
-    from analysis.runs import DEFAULT_OBJECTIVE as VALID
-    from analysis.runs import load_sweep
+    from analysis.facts.comparison import objective_of
+    from analysis.facts.records import DEFAULT_OBJECTIVE as VALID
+    from analysis.facts.records import load_sweep
 
     record = load_sweep(step.sweep.name, store)
     trial, value = best_trial(record)

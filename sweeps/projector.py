@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from analysis.compare import LR
-from analysis.evidence import BASE_HYPOTHESES
+from analysis.facts.comparison import LR
+from analysis.facts.utterances import BASE_HYPOTHESES
 from conf.document import numbers
 from conf.errors import UserError
 from conf.load import Config

@@ -29,7 +29,7 @@ from sweeps.state import FINAL, SweepDirectory, TrialState, sweep_text
 from sweeps.view import Progress, View, make_view
 
 if TYPE_CHECKING:
-    from analysis.compare import Comparison
+    from analysis.facts.comparison import Comparison
     from sweeps.ledger import Ledger
     from sweeps.trial import Finetune
     from trainer.tracking.mlflow_store import Store
@@ -243,8 +243,8 @@ class _Run:
             return self._document()
 
     def _document(self) -> Comparison:
-        from analysis.compare import comparison
         from analysis.export import best_config
+        from analysis.facts.comparison import comparison
         from analysis.report import report
 
         self._projector.log_base(self._base.metrics())

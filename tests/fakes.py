@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.export import best_trial
-from analysis.runs import load_sweep
+from analysis.facts.records import load_sweep
 from conf.errors import WorkError
 from conf.files import file_sha256
 from conf.load import Config

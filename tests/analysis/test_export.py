@@ -14,7 +14,7 @@ import pytest
 
 from analysis import export as module
 from analysis.export import best_config, export
-from analysis.runs import load_sweep
+from analysis.facts.records import load_sweep
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.load import load_config, stage_config_path
 from tests.analysis.fakes import stored_trial

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from analysis.browser import operations
-from analysis.compare import comparison
-from analysis.importance import importances, pruning
+from analysis.facts.comparison import comparison
+from analysis.facts.importance import importances, pruning
 from analysis.report import description, render, report, shortened
 from conf.document.words import Said, catalogue, chinese, english
 from conf.errors import ConfigError, UserError

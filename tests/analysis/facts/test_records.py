@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from analysis.runs import load_sweep, trial_record
+from analysis.facts.records import load_sweep, trial_record
 from conf.errors import DataError
 from tests.analysis.fakes import stored_trial
 

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from analysis.answer import answer
-from analysis.compare import comparison
-from analysis.evidence import BASE
+from analysis.facts.comparison import comparison
+from analysis.facts.utterances import BASE
 from analysis.sections import cuts, sections, text_class
 from conf.document.words import chinese
 from conf.errors import UserError

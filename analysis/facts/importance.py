@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from analysis.compare import Comparison, Row
-from analysis.evidence import is_number, json_numbers
-from analysis.runs import TrialRecord, differing
+from analysis.facts.comparison import Comparison, Row
+from analysis.facts.records import TrialRecord, differing
+from analysis.facts.utterances import is_number, json_numbers
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

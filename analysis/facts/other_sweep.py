@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.compare import Comparison, Row, comparison, foreign, yardstick
-from analysis.evidence import EvidenceSource
+from analysis.facts.comparison import Comparison, Row, comparison, foreign, yardstick
+from analysis.facts.utterances import EvidenceSource
 from conf.errors import UserError
 
 _SAME = ("base", "data", "objective", "stages")

@@ -11,9 +11,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from analysis.compare import comparison, lr_edges
 from analysis.export import best_trial
-from analysis.runs import load_sweep
+from analysis.facts.comparison import comparison, lr_edges
+from analysis.facts.records import load_sweep
 from analysis.tables import short_key
 from conf.document.numbers import duration, number
 from tests.analysis.fakes import stored_trial
@@ -248,7 +248,7 @@ def test_short_key(key, short):
 
 def test_table_path_loads_nothing_heavy():
     code = (
-        "import sys, analysis.compare, analysis.tables, analysis.__main__\n"
+        "import sys, analysis.facts.comparison, analysis.tables, analysis.__main__\n"
         "heavy = {'torch', 'ray', 'mlflow', 'funasr', 'optuna', 'transformers', 'scipy.stats'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

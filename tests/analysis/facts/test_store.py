@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.compare import comparison
+from analysis.facts.comparison import comparison
 from trainer.tracking.mlflow_store import EventLog, Store
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def run_analysis(directory, *arguments):

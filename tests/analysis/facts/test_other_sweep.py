@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from analysis.beside import at_equal_cost, beside, best_so_far
-from analysis.compare import comparison
+from analysis.facts.comparison import comparison
+from analysis.facts.other_sweep import at_equal_cost, beside, best_so_far
 from conf.errors import UserError
 from tests.analysis.fakes import FakeStore, stored_trial
 from trainer.tracking.mlflow_store import StoredRun

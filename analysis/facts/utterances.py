@@ -24,8 +24,8 @@ from typing import Any, Protocol
 import numpy
 import orjson
 
-from analysis.runs import RunSource, SweepRecord, TrialRecord
-from analysis.significance import Ints, cluster_indices
+from analysis.facts.records import RunSource, SweepRecord, TrialRecord
+from analysis.facts.significance import Ints, cluster_indices
 from conf.errors import DataError, UserError
 from conf.files import write_bytes
 from trainer.data.manifest import SLICED_BY, Utterance

@@ -20,8 +20,8 @@ falls to 93 % where a few speakers say most. A CER's interval is made of its log
 of a low rate are skewed and no rate is below 0; that of a difference is made as it is.
 
 Why not the percentile bootstrap: it resamples so few speakers that it sees too little spread. Over
-simulated corpora (tests/analysis/test_significance.py) this one covers the truth in 93-97 % of
-cases at 5, 12 and 40 speakers, of equal and of very unequal share.
+simulated corpora (tests/analysis/facts/test_significance.py) this one covers the truth in 93-97 %
+of cases at 5, 12 and 40 speakers, of equal and of very unequal share.
 """
 
 from __future__ import annotations

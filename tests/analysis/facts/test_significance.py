@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
-from analysis.significance import (
+from analysis.facts.significance import (
     cluster_indices,
     difference,
     difference_interval,

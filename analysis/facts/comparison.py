@@ -18,8 +18,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
-from analysis.evidence import Evidence, EvidenceSource, Reader, Scored
-from analysis.runs import (
+from analysis.facts.records import (
     COMPARABLE,
     DEFAULT_OBJECTIVE,
     OUTCOMES,
@@ -27,7 +26,8 @@ from analysis.runs import (
     TrialRecord,
     load_sweep,
 )
-from analysis.significance import Estimate, difference, noise_band, rate
+from analysis.facts.significance import Estimate, difference, noise_band, rate
+from analysis.facts.utterances import Evidence, EvidenceSource, Reader, Scored
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -240,7 +240,7 @@ def comparison(name: str, store: EvidenceSource, cache: Path | None = None) -> C
 
 
 def gather(sweep: SweepRecord, reader: Reader) -> Evidence:
-    """Read what the comparison needs of each trial: see `analysis.evidence`."""
+    """Read what the comparison needs of each trial: see `analysis.facts.utterances`."""
     trials, _ = comparable(sweep)
     curves = {trial.trial: reader.curve(trial) for trial in trials if trial.metrics}
     done = [trial for trial in trials if trial.outcome == "completed"]
