@@ -13,7 +13,7 @@ from kaldialign import align
 
 from analysis.facts.comparison import Comparison
 from analysis.facts.utterances import BASE, EvidenceSource, Reader
-from analysis.sections import SAID_KINDS, cuts, slice_name
+from analysis.tables.sections import SAID_KINDS, cuts, slice_name
 from conf.document.words import Said, Words, english
 from trainer.evaluation.error_rates import normalise
 

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from analysis.answer import answer
 from analysis.browser import systems, texts
 from analysis.facts.comparison import Comparison, comparison
 from analysis.facts.importance import FEWEST_TRIALS, Pruning, importances, pruning
@@ -32,8 +31,9 @@ from analysis.plot import (
     parallel_coordinates,
     rungs,
 )
-from analysis.sections import sections
-from analysis.tables import FIELDS, heading, notes, trial_columns
+from analysis.tables.answer import answer
+from analysis.tables.sections import sections
+from analysis.tables.trials import FIELDS, heading, notes, trial_columns
 from conf.delta import CHANGES, SEVERITIES
 from conf.document.figures import Figure
 from conf.document.language import CHINESE, ENGLISH

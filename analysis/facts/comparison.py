@@ -1,4 +1,4 @@
-"""The comparison of a sweep's trials, as facts; `analysis.tables` draws them.
+"""The comparison of a sweep's trials, as facts; `analysis.tables.formats` draws them.
 
     python -m analysis compare --sweep demo --format md
 
@@ -192,37 +192,37 @@ class Comparison:
     @property
     def answer(self) -> str:
         """The comparison in one paragraph."""
-        from analysis.answer import answer
+        from analysis.tables.answer import answer
 
         return answer(self)
 
     def render_rich(self) -> RenderableType:
         """For the console; a narrow one gets fewer columns and is told which."""
-        from analysis import tables
+        from analysis.tables import formats as tables
 
         return tables.Rendering(self)
 
     def to_markdown(self) -> str:
         """For documents and MLflow."""
-        from analysis import tables
+        from analysis.tables import formats as tables
 
         return tables.markdown(self)
 
     def to_svg(self) -> str:
         """A picture of the console's table, for a README."""
-        from analysis import tables
+        from analysis.tables import formats as tables
 
         return tables.svg(self)
 
     def to_csv(self, table: str = "trials") -> str:
         """One table, rates as fractions, empty where not measured; by default a line a trial."""
-        from analysis import tables
+        from analysis.tables import formats as tables
 
         return tables.csv_text(self, table)
 
     def to_json(self) -> str:
         """All the facts, rates as fractions."""
-        from analysis import tables
+        from analysis.tables import formats as tables
 
         return tables.json_text(self)
 

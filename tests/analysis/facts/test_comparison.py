@@ -14,7 +14,7 @@ from rich.console import Console
 from analysis.export import best_trial
 from analysis.facts.comparison import comparison, lr_edges
 from analysis.facts.records import load_sweep
-from analysis.tables import short_key
+from analysis.tables.trials import short_key
 from conf.document.numbers import duration, number
 from tests.analysis.fakes import stored_trial
 
@@ -248,7 +248,7 @@ def test_short_key(key, short):
 
 def test_table_path_loads_nothing_heavy():
     code = (
-        "import sys, analysis.facts.comparison, analysis.tables, analysis.__main__\n"
+        "import sys, analysis.facts.comparison, analysis.tables.formats, analysis.__main__\n"
         "heavy = {'torch', 'ray', 'mlflow', 'funasr', 'optuna', 'transformers', 'scipy.stats'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -9,10 +9,10 @@ import json
 import pytest
 from rich.console import Console
 
-from analysis.answer import answer
 from analysis.facts.comparison import comparison
 from analysis.facts.utterances import BASE
-from analysis.sections import cuts, sections, text_class
+from analysis.tables.answer import answer
+from analysis.tables.sections import cuts, sections, text_class
 from conf.document.words import chinese
 from conf.errors import UserError
 from tests.analysis.fakes import stored_trial
