@@ -195,7 +195,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     from analysis.facts.utterances import cache_directory
-    from analysis.report import report
+    from analysis.report.page import report
 
     path = report(
         arguments.sweep,

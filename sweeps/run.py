@@ -245,7 +245,7 @@ class _Run:
     def _document(self) -> Comparison:
         from analysis.export import best_config
         from analysis.facts.comparison import comparison
-        from analysis.report import report
+        from analysis.report.page import report
 
         self._projector.log_base(self._base.metrics())
         self._projector.log_sums(self._ledger.sums())

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from analysis.report import report
+from analysis.report.page import report
 from tests.conftest import HANG_S
 from tests.servers import free_port, serving
 from tests.synthetic import Shape, write_sweep

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.browser import operations
 from analysis.facts.comparison import comparison
 from analysis.facts.importance import importances, pruning
-from analysis.report import description, render, report, shortened
+from analysis.report.browser import operations
+from analysis.report.page import description, render, report, shortened
 from conf.document.words import Said, catalogue, chinese, english
 from conf.errors import ConfigError, UserError
 from tests.analysis.fakes import stored_trial

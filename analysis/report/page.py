@@ -17,13 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from analysis.browser import systems, texts
 from analysis.facts.comparison import Comparison, comparison
 from analysis.facts.importance import FEWEST_TRIALS, Pruning, importances, pruning
 from analysis.facts.other_sweep import at_equal_cost
 from analysis.facts.other_sweep import beside as find_beside
 from analysis.facts.utterances import BASE, EvidenceSource
-from analysis.plot import (
+from analysis.report.browser import systems, texts
+from analysis.report.figures import (
     front,
     history,
     importance_bars,
@@ -45,7 +45,7 @@ from conf.errors import DataError
 from conf.files import write_output
 
 REPORT = "report.html"
-SCRIPT = Path(__file__).parent / "page" / "report.js"
+SCRIPT = Path(__file__).with_name("report.js")
 MOST_PACKED = 2_500_000
 """Characters of packed data: with Plotly the page stays under 8 MB."""
 _SORTED_BY = {

@@ -7,7 +7,16 @@ import itertools
 import numpy
 import pytest
 
-from analysis.plot import BASE_COLOUR, BESIDE, COLOURS, DASHES, HATCHINGS, MARKERS, OTHER, THIN
+from analysis.report.figures import (
+    BASE_COLOUR,
+    BESIDE,
+    COLOURS,
+    DASHES,
+    HATCHINGS,
+    MARKERS,
+    OTHER,
+    THIN,
+)
 
 pytestmark = pytest.mark.quick
 
