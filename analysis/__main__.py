@@ -211,7 +211,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from analysis.export import CONFIG, MODEL, SCRIPT, export
+    from analysis.export.best_trial import CONFIG, MODEL, SCRIPT, export
     from trainer.export.mlflow_model import NAME
 
     if arguments.no_register and arguments.register_as is not None:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from analysis.provenance import PROVENANCE, SPLITS, Link, Provenance, read, seal
+from analysis.export.provenance import PROVENANCE, SPLITS, Link, Provenance, read, seal
 from conf.document import numbers
 from conf.errors import ConfigError, DataError
 from conf.files import file_sha256, locked_directory, write_json, write_text
@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 PIPELINES = Path("outputs/pipelines")
 
 Package = Callable[[str, "Store", Path], object]
-"""Makes the best of a sweep a directory that holds `model/`; default: `analysis.export.export`."""
+"""Makes the best of a sweep a directory that holds `model/`; default: `export` of
+`analysis.export.best_trial`."""
 
 
 def run_pipeline(
@@ -335,7 +336,7 @@ class _Base:
 
 
 def _export(sweep: str, store: Store, goal: Path) -> object:
-    from analysis.export import export
+    from analysis.export.best_trial import export
 
     return export(sweep, store, goal)
 
@@ -346,7 +347,7 @@ def _link(step: Step, base: _Base, store: Store) -> Link:
     Raises:
         DataError: Its best trial started from other weights than the step's base.
     """
-    from analysis.export import best_trial
+    from analysis.export.best_trial import best_trial
     from analysis.facts.comparison import objective_of
     from analysis.facts.records import DEFAULT_OBJECTIVE as VALID
     from analysis.facts.records import load_sweep

@@ -243,7 +243,7 @@ class _Run:
             return self._document()
 
     def _document(self) -> Comparison:
-        from analysis.export import best_config
+        from analysis.export.best_trial import best_config
         from analysis.facts.comparison import comparison
         from analysis.report.page import report
 

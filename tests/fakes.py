@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.export import best_trial
+from analysis.export.best_trial import best_trial
 from analysis.facts.records import load_sweep
 from conf.errors import WorkError
 from conf.files import file_sha256
@@ -210,7 +210,7 @@ def brief_finetune(
 
 
 def package(sweep: str, store: Any, goal: Path) -> None:
-    """As `analysis.export.export`, which loads torch in a child: weights that only this trial has.
+    """As `analysis.export.best_trial`, which loads torch in a child: this trial's own weights.
 
     The pieces are written one by one, with time between them to be killed in.
     """

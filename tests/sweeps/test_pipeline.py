@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from analysis.provenance import PROVENANCE, Provenance, read
+from analysis.export.provenance import PROVENANCE, Provenance, read
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.files import file_sha256
 from sweeps import pipeline as module
@@ -26,7 +26,7 @@ from sweeps.pipeline import PipelineDirectory, run_pipeline
 from sweeps.space import load_sweep
 from sweeps.state import SweepDirectory
 from tests import fakes
-from tests.analysis.test_provenance import link as made_link
+from tests.analysis.export.test_provenance import link as made_link
 from tests.conftest import HANG_S, ROOT
 from tests.sweeps.conftest import PIPELINE
 from trainer.tracking.mlflow_store import Store

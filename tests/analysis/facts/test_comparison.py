@@ -11,7 +11,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from analysis.export import best_trial
+from analysis.export.best_trial import best_trial
 from analysis.facts.comparison import comparison, lr_edges
 from analysis.facts.records import load_sweep
 from analysis.tables.trials import short_key

@@ -25,11 +25,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from analysis import card
+from analysis.export import card
+from analysis.export.provenance import PROVENANCE, recorded, seal
 from analysis.facts.comparison import objective_of, winner
 from analysis.facts.records import OUTCOMES, RunSource, SweepRecord, TrialRecord, load_sweep
 from analysis.facts.utterances import EvidenceSource
-from analysis.provenance import PROVENANCE, recorded, seal
 from conf.document.numbers import rate
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis import export as module
-from analysis.export import best_config, export
+from analysis.export import best_trial as module
+from analysis.export.best_trial import best_config, export
 from analysis.facts.records import load_sweep
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.load import load_config, stage_config_path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.card import DataSet, card, compared, data_sets, licence_of
+from analysis.export.card import DataSet, card, compared, data_sets, licence_of
 from analysis.facts.records import load_sweep
 from conf.load import load_config, stage_config_path
 from tests.analysis.fakes import stored_trial

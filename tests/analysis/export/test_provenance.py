@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.provenance import Link, Provenance, read, recorded, seal
+from analysis.export.provenance import Link, Provenance, read, recorded, seal
 from conf.errors import DataError
 from conf.files import file_sha256
 
