@@ -241,7 +241,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _align(arguments: argparse.Namespace) -> int:
-    from analysis.align import DOCS, own_document, stale, write
+    from analysis.alignment.align import DOCS, own_document, stale, write
     from conf.document.language import LANGUAGES
 
     if arguments.config:
@@ -269,7 +269,7 @@ def _align(arguments: argparse.Namespace) -> int:
 
 
 def _annotate(arguments: argparse.Namespace) -> int:
-    from analysis.annotate import annotate_file, remove_marks
+    from analysis.alignment.annotate import annotate_file, remove_marks
 
     if arguments.remove:
         remove_marks(arguments.file)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.pages import Column, Facts, Page
+from analysis.alignment.pages import Column, Facts, Page
 from conf.delta import against, classify, deltas_markdown
 from conf.document.language import ENGLISH, LANGUAGES, Language
 from conf.files import write_text

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from analysis import align
-from analysis.align import FILES, documents, gather
-from analysis.pages import Page
+from analysis.alignment import align
+from analysis.alignment.align import FILES, documents, gather
+from analysis.alignment.pages import Page
 from conf import keys, load
 from conf.document.language import ENGLISH
 from conf.load import HERE

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis import pages
 from analysis.__main__ import main
-from analysis.align import FILES, NAMES, documents, gather, stale
-from analysis.pages import SLOT, Page
+from analysis.alignment import pages
+from analysis.alignment.align import FILES, NAMES, documents, gather, stale
+from analysis.alignment.pages import SLOT, Page
 from conf import effects, keys, load
 from conf.delta import counts, deltas_markdown
 from conf.document.language import CHINESE, ENGLISH, TEMPLATES
@@ -26,7 +26,7 @@ from tests.conftest import cpu_s
 
 pytestmark = pytest.mark.quick
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

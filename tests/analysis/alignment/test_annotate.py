@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.__main__ import main
-from analysis.annotate import annotate_file, annotated, remove_marks, strip
+from analysis.alignment.annotate import annotate_file, annotated, remove_marks, strip
 from conf.errors import ConfigError
 from conf.load import STAGES, load_config, stage_config_path
 from conf.reading import read_yaml, value_ends
