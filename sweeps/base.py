@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from sweeps.orphans import MARK
-from sweeps.space import SweepFile
+from sweeps.spec.sweep_file import SweepFile
 from sweeps.state import SweepDirectory
 
 _ROOT = Path(__file__).parent.parent

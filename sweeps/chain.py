@@ -38,7 +38,7 @@ from conf.reading import Document, flatten, parse_value, read_yaml, unflatten
 from conf.writing import format_value, to_yaml
 from sweeps import preflight
 from sweeps.run import check
-from sweeps.space import DEMO, Places, SweepFile, load_sweep, stage_configs
+from sweeps.spec.sweep_file import DEMO, Places, SweepFile, load_sweep, stage_configs
 from trainer.checks.run_checks import ChecksFailed
 
 _OWN = ("name", "base", "data", "allow", "steps")

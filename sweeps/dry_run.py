@@ -14,7 +14,7 @@ from sweeps.forecast import forecast
 from sweeps.preflight import effective_concurrency
 from sweeps.run import check
 from sweeps.samplers import complete, draw
-from sweeps.space import Choice, SweepFile
+from sweeps.spec.sweep_file import Choice, SweepFile
 from sweeps.view import short_number
 from sweeps.warm_start import WarmStart, read_warm_start
 

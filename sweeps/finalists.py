@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sweeps.samplers import excess, objectives
-from sweeps.space import FINALISTS, SweepFile
+from sweeps.spec.sweep_file import FINALISTS, SweepFile
 from sweeps.state import ANSWERED_FROM, REPLICATE_OF, TrialState
 
 

@@ -12,7 +12,7 @@ from conf.document.numbers import roughly, size
 from conf.errors import UserError, WorkError
 from conf.load import Config
 from sweeps.room import free_bytes, need
-from sweeps.space import SweepFile
+from sweeps.spec.sweep_file import SweepFile
 from sweeps.state import SweepDirectory
 
 Plan = Sequence[tuple[str, int]]

@@ -29,7 +29,8 @@ from sweeps.finalists import best_first, replicates, resolve_bounds
 from sweeps.outlook import Outlook, outlook, spent
 from sweeps.pruner import should_prune
 from sweeps.samplers import complete, draw, excess, grid, in_optunas_terms, known
-from sweeps.space import Choice, SweepFile
+from sweeps.spec.sweep_file import Choice, SweepFile
+from sweeps.spec.tunable import leaves_nothing
 from sweeps.state import (
     ANSWERED_FROM,
     ENDED_BY,
@@ -40,7 +41,6 @@ from sweeps.state import (
     TrialState,
 )
 from sweeps.trial import Work, trial_config
-from sweeps.tunable import leaves_nothing
 from sweeps.twins import Twin, Twins, awaited, must_wait
 from sweeps.warm_start import WarmStart, read_warm_start
 from trainer.finetune.extend import has_begun, take_up, taken_up, twin

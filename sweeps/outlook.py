@@ -11,7 +11,7 @@ from optuna.trial import TrialState as OptunaState
 from sweeps import study as record
 from sweeps.budget import Spent, budget_reached, epochs_trained, goal_reached
 from sweeps.finalists import Repeat, best_first, replicates, resolve_bounds
-from sweeps.space import SweepFile
+from sweeps.spec.sweep_file import SweepFile
 from sweeps.state import REPLICATE_OF, SweepDirectory
 
 

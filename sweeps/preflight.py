@@ -18,7 +18,7 @@ from conf.checks import Part
 from conf.errors import ConfigError, DataError, UserError
 from conf.load import Config
 from conf.model_dir import find_copy
-from sweeps.space import DEMO, Places, SweepFile
+from sweeps.spec.sweep_file import DEMO, Places, SweepFile
 from trainer.checks.run_checks import ChecksFailed, failed, one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.tracking.mlflow_store import EXPERIMENT

@@ -25,7 +25,7 @@ from conf.load import Config
 from conf.reading import flatten
 from sweeps.deaths import deaths
 from sweeps.output import tail
-from sweeps.space import SweepFile
+from sweeps.spec.sweep_file import SweepFile
 from sweeps.state import SweepDirectory, TrialState, sweep_text
 from sweeps.trial import TRIAL_LOG
 from trainer.tracking.mlflow_store import Status, Store

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import median
 
-from sweeps.space import Pruning
+from sweeps.spec.sweep_file import Pruning
 
 _ENOUGH_FOR_A_MEDIAN = 4
 

@@ -24,7 +24,7 @@ from sweeps.base import BaseScores
 from sweeps.orphans import end_marked
 from sweeps.process import Signals, output_to, own_console
 from sweeps.room import Need, Room, check_room, need
-from sweeps.space import DEMO_CORPUS, SweepFile, load_sweep, stage_configs
+from sweeps.spec.sweep_file import DEMO_CORPUS, SweepFile, load_sweep, stage_configs
 from sweeps.state import FINAL, SweepDirectory, TrialState, sweep_text
 from sweeps.view import Progress, View, make_view
 

@@ -23,8 +23,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
-from sweeps.ranges import Value, label
-from sweeps.space import Choice, SweepFile, is_whole, suggest
+from sweeps.spec.ranges import Value, label
+from sweeps.spec.sweep_file import Choice, SweepFile, is_whole, suggest
 from sweeps.state import REPLICATE_OF, TrialState
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study in memory is no news

@@ -24,7 +24,7 @@ from conf.errors import ConfigError
 from conf.files import Holder, holder_of, locked_directory, write_json, write_text
 from conf.reading import flatten
 from conf.writing import to_yaml
-from sweeps.space import SweepFile, load_sweep
+from sweeps.spec.sweep_file import SweepFile, load_sweep
 
 SWEEPS = Path("outputs/sweeps")
 

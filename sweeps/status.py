@@ -22,7 +22,7 @@ from conf.errors import UserError, WorkError
 from conf.files import Holder
 from sweeps import study as record
 from sweeps.outlook import is_finished
-from sweeps.space import SweepFile, load_sweep
+from sweeps.spec.sweep_file import SweepFile, load_sweep
 from sweeps.state import SWEEPS, SweepDirectory
 from sweeps.view import PlainView, Progress, fitted, make_view, summary
 

@@ -39,7 +39,7 @@ from sweeps.deaths import (
 from sweeps.ledger import Ledger
 from sweeps.orphans import MARK, SESSION, children, end_marked
 from sweeps.searcher import Aborted, StudySearcher
-from sweeps.space import SweepFile
+from sweeps.spec.sweep_file import SweepFile
 from sweeps.state import SweepDirectory, TrialState
 from sweeps.trial import LOCK, Finetune, run_trial
 from trainer.tracking.mlflow_store import EVENTS

@@ -23,7 +23,7 @@ from optuna.trial import TrialState as OptunaState
 from conf.files import file_sha256
 from conf.load import Config
 from sweeps import study as record
-from sweeps.space import SweepFile
+from sweeps.spec.sweep_file import SweepFile
 from sweeps.state import ANSWERED_FROM, SweepDirectory, TrialState
 from trainer.data.sets import read_data
 from trainer.finetune.extend import EPOCHS, Finished, identity, read_finished, read_result

@@ -19,7 +19,7 @@ from conf.errors import ConfigError
 from conf.load import PATHS, Config
 from sweeps.finalists import best_first, resolve_bounds
 from sweeps.samplers import Known, known
-from sweeps.space import Choice, Places, SweepFile, load_sweep, stage_configs
+from sweeps.spec.sweep_file import Choice, Places, SweepFile, load_sweep, stage_configs
 from sweeps.state import SweepDirectory, TrialState
 from sweeps.study import read_states
 

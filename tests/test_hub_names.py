@@ -11,7 +11,7 @@ import pytest
 
 from conf.load import load_config, stage_config_path
 from conf.model_dir import RELEASED
-from sweeps.space import load_sweep, stage_configs
+from sweeps.spec.sweep_file import load_sweep, stage_configs
 from tests.conftest import BASE, ROOT
 from trainer.evaluation.evaluate_sets import _model_config
 from trainer.prepare import flags

@@ -21,7 +21,7 @@ from conf.load import Config, load_config, parse_overrides, stage_config_path
 from conf.model_dir import RELEASED, find_copy
 from sweeps import __main__ as sweeps_main
 from sweeps import preflight, room
-from sweeps.space import SweepFile, load_sweep
+from sweeps.spec.sweep_file import SweepFile, load_sweep
 from sweeps.state import SweepDirectory
 from tests.conf.test_rules import BROKEN
 from tests.conftest import BASE, ROOT

@@ -18,7 +18,7 @@ from typing import Literal
 
 from sweeps.pruner import should_prune
 from sweeps.samplers import Known, draw, grid
-from sweeps.space import DEMO, Choice, Pruning, Range, SweepFile
+from sweeps.spec.sweep_file import DEMO, Choice, Pruning, Range, SweepFile
 
 _SEEDS_FOR_NOISE = 3
 

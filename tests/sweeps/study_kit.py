@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.ledger import Ledger
-from sweeps.space import load_sweep, stage_configs
+from sweeps.spec.sweep_file import load_sweep, stage_configs
 from sweeps.state import SweepDirectory, TrialState
 from sweeps.trial import Finetune, Work, run_trial, trial_config
 from tests.fakes import cer_after, finetune, scores

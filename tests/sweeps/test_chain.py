@@ -8,7 +8,7 @@ import pytest
 
 from conf.errors import UserError
 from sweeps.chain import Pipeline, load_pipeline
-from sweeps.space import load_sweep
+from sweeps.spec.sweep_file import load_sweep
 from sweeps.state import sweep_text
 from tests.sweeps.conftest import PIPELINE, ROOT
 from trainer.checks.run_checks import ChecksFailed

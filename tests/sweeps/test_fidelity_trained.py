@@ -11,7 +11,7 @@ import pytest
 from conf.load import Config
 from sweeps.fidelity import Course, answer, read_course
 from sweeps.ledger import Ledger
-from sweeps.space import load_sweep
+from sweeps.spec.sweep_file import load_sweep
 from sweeps.state import SweepDirectory
 from sweeps.trial import Work, trial_config
 from tests.conftest import BASE

@@ -8,7 +8,7 @@ import pytest
 
 from sweeps.budget import Spent, budget_reached, epochs_trained, goal_reached, saved_epochs
 from sweeps.finalists import Repeat, best_first, finalists, replicates, resolve_bounds
-from sweeps.space import DEMO, Budget, Range, SweepFile
+from sweeps.spec.sweep_file import DEMO, Budget, Range, SweepFile
 from sweeps.state import TrialState
 
 pytestmark = pytest.mark.quick

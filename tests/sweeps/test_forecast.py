@@ -12,7 +12,7 @@ from conf.errors import UserError
 from sweeps.dry_run import dry_run
 from sweeps.forecast import _hours
 from sweeps.run import check
-from sweeps.space import load_sweep
+from sweeps.spec.sweep_file import load_sweep
 from tests.conftest import BASE, ROOT
 
 TELEPHONE = ROOT / "conf" / "sweep" / "telephone.yaml"

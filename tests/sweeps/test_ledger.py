@@ -10,7 +10,7 @@ import pytest
 
 from sweeps.ledger import Ledger
 from sweeps.outlook import is_finished
-from sweeps.space import load_sweep
+from sweeps.spec.sweep_file import load_sweep
 from sweeps.state import SweepDirectory, TrialState
 from sweeps.study import read_states
 from tests.sweeps.conftest import SWEEP

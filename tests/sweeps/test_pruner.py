@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sweeps.pruner import Curve, should_prune
-from sweeps.space import Pruning
+from sweeps.spec.sweep_file import Pruning
 
 pytestmark = pytest.mark.quick
 

@@ -10,7 +10,7 @@ import pytest
 from conf.errors import UserError
 from sweeps import room
 from sweeps.room import Room, check_room, expendable, need
-from sweeps.space import load_sweep, stage_configs
+from sweeps.spec.sweep_file import load_sweep, stage_configs
 from sweeps.state import SweepDirectory, TrialState
 
 pytestmark = pytest.mark.quick

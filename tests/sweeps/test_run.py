@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.space import load_sweep
+from sweeps.spec.sweep_file import load_sweep
 from sweeps.state import SweepDirectory
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.driving import (

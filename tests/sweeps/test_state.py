@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conf.errors import ConfigError
-from sweeps.space import load_sweep
+from sweeps.spec.sweep_file import load_sweep
 from sweeps.state import SweepDirectory
 from tests.sweeps.conftest import ROOT
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.ledger import Ledger
-from sweeps.space import load_sweep, stage_configs
+from sweeps.spec.sweep_file import load_sweep, stage_configs
 from sweeps.state import SweepDirectory
 from tests.conftest import ROOT, cpu_s
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from conf.errors import WorkError
-from sweeps.space import load_sweep
+from sweeps.spec.sweep_file import load_sweep
 from sweeps.state import SweepDirectory, TrialState
 from sweeps.trial import Work, run_trial, trial_config
 from tests import fakes

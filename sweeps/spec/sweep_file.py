@@ -31,8 +31,8 @@ from conf.load import (
 )
 from conf.model_dir import with_copy
 from conf.reading import Document, flatten, parse_value, read_yaml
-from sweeps.ranges import Part, Range, Value, tuple_of
-from sweeps.tunable import can_train, not_tunable, without_effect
+from sweeps.spec.ranges import Part, Range, Value, tuple_of
+from sweeps.spec.tunable import can_train, not_tunable, without_effect
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
