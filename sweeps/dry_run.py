@@ -13,10 +13,10 @@ from conf.errors import ConfigError
 from sweeps.forecast import forecast
 from sweeps.preflight import effective_concurrency
 from sweeps.run import check
-from sweeps.samplers import complete, draw
+from sweeps.search.samplers import complete, draw
+from sweeps.search.warm_start import WarmStart, read_warm_start
 from sweeps.spec.sweep_file import Choice, SweepFile
 from sweeps.view import short_number
-from sweeps.warm_start import WarmStart, read_warm_start
 
 
 def dry_run(

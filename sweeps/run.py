@@ -30,7 +30,7 @@ from sweeps.view import Progress, View, make_view
 
 if TYPE_CHECKING:
     from analysis.facts.comparison import Comparison
-    from sweeps.ledger import Ledger
+    from sweeps.search.ledger import Ledger
     from sweeps.trial import Finetune
     from trainer.tracking.mlflow_store import Store
 
@@ -115,7 +115,7 @@ def check(
     configs = stage_configs(sweep, places)
     preflight.check_configs(sweep, configs, starts=starts)
     if sweep.warm_start is not None:
-        from sweeps.warm_start import check_warm_start
+        from sweeps.search.warm_start import check_warm_start
 
         check_warm_start(sweep, configs, places)
     if preflight.makes_demo_corpus(sweep):
@@ -182,8 +182,8 @@ class _Run:
         concurrency: int,
         tags: Mapping[str, str] | None,
     ) -> None:
-        from sweeps.ledger import Ledger
         from sweeps.projector import Projector
+        from sweeps.search.ledger import Ledger
 
         self._directory = directory
         self._sweep = sweep
@@ -330,7 +330,7 @@ def _is_finished(directory: SweepDirectory, sweep: SweepFile) -> bool:
     """Whether only the table is left to show."""
     if not directory.study.exists():
         return False
-    from sweeps.outlook import is_finished
+    from sweeps.search.remaining import is_finished
 
     return is_finished(directory, sweep)
 

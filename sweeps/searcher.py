@@ -13,7 +13,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from sweeps.ledger import Ledger
+from sweeps.search.ledger import Ledger
 from sweeps.state import TrialState
 
 

@@ -36,8 +36,8 @@ from sweeps.deaths import (
     note_death,
     oom_kills,
 )
-from sweeps.ledger import Ledger
 from sweeps.orphans import MARK, SESSION, children, end_marked
+from sweeps.search.ledger import Ledger
 from sweeps.searcher import Aborted, StudySearcher
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.state import SweepDirectory, TrialState

@@ -70,7 +70,7 @@ def main() -> None:
 
 def train(run: Run) -> tuple[list[float], list[float]]:
     """The CER before training and after each epoch, in order: on valid, on wideband."""
-    from sweeps.fidelity import read_course
+    from sweeps.search.reuse import read_course
     from sweeps.spec.sweep_file import DEMO_CORPUS, load_sweep
     from sweeps.trial import Work, trial_config
     from trainer.demo.corpus import ensure

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sweeps.pruner import should_prune
-from sweeps.samplers import Known, draw, grid
+from sweeps.search.pruner import should_prune
+from sweeps.search.samplers import Known, draw, grid
 from sweeps.spec.sweep_file import DEMO, Choice, Pruning, Range, SweepFile
 
 _SEEDS_FOR_NOISE = 3

@@ -101,9 +101,9 @@ def _measure(finetune: str, overrides: list[str]) -> dict[str, float]:
 
 def drive(finetune: str, path: str, overrides: list[str]) -> int:
     """Run a sweep with clocks around what it does beside training."""
-    from sweeps.ledger import Ledger
     from sweeps.projector import Projector
     from sweeps.run import run_sweep
+    from sweeps.search.ledger import Ledger
     from tests import fakes
 
     spent = {"search_s": 0.0, "prune_s": 0.0, "mlflow_s": 0.0}

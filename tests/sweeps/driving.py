@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sweeps.orphans import marked
+from sweeps.search.study import read_states
 from sweeps.state import SweepDirectory
-from sweeps.study import read_states
 from tests.conftest import HANG_S, ROOT
 from trainer.tracking.mlflow_store import Store
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.ledger import Ledger
+from sweeps.search.ledger import Ledger
 from sweeps.spec.sweep_file import load_sweep, stage_configs
 from sweeps.state import SweepDirectory
 from tests.conftest import ROOT, cpu_s

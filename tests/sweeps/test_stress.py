@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.orphans import marked
+from sweeps.search.study import read_states
 from sweeps.state import SweepDirectory
-from sweeps.study import read_states
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.driving import DRIVER, ENVIRONMENT, assert_whole, children
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.pruner import Curve, should_prune
+from sweeps.search.pruner import Curve, should_prune
 from sweeps.spec.sweep_file import Pruning
 
 pytestmark = pytest.mark.quick

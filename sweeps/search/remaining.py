@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from sweeps import study as record
-from sweeps.budget import Spent, budget_reached, epochs_trained, goal_reached
-from sweeps.finalists import Repeat, best_first, replicates, resolve_bounds
+from sweeps.search import study as record
+from sweeps.search.budget import Spent, budget_reached, epochs_trained, goal_reached
+from sweeps.search.finalists import Repeat, best_first, replicates, resolve_bounds
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.state import REPLICATE_OF, SweepDirectory
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeps.samplers import excess, objectives
+from sweeps.search.samplers import excess, objectives
 from sweeps.spec.sweep_file import FINALISTS, SweepFile
 from sweeps.state import ANSWERED_FROM, REPLICATE_OF, TrialState
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.samplers import Known, draw, grid
+from sweeps.search.samplers import Known, draw, grid
 from sweeps.spec.sweep_file import Choice, SweepFile, load_sweep
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.study_kit import course_of, driver, run_all

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.fidelity import read_course
-from sweeps.ledger import Ledger
+from sweeps.search.ledger import Ledger
+from sweeps.search.reuse import read_course
 from sweeps.state import SweepDirectory
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.study_kit import anew, driver, must_ask, run_all, run_one

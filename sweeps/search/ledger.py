@@ -22,13 +22,15 @@ from optuna.trial import TrialState as OptunaState
 
 from conf.errors import ConfigError
 from conf.load import Config
-from sweeps import fidelity
-from sweeps import study as record
-from sweeps.budget import Spent, saved_epochs
-from sweeps.finalists import best_first, replicates, resolve_bounds
-from sweeps.outlook import Outlook, outlook, spent
-from sweeps.pruner import should_prune
-from sweeps.samplers import complete, draw, excess, grid, in_optunas_terms, known
+from sweeps.search import reuse
+from sweeps.search import study as record
+from sweeps.search.budget import Spent, saved_epochs
+from sweeps.search.finalists import best_first, replicates, resolve_bounds
+from sweeps.search.pruner import should_prune
+from sweeps.search.remaining import Outlook, outlook, spent
+from sweeps.search.reuse import Twin, Twins, awaited, must_wait
+from sweeps.search.samplers import complete, draw, excess, grid, in_optunas_terms, known
+from sweeps.search.warm_start import WarmStart, read_warm_start
 from sweeps.spec.sweep_file import Choice, SweepFile
 from sweeps.spec.tunable import leaves_nothing
 from sweeps.state import (
@@ -41,8 +43,6 @@ from sweeps.state import (
     TrialState,
 )
 from sweeps.trial import Work, trial_config
-from sweeps.twins import Twin, Twins, awaited, must_wait
-from sweeps.warm_start import WarmStart, read_warm_start
 from trainer.finetune.extend import has_begun, take_up, taken_up, twin
 
 _SEED = "finetune_conf.seed"
@@ -362,15 +362,15 @@ class Ledger:
         """End a trial that is the first part of an earlier one, if it is certain what it found."""
         name, number = self._sweep.objective, state.number
         for other in self._twins.of(self._trials(), number, config):
-            course = fidelity.read_course(other.directory)
-            found = None if course is None else fidelity.answer(course, config)
+            course = reuse.read_course(other.directory)
+            found = None if course is None else reuse.answer(course, config)
             objective = None if found is None else found.objective(name)
             if course is None or found is None or objective is None:
                 continue
             if not self._may_answer(other, found, course):
                 continue
             self._note_of(number, ANSWERED_FROM, other.label)
-            fidelity.write_answer(found, course, config, other.label)
+            reuse.write_answer(found, course, config, other.label)
             for epoch in range(state.epochs):
                 self.report(number, epoch, course.epochs[epoch].metrics[name])
             self.report(number, state.epochs, found.metrics[name])
@@ -379,7 +379,7 @@ class Ledger:
         self._note_of(number, ANSWERED_FROM, None)
         return False
 
-    def _may_answer(self, other: Twin, found: fidelity.Answer, course: fidelity.Course) -> bool:
+    def _may_answer(self, other: Twin, found: reuse.Answer, course: reuse.Course) -> bool:
         """Whether a trial that is not trained will not be missed when it is the best.
 
         With the same checkpoint as the longer one it is no better. With another it is no better by
@@ -389,7 +389,7 @@ class Ledger:
         if found.epoch is None:
             return other.is_of_this_sweep or found.checkpoint(course).exists()
         more = self._sweep.beside or self._sweep.at_most
-        return other.is_of_this_sweep and self._sweep.objective == fidelity.CHOOSES and not more
+        return other.is_of_this_sweep and self._sweep.objective == reuse.CHOOSES and not more
 
     def _go_on(self, number: int, config: Config) -> None:
         """Put a trial where a shorter one ended; its worker goes on from there."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from conf.load import Config
-from sweeps.fidelity import Course, answer, read_course
-from sweeps.ledger import Ledger
+from sweeps.search.ledger import Ledger
+from sweeps.search.reuse import Course, answer, read_course
 from sweeps.spec.sweep_file import load_sweep
 from sweeps.state import SweepDirectory
 from sweeps.trial import Work, trial_config
