@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from conf.document.numbers import roughly, size
 from conf.errors import UserError, WorkError
 from conf.load import Config
-from sweeps.room import free_bytes, need
+from sweeps.execute.disk import free_bytes, need
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.state import SweepDirectory
 

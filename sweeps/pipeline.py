@@ -34,7 +34,7 @@ from conf.errors import ConfigError, DataError
 from conf.files import file_sha256, locked_directory, write_json, write_text
 from sweeps import preflight
 from sweeps.chain import Pipeline, Step, load_pipeline
-from sweeps.process import Signals, own_console
+from sweeps.execute.process import Signals, own_console
 from sweeps.run import run_sweep
 from sweeps.state import SweepDirectory, sweep_text
 from trainer.data.manifest import read_data_list

@@ -23,7 +23,7 @@ from conf.document import numbers
 from conf.errors import UserError
 from conf.load import Config
 from conf.reading import flatten
-from sweeps.deaths import deaths
+from sweeps.execute.deaths import deaths
 from sweeps.output import tail
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.state import SweepDirectory, TrialState, sweep_text

@@ -20,10 +20,10 @@ from conf.errors import UserError, WorkError
 from conf.files import write_text
 from conf.load import Config, Document
 from sweeps import preflight
-from sweeps.base import BaseScores
-from sweeps.orphans import end_marked
-from sweeps.process import Signals, output_to, own_console
-from sweeps.room import Need, Room, check_room, need
+from sweeps.execute.base_scores import BaseScores
+from sweeps.execute.disk import Need, Room, check_room, need
+from sweeps.execute.orphans import end_marked
+from sweeps.execute.process import Signals, output_to, own_console
 from sweeps.spec.sweep_file import DEMO_CORPUS, SweepFile, load_sweep, stage_configs
 from sweeps.state import FINAL, SweepDirectory, TrialState, sweep_text
 from sweeps.view import Progress, View, make_view
@@ -145,7 +145,7 @@ def _run(
         view = engines.enter_context(make_view(console))
         if not _is_finished(directory, sweep):
             view.say(f"{directory.root}: starting Ray")
-            from sweeps.tuner import cluster
+            from sweeps.execute.tuner import cluster
 
             engines.enter_context(
                 cluster(
@@ -205,8 +205,8 @@ class _Run:
         """Run what is left to run."""
         if self._ledger.finished:
             return
-        from sweeps.searcher import Aborted
-        from sweeps.tuner import run_trials
+        from sweeps.execute.searcher import Aborted
+        from sweeps.execute.tuner import run_trials
 
         self._view.say("starting trials")
         try:

@@ -20,7 +20,8 @@ from conf.keys import find_key
 from conf.load import Config, load_config, parse_overrides, stage_config_path
 from conf.model_dir import RELEASED, find_copy
 from sweeps import __main__ as sweeps_main
-from sweeps import preflight, room
+from sweeps import preflight
+from sweeps.execute import disk
 from sweeps.spec.sweep_file import SweepFile, load_sweep
 from sweeps.state import SweepDirectory
 from tests.conf.test_rules import BROKEN
@@ -78,9 +79,9 @@ def _no_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _full_disk(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "free_bytes", lambda path: 1_000_000)
+    monkeypatch.setattr(disk, "free_bytes", lambda path: 1_000_000)
     sweep, _places = load_sweep(TELEPHONE, overrides=[f"base={BASE}"])
-    room.check_room(sweep, SweepDirectory.of("calls"), room.Need(1, 1, 10**9))
+    disk.check_room(sweep, SweepDirectory.of("calls"), disk.Need(1, 1, 10**9))
 
 
 def _exhausted(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweeps.orphans import marked
+from sweeps.execute.orphans import marked
 from sweeps.search.study import read_states
 from sweeps.state import SweepDirectory
 from tests.conftest import HANG_S, ROOT

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.orphans import marked
+from sweeps.execute.orphans import marked
 from sweeps.search.study import read_states
 from sweeps.state import SweepDirectory
 from tests.sweeps.conftest import SWEEP

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.deaths import Watch, death_reason, deaths, note_death
+from sweeps.execute.deaths import Watch, death_reason, deaths, note_death
 
 pytestmark = pytest.mark.quick
 

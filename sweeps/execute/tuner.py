@@ -28,7 +28,7 @@ from ray.tune.search import Searcher
 
 from conf.errors import UserError, WorkError
 from conf.files import holder_of, write_text
-from sweeps.deaths import (
+from sweeps.execute.deaths import (
     MAX_DEATHS,
     Watch,
     death_reason,
@@ -36,9 +36,9 @@ from sweeps.deaths import (
     note_death,
     oom_kills,
 )
-from sweeps.orphans import MARK, SESSION, children, end_marked
+from sweeps.execute.orphans import MARK, SESSION, children, end_marked
+from sweeps.execute.searcher import Aborted, StudySearcher
 from sweeps.search.ledger import Ledger
-from sweeps.searcher import Aborted, StudySearcher
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.state import SweepDirectory, TrialState
 from sweeps.trial import LOCK, Finetune, run_trial
@@ -54,7 +54,7 @@ _SIGNALS = 6
 _SHUT_DOWN_S = 10.0
 _SAID_CHARS = 2_000
 _OBJECT_STORE_BYTES = 200_000_000  # trials pass numbers, no arrays
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",

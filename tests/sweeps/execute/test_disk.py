@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from conf.errors import UserError
-from sweeps import room
-from sweeps.room import Room, check_room, expendable, need
+from sweeps.execute import disk
+from sweeps.execute.disk import Room, check_room, expendable, need
 from sweeps.spec.sweep_file import load_sweep, stage_configs
 from sweeps.state import SweepDirectory, TrialState
 
@@ -72,7 +72,7 @@ def test_points_to_go_on_from_stay_while_there_is_room(
         return sorted(int(path.parent.name) for path in tmp_path.glob(f"trials/*/{name}"))
 
     free = 300
-    monkeypatch.setattr(room, "free_bytes", lambda _: free)
+    monkeypatch.setattr(disk, "free_bytes", lambda _: free)
     looks_after = Room(directory, keep=1, floor=100)
     looks_after.care(STATES, [2, 0, 5], awaited={0})
     assert left("resume") == [0, 2]  # of the best, and of the one that a longer one will go on from
@@ -99,7 +99,7 @@ def test_a_sweep_that_does_not_fit_is_refused(place: Path, monkeypatch: pytest.M
     assert asked.total == 2 * asked.running + 5 * asked.kept
     directory = SweepDirectory.of("tiny")
     check_room(sweep, directory, asked)
-    monkeypatch.setattr(room, "free_bytes", lambda _: 100_000_000)
+    monkeypatch.setattr(disk, "free_bytes", lambda _: 100_000_000)
     with pytest.raises(UserError, match="got 100 MB of free disk, expected 2.. MB"):
         check_room(sweep, directory, asked)
     watch = Room(directory, keep=1, floor=asked.floor)

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sweeps.orphans import MARK
+from sweeps.execute.orphans import MARK
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.state import SweepDirectory
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 _NICE = 19
 _SPLITS = ("valid", "wideband", "test")
 _DECODING = ("finetune_conf.max_new_tokens", "finetune_conf.eval_batch_size")
