@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
             dry_run=arguments.dry_run,
         )
     if arguments.dry_run:
-        from sweeps.dry_run import dry_run
+        from sweeps.console.dry_run import dry_run
 
         return dry_run(
             arguments.sweep, name=arguments.name, overrides=overrides, tflops=arguments.tflops
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _look(arguments: argparse.Namespace) -> int:
     """Say how sweeps stand, or stop one: nothing that takes longer than a moment."""
-    from sweeps import status
+    from sweeps.console import status
 
     if arguments.command == "list":
         return status.list_sweeps()

@@ -423,7 +423,7 @@ def plan(pipeline: Pipeline, chain: Provenance) -> Table:
 
 
 def _forecast(console: Console, pipeline: Pipeline) -> None:
-    from sweeps.forecast import forecast
+    from sweeps.console.cost_forecast import forecast
 
     for step in pipeline.steps:
         concurrency = preflight.effective_concurrency(step.sweep)

@@ -20,13 +20,13 @@ from conf.errors import UserError, WorkError
 from conf.files import write_text
 from conf.load import Config, Document
 from sweeps import preflight
+from sweeps.console.view import Progress, View, make_view
 from sweeps.execute.base_scores import BaseScores
 from sweeps.execute.disk import Need, Room, check_room, need
 from sweeps.execute.orphans import end_marked
 from sweeps.execute.process import Signals, output_to, own_console
 from sweeps.spec.sweep_file import DEMO_CORPUS, SweepFile, load_sweep, stage_configs
 from sweeps.state import FINAL, SweepDirectory, TrialState, sweep_text
-from sweeps.view import Progress, View, make_view
 
 if TYPE_CHECKING:
     from analysis.facts.comparison import Comparison

@@ -20,11 +20,11 @@ from rich.table import Table
 from conf.document import numbers
 from conf.errors import UserError, WorkError
 from conf.files import Holder
+from sweeps.console.view import PlainView, Progress, fitted, make_view, summary
 from sweeps.search import study as record
 from sweeps.search.remaining import is_finished
 from sweeps.spec.sweep_file import SweepFile, load_sweep
 from sweeps.state import SWEEPS, SweepDirectory
-from sweeps.view import PlainView, Progress, fitted, make_view, summary
 
 _LOOK_S = 2.0
 _STOP_S = 25.0

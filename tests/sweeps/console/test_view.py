@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from sweeps.state import TrialState
-from sweeps.view import (
+from sweeps.console.view import (
     LiveView,
     PlainView,
     Progress,
@@ -20,6 +19,7 @@ from sweeps.view import (
     summary,
     table,
 )
+from sweeps.state import TrialState
 
 pytestmark = pytest.mark.quick
 
