@@ -33,10 +33,10 @@ from conf.document import numbers
 from conf.errors import ConfigError, DataError
 from conf.files import file_sha256, locked_directory, write_json, write_text
 from sweeps import preflight
-from sweeps.chain import Pipeline, Step, load_pipeline
+from sweeps.directory import SweepDirectory, sweep_text
 from sweeps.execute.process import Signals, own_console
+from sweeps.pipeline_file import Pipeline, Step, load_pipeline
 from sweeps.run import run_sweep
-from sweeps.state import SweepDirectory, sweep_text
 from trainer.data.manifest import read_data_list
 
 if TYPE_CHECKING:
@@ -322,7 +322,7 @@ class _Run:
 
     def _store(self) -> Store:
         if self._opened is None:
-            from sweeps.projector import open_store
+            from sweeps.mlflow_projector import open_store
 
             self._opened = open_store(dict(os.environ))
         return self._opened

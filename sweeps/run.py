@@ -21,12 +21,12 @@ from conf.files import write_text
 from conf.load import Config, Document
 from sweeps import preflight
 from sweeps.console.view import Progress, View, make_view
+from sweeps.directory import FINAL, SweepDirectory, TrialState, sweep_text
 from sweeps.execute.base_scores import BaseScores
 from sweeps.execute.disk import Need, Room, check_room, need
 from sweeps.execute.orphans import end_marked
 from sweeps.execute.process import Signals, output_to, own_console
 from sweeps.spec.sweep_file import DEMO_CORPUS, SweepFile, load_sweep, stage_configs
-from sweeps.state import FINAL, SweepDirectory, TrialState, sweep_text
 
 if TYPE_CHECKING:
     from analysis.facts.comparison import Comparison
@@ -182,7 +182,7 @@ class _Run:
         concurrency: int,
         tags: Mapping[str, str] | None,
     ) -> None:
-        from sweeps.projector import Projector
+        from sweeps.mlflow_projector import Projector
         from sweeps.search.ledger import Ledger
 
         self._directory = directory
@@ -336,7 +336,7 @@ def _is_finished(directory: SweepDirectory, sweep: SweepFile) -> bool:
 
 
 def _open_store(environment: Mapping[str, str]) -> Store:
-    from sweeps.projector import open_store
+    from sweeps.mlflow_projector import open_store
 
     return open_store(environment)
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from conf.errors import UserError, WorkError
 from conf.files import is_full_disk, locked
 from conf.load import Config, load_config, stage_config_path
+from sweeps.directory import SweepDirectory
 from sweeps.output import descriptors_to, lasting_file
 from sweeps.spec.sweep_file import SweepFile, load_sweep
-from sweeps.state import SweepDirectory
 from trainer.tracking.mlflow_store import EventLog, Tracker
 
 if TYPE_CHECKING:

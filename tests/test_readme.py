@@ -21,9 +21,9 @@ from conf.load import Config, load_config, parse_overrides, stage_config_path
 from conf.model_dir import RELEASED, find_copy
 from sweeps import __main__ as sweeps_main
 from sweeps import preflight
+from sweeps.directory import SweepDirectory
 from sweeps.execute import disk
 from sweeps.spec.sweep_file import SweepFile, load_sweep
-from sweeps.state import SweepDirectory
 from tests.conf.test_rules import BROKEN
 from tests.conftest import BASE, ROOT
 from tests.trainer.checks.test_run_checks import BAD_DATA

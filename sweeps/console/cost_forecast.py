@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from conf.document.numbers import roughly, size
 from conf.errors import UserError, WorkError
 from conf.load import Config
+from sweeps.directory import SweepDirectory
 from sweeps.execute.disk import free_bytes, need
 from sweeps.spec.sweep_file import SweepFile
-from sweeps.state import SweepDirectory
 
 Plan = Sequence[tuple[str, int]]
 """Stage and epochs of every trial."""

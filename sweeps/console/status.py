@@ -21,10 +21,10 @@ from conf.document import numbers
 from conf.errors import UserError, WorkError
 from conf.files import Holder
 from sweeps.console.view import PlainView, Progress, fitted, make_view, summary
+from sweeps.directory import SWEEPS, SweepDirectory
 from sweeps.search import study as record
 from sweeps.search.remaining import is_finished
 from sweeps.spec.sweep_file import SweepFile, load_sweep
-from sweeps.state import SWEEPS, SweepDirectory
 
 _LOOK_S = 2.0
 _STOP_S = 25.0

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sweeps.directory import SweepDirectory
 from sweeps.execute.orphans import MARK
 from sweeps.spec.sweep_file import SweepFile
-from sweeps.state import SweepDirectory
 
 _ROOT = Path(__file__).parents[2]
 _NICE = 19

@@ -22,8 +22,8 @@ from conf.errors import UserError
 from conf.files import holder_of, locked
 from conf.load import Config
 from conf.rules import trained
+from sweeps.directory import ANSWERED_FROM, FINAL, SweepDirectory, TrialState
 from sweeps.spec.sweep_file import SweepFile
-from sweeps.state import ANSWERED_FROM, FINAL, SweepDirectory, TrialState
 from trainer.finetune.extend import CHECKPOINTS, POINTS
 
 _LOG = logging.getLogger(__name__)

@@ -28,6 +28,7 @@ from ray.tune.search import Searcher
 
 from conf.errors import UserError, WorkError
 from conf.files import holder_of, write_text
+from sweeps.directory import SweepDirectory, TrialState
 from sweeps.execute.deaths import (
     MAX_DEATHS,
     Watch,
@@ -40,7 +41,6 @@ from sweeps.execute.orphans import MARK, SESSION, children, end_marked
 from sweeps.execute.searcher import Aborted, StudySearcher
 from sweeps.search.ledger import Ledger
 from sweeps.spec.sweep_file import SweepFile
-from sweeps.state import SweepDirectory, TrialState
 from sweeps.trial import LOCK, Finetune, run_trial
 from trainer.tracking.mlflow_store import EVENTS
 

@@ -22,6 +22,15 @@ from optuna.trial import TrialState as OptunaState
 
 from conf.errors import ConfigError
 from conf.load import Config
+from sweeps.directory import (
+    ANSWERED_FROM,
+    ENDED_BY,
+    REPLICATE_OF,
+    WENT_ON_AFTER,
+    WENT_ON_FROM,
+    SweepDirectory,
+    TrialState,
+)
 from sweeps.search import reuse
 from sweeps.search import study as record
 from sweeps.search.budget import Spent, saved_epochs
@@ -33,15 +42,6 @@ from sweeps.search.samplers import complete, draw, excess, grid, in_optunas_term
 from sweeps.search.warm_start import WarmStart, read_warm_start
 from sweeps.spec.sweep_file import Choice, SweepFile
 from sweeps.spec.tunable import leaves_nothing
-from sweeps.state import (
-    ANSWERED_FROM,
-    ENDED_BY,
-    REPLICATE_OF,
-    WENT_ON_AFTER,
-    WENT_ON_FROM,
-    SweepDirectory,
-    TrialState,
-)
 from sweeps.trial import Work, trial_config
 from trainer.finetune.extend import has_begun, take_up, taken_up, twin
 

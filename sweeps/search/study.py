@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from sweeps.state import (
+from sweeps.directory import (
     ANSWERED_FROM,
     ENDED_BY,
     REPLICATE_OF,

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeps.state import SWEEPS
+from sweeps.directory import SWEEPS
 from tests.conftest import BASE, ROOT
 
 DEMO = ROOT / "conf/sweep/demo.yaml"
@@ -101,7 +101,7 @@ def _measure(finetune: str, overrides: list[str]) -> dict[str, float]:
 
 def drive(finetune: str, path: str, overrides: list[str]) -> int:
     """Run a sweep with clocks around what it does beside training."""
-    from sweeps.projector import Projector
+    from sweeps.mlflow_projector import Projector
     from sweeps.run import run_sweep
     from sweeps.search.ledger import Ledger
     from tests import fakes

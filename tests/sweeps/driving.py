@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sweeps.directory import SweepDirectory
 from sweeps.execute.orphans import marked
 from sweeps.search.study import read_states
-from sweeps.state import SweepDirectory
 from tests.conftest import HANG_S, ROOT
 from trainer.tracking.mlflow_store import Store
 

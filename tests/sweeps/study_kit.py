@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sweeps.directory import SweepDirectory, TrialState
 from sweeps.search.ledger import Ledger
 from sweeps.spec.sweep_file import load_sweep, stage_configs
-from sweeps.state import SweepDirectory, TrialState
 from sweeps.trial import Finetune, Work, run_trial, trial_config
 from tests.fakes import cer_after, finetune, scores
 

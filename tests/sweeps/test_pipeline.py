@@ -22,9 +22,9 @@ from analysis.export.provenance import PROVENANCE, Provenance, read
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.files import file_sha256
 from sweeps import pipeline as module
+from sweeps.directory import SweepDirectory
 from sweeps.pipeline import PipelineDirectory, run_pipeline
 from sweeps.spec.sweep_file import load_sweep
-from sweeps.state import SweepDirectory
 from tests import fakes
 from tests.analysis.export.test_provenance import link as made_link
 from tests.conftest import HANG_S, ROOT

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.directory import SweepDirectory
 from sweeps.spec.sweep_file import load_sweep
-from sweeps.state import SweepDirectory
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.driving import (
     ENVIRONMENT,

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.directory import SweepDirectory
 from sweeps.execute.orphans import marked
 from sweeps.search.study import read_states
-from sweeps.state import SweepDirectory
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.driving import DRIVER, ENVIRONMENT, assert_whole, children
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from conf.files import holder_of
+from sweeps.directory import SweepDirectory
 from sweeps.search.study import read_states
-from sweeps.state import SweepDirectory
 from tests.conftest import until
 from tests.servers import free_port, serving
 from tests.sweeps.driving import (

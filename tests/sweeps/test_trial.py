@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from conf.errors import WorkError
+from sweeps.directory import SweepDirectory, TrialState
 from sweeps.spec.sweep_file import load_sweep
-from sweeps.state import SweepDirectory, TrialState
 from sweeps.trial import Work, run_trial, trial_config
 from tests import fakes
 from trainer.tracking.mlflow_store import read_events

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.directory import SweepDirectory
 from sweeps.search.ledger import Ledger
 from sweeps.spec.sweep_file import load_sweep, stage_configs
-from sweeps.state import SweepDirectory
 from tests.conftest import ROOT, cpu_s
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 HOLD = """
 import signal, sys
 from pathlib import Path
-from sweeps.state import SweepDirectory
+from sweeps.directory import SweepDirectory
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 with SweepDirectory(Path(sys.argv[1])).locked():
     print("held", flush=True)

@@ -19,7 +19,7 @@ from sweeps.console.view import (
     summary,
     table,
 )
-from sweeps.state import TrialState
+from sweeps.directory import TrialState
 
 pytestmark = pytest.mark.quick
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.directory import SweepDirectory
 from sweeps.search.study import read_states
-from sweeps.state import SweepDirectory
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.driving import assert_whole, drive
 from trainer.tracking.mlflow_store import Store

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from sweeps.directory import SweepDirectory
 from sweeps.search.ledger import Ledger
 from sweeps.search.reuse import read_course
-from sweeps.state import SweepDirectory
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.study_kit import anew, driver, must_ask, run_all, run_one
 from trainer.tracking.mlflow_store import read_events

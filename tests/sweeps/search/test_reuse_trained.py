@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from conf.load import Config
+from sweeps.directory import SweepDirectory
 from sweeps.search.ledger import Ledger
 from sweeps.search.reuse import Course, answer, read_course
 from sweeps.spec.sweep_file import load_sweep
-from sweeps.state import SweepDirectory
 from sweeps.trial import Work, trial_config
 from tests.conftest import BASE
 from tests.sweeps.study_kit import driver, run_all, run_one

@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 from conf.errors import ConfigError
+from sweeps.directory import sweep_text
 from sweeps.spec.sweep_file import DEMO, Range, load_sweep, stage_configs, suggest
-from sweeps.state import sweep_text
 from tests.sweeps.conftest import ROOT, SWEEP
 
 pytestmark = pytest.mark.quick

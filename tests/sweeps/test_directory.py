@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from conf.errors import ConfigError
+from sweeps.directory import SweepDirectory
 from sweeps.spec.sweep_file import load_sweep
-from sweeps.state import SweepDirectory
 from tests.sweeps.conftest import ROOT
 
 pytestmark = pytest.mark.quick
@@ -21,7 +21,7 @@ SECOND = """
 import sys
 from pathlib import Path
 from conf.errors import run_command
-from sweeps.state import SweepDirectory
+from sweeps.directory import SweepDirectory
 
 def main(argv):
     with SweepDirectory(Path(argv[0])).locked():

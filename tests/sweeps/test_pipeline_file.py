@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from conf.errors import UserError
-from sweeps.chain import Pipeline, load_pipeline
+from sweeps.directory import sweep_text
+from sweeps.pipeline_file import Pipeline, load_pipeline
 from sweeps.spec.sweep_file import load_sweep
-from sweeps.state import sweep_text
 from tests.sweeps.conftest import PIPELINE, ROOT
 from trainer.checks.run_checks import ChecksFailed
 
