@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from conf import keys, schema
 from conf.document.language import ENGLISH, Language
+from conf.document.tables import cell, table
 from conf.effects import effect_of
 from conf.layers import merge
 from conf.load import ALLOWED, PATHS, Config
@@ -235,14 +236,3 @@ def _note(delta: Delta, language: Language) -> str:
     if label == "standalone":
         return f"{language.say(label)}{colon}`{value}`"
     return language.say(delta.note)
-
-
-def cell(value: Any) -> str:
-    """A value in a Markdown table."""
-    return f"`{format_value(value)}`".replace("|", "\\|")
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table."""
-    separator = ["---"] * len(head)
-    return [f"| {' | '.join(row)} |" for row in (head, separator, *rows)]

@@ -16,9 +16,10 @@ from typing import Any
 
 from conf import keys
 from conf.checks import CHECKS, GREPS, SEVEN
-from conf.delta import CHANGES, SEVERITIES, UNPROVEN, Delta, by_weight, cell, change_table, table
+from conf.delta import CHANGES, SEVERITIES, UNPROVEN, Delta, by_weight, change_table
 from conf.document.language import LANGUAGES, TEMPLATES, Language
 from conf.document.numbers import rate
+from conf.document.tables import cell, table
 from conf.effects import effect_of, funasr_version, load_effects, load_parameters
 from conf.errors import ConfigError
 from conf.load import PATHS, STAGES, Config

@@ -17,8 +17,9 @@ from analysis.facts.comparison import Comparison, compare
 from analysis.facts.records import SweepRecord, TrialRecord
 from analysis.facts.significance import Estimate
 from analysis.facts.utterances import BASE, SPLITS, EvidenceSource, Reader
-from conf.delta import by_weight, change_table, classify, table
+from conf.delta import by_weight, change_table, classify
 from conf.document.numbers import NOTHING, ends, p_value, points, rate
+from conf.document.tables import table
 from conf.errors import UserError
 from conf.files import file_sha256
 from conf.load import Config

@@ -139,3 +139,14 @@ def markdown_text(text: str) -> str:
 def markdown_notes(notes: Sequence[Said], words: Words = english) -> str:
     """Notes under a table, as a list."""
     return "\n".join(f"- {words(note)}" for note in notes)
+
+
+def cell(value: Any) -> str:
+    """A value in a Markdown table."""
+    return f"`{format_value(value)}`".replace("|", "\\|")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    separator = ["---"] * len(head)
+    return [f"| {' | '.join(row)} |" for row in (head, separator, *rows)]
