@@ -13,7 +13,8 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from trainer.channel.levels import FRAME, RATE_HZ, Samples
+from trainer.channel.levels import FRAME, RATE_HZ
+from trainer.data.audio import Samples
 
 Pcm = npt.NDArray[np.int16]
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import soundfile
 
 from conf.channels import ChannelRange, check_installed
@@ -22,9 +21,10 @@ from conf.errors import DataError
 from conf.files import file_sha256, replacing, write_json
 from trainer.channel.codecs import to_pcm
 from trainer.channel.draws import draw_line
-from trainer.channel.levels import RATE_HZ, Samples
+from trainer.channel.levels import RATE_HZ
 from trainer.channel.noise import OtherSpeakers
 from trainer.channel.telephone_line import simulate
+from trainer.data.audio import read_mono
 from trainer.data.manifest import (
     Audio,
     Manifest,
@@ -155,19 +155,6 @@ class _Job:
         )
         with replacing(path) as partial:
             soundfile.write(partial, to_pcm(sent), RATE_HZ, format="WAV", subtype="PCM_16")
-
-
-def read_mono(path: Path) -> tuple[Samples, int]:
-    """Samples and their rate; several channels are averaged, as the features do it.
-
-    Raises:
-        OSError, RuntimeError, TypeError, ValueError: It cannot be read or holds no numbers.
-    """
-    samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    if not np.isfinite(mono).all():
-        raise ValueError("samples that are no numbers")
-    return np.ascontiguousarray(mono), int(rate_hz)
 
 
 def _lines(job: _Job, workers: int) -> Iterator[dict[str, Any]]:

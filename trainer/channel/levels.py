@@ -1,9 +1,8 @@
 """Levels of speech and noise, in linear units of full scale and in decibels."""
 
 import numpy as np
-import numpy.typing as npt
 
-Samples = npt.NDArray[np.float32]
+from trainer.data.audio import Samples
 
 RATE_HZ = 8000
 """Sample rate of every telephone line here."""

@@ -16,7 +16,8 @@ import soxr
 
 from conf.channels import ChannelRange
 from conf.errors import DataError
-from trainer.channel.levels import RATE_HZ, Samples, speech_rms
+from trainer.channel.levels import RATE_HZ, speech_rms
+from trainer.data.audio import Samples
 from trainer.data.manifest import Utterance, one_line
 
 Babble = Callable[[np.random.Generator, int, int], Samples]

@@ -15,11 +15,11 @@ import torch
 from conf.channels import ChannelRange, check_installed, load_channel
 from conf.errors import ConfigError
 from conf.load import Config
-from trainer.channel.corpus import read_mono
 from trainer.channel.draws import generator
 from trainer.channel.levels import RATE_HZ
 from trainer.channel.noise import OtherSpeakers
 from trainer.channel.telephone_line import simulate
+from trainer.data.audio import read_mono
 from trainer.data.batch import Example, make_example
 from trainer.data.features import FeatureExtractor, unreadable
 from trainer.data.manifest import Utterance

@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from trainer.channel.levels import FRAME, RATE_HZ, Samples
+from trainer.channel.levels import FRAME, RATE_HZ
+from trainer.data.audio import Samples
 
 _SHORTEST_PITCH, _LONGEST_PITCH = RATE_HZ // 200, RATE_HZ // 66
 """Samples of a voice's period, from 200 to 66 Hz: what ITU-T G.711 Appendix I looks for."""

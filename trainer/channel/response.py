@@ -7,7 +7,8 @@ import numpy.typing as npt
 from scipy.signal import oaconvolve
 
 from trainer.channel.draws import Line
-from trainer.channel.levels import RATE_HZ, Samples
+from trainer.channel.levels import RATE_HZ
+from trainer.data.audio import Samples
 
 _GRID = 1024
 """Points of the responses over 0 to 8000 Hz; as long is the filter, 128 ms around each sample."""

@@ -15,10 +15,11 @@ import numpy as np
 from conf.channels import ChannelRange
 from trainer.channel.codecs import code, from_pcm, to_pcm
 from trainer.channel.draws import Line, draw_line, generator
-from trainer.channel.levels import FRAME, RATE_HZ, Samples, ratio, rms, speech_rms
+from trainer.channel.levels import FRAME, RATE_HZ, ratio, rms, speech_rms
 from trainer.channel.noise import Babble, pink, recorded, to_line_rate, white
 from trainer.channel.packet_loss import conceal, lost_packets
 from trainer.channel.response import through_line
+from trainer.data.audio import Samples
 
 _HARMONICS = (1, 3, 5, 7)
 

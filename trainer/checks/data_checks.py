@@ -6,7 +6,6 @@ over each list, since a corpus may hold hundreds of hours.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,17 @@ from conf.document import numbers as shown
 from conf.files import file_sha256
 from conf.load import Config
 from conf.rules import STAGE_TRAINS, Finding, Status
-from trainer.data.manifest import Audios, Ints, Utterance, read_data_list, read_headers
-
-Floats = numpy.typing.NDArray[numpy.floating[Any]]
+from trainer.data.audio import SILENCE, TELEPHONE_HZ, WIDEBAND_SHARE, power_above
+from trainer.data.manifest import (
+    CALL_KEYS,
+    MARK,
+    Audios,
+    Ints,
+    Utterance,
+    read_data_list,
+    read_headers,
+)
+from trainer.data.text import unspelt
 
 if TYPE_CHECKING:
     from trainer.data.batch import BatchSampler
@@ -31,19 +38,6 @@ if TYPE_CHECKING:
 
 MAX_DECODED = 64
 """Recordings decoded per list."""
-TELEPHONE_HZ = 4000
-"""Nothing above it passes a narrow-band telephone."""
-BAND_HZ = (300, 3400)
-BAND_ABOVE_HZ = (4200, 7800)
-"""Where clean 16 kHz speech has sound and a telephone has none."""
-WIDEBAND_SHARE = 1e-5
-"""Power above the telephone's band, against that within: fricatives have 100 times as much, what a
-resampler leaves a hundredth."""
-SILENCE = 1e-4
-"""Greatest sample of a recording without sound (-80 dBFS)."""
-MARK = re.compile(r"<[A-Z]+(?:_[A-Z]+)+>|<\|[^|]*\|>")
-"""What annotators and tools leave in transcripts: <ANNOTATION_ERROR>, <|nospeech|>."""
-CALL_KEYS = ("call", "call_id", "session", "session_id", "dialog_id", "conversation_id")
 _SHOWN = 3
 
 
@@ -376,66 +370,6 @@ def decode(utterance: Utterance) -> Decoded:
     if not len(mono) or float(numpy.abs(mono).max()) < SILENCE:
         return Decoded(utterance, "no sound at all")
     return Decoded(utterance, above=power_above(mono, rate_hz))
-
-
-def power_above(mono: numpy.typing.NDArray[Any], rate_hz: int) -> float:
-    """Power above the telephone's band as a share of that within it."""
-    if rate_hz / 2 <= BAND_ABOVE_HZ[0]:
-        return 0.0
-    frequency, power = _spectrum(mono, rate_hz)
-    return _power(BAND_ABOVE_HZ, frequency, power) / _in_band(frequency, power)
-
-
-def bandwidth_hz(mono: numpy.typing.NDArray[Any], rate_hz: int) -> int:
-    """Up to where a recording has sound, whatever its header's rate.
-
-    Above it lies no more power than `WIDEBAND_SHARE` of that in the telephone's band.
-    """
-    frequency, power = _spectrum(mono, rate_hz)
-    above = numpy.cumsum(power[::-1])[::-1] / _in_band(frequency, power)
-    heard = numpy.flatnonzero(above > WIDEBAND_SHARE)
-    return int(frequency[heard[-1]]) if len(heard) else 0
-
-
-def _spectrum(mono: numpy.typing.NDArray[Any], rate_hz: int) -> tuple[Floats, Floats]:
-    """Frequencies in Hz, and the power at each over the whole recording."""
-    window = min(1024, len(mono))
-    whole = mono[: len(mono) // window * window]
-    # A window that ends softly, or the edges of each piece would look like high frequencies.
-    pieces = whole.reshape(-1, window) * numpy.blackman(window)
-    power = (numpy.abs(numpy.fft.rfft(pieces, axis=1)) ** 2).sum(axis=0)
-    frequency: Floats = numpy.fft.rfftfreq(window, 1 / rate_hz)
-    return frequency, power
-
-
-def _in_band(frequency: Floats, power: Floats) -> float:
-    return max(_power(BAND_HZ, frequency, power), 1e-20)
-
-
-def _power(band_hz: tuple[int, int], frequency: Floats, power: Floats) -> float:
-    return float(power[(frequency >= band_hz[0]) & (frequency <= band_hz[1])].sum())
-
-
-def unspelt(codec: TextCodec, counts: Counter[str], blank: int) -> dict[str, list[str]]:
-    """Characters that a tokenizer does not give back, most frequent first, by tokenizer."""
-    lost = {
-        "LLM": [char for char in counts if not spelt_by_llm(codec, char)],
-        "CTC": [char for char in counts if not spelt_by_ctc(codec, char, blank)],
-    }
-    return {name: sorted(chars, key=lambda c: -counts[c]) for name, chars in lost.items()}
-
-
-def spelt_by_llm(codec: Any, char: str) -> bool:
-    """Whether the LLM's tokenizer gives a character back."""
-    text: str = codec.llm_tokenizer.decode(codec.llm_tokenizer.encode(char))
-    return text.strip() == char
-
-
-def spelt_by_ctc(codec: Any, char: str, blank: int) -> bool:
-    """Whether the CTC tokenizer gives a character back, by ids below the blank."""
-    ids = codec.ctc_ids(char)
-    text: str = codec.ctc_tokenizer.decode(ids)
-    return all(0 <= id < blank for id in ids) and text.strip() == char
 
 
 def evenly(items: Sequence[Utterance], count: int) -> list[Utterance]:

@@ -595,3 +595,10 @@ def _raise_if_any(problems: Sequence[str], total: int | None = None) -> None:
     if total > _MAX_PROBLEMS:
         shown.append(f"… and {total - _MAX_PROBLEMS} more of this kind")
     raise DataError(shown)
+
+
+MARK = re.compile(r"<[A-Z]+(?:_[A-Z]+)+>|<\|[^|]*\|>")
+"""What annotators and tools leave in transcripts: <ANNOTATION_ERROR>, <|nospeech|>."""
+
+
+CALL_KEYS = ("call", "call_id", "session", "session_id", "dialog_id", "conversation_id")

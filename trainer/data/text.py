@@ -8,6 +8,7 @@ it, which stock inference does not have.)
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,3 +61,25 @@ class TextCodec:
         """Collapsed CTC ids as stock ``generate`` returns them in ``ctc_text``."""
         text: str = self.ctc_tokenizer.decode(list(ids))
         return text.replace("<|nospeech|>", "")
+
+
+def unspelt(codec: TextCodec, counts: Counter[str], blank: int) -> dict[str, list[str]]:
+    """Characters that a tokenizer does not give back, most frequent first, by tokenizer."""
+    lost = {
+        "LLM": [char for char in counts if not spelt_by_llm(codec, char)],
+        "CTC": [char for char in counts if not spelt_by_ctc(codec, char, blank)],
+    }
+    return {name: sorted(chars, key=lambda c: -counts[c]) for name, chars in lost.items()}
+
+
+def spelt_by_llm(codec: Any, char: str) -> bool:
+    """Whether the LLM's tokenizer gives a character back."""
+    text: str = codec.llm_tokenizer.decode(codec.llm_tokenizer.encode(char))
+    return text.strip() == char
+
+
+def spelt_by_ctc(codec: Any, char: str, blank: int) -> bool:
+    """Whether the CTC tokenizer gives a character back, by ids below the blank."""
+    ids = codec.ctc_ids(char)
+    text: str = codec.ctc_tokenizer.decode(ids)
+    return all(0 <= id < blank for id in ids) and text.strip() == char

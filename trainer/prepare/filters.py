@@ -6,7 +6,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from trainer.checks.data_checks import MARK
+from trainer.data.manifest import MARK
 from trainer.prepare.settings import Settings
 
 BAD_INPUT = (

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
 from conf.errors import DataError
-from trainer.checks.data_checks import CALL_KEYS
-from trainer.data.manifest import BOM, Malformed, fields_of, one_line
+from trainer.data.manifest import BOM, CALL_KEYS, Malformed, fields_of, one_line
 
 MAX_LINE_BYTES = 2**20
 """No transcript is longer; a file without line ends shall not fill the memory."""

@@ -13,7 +13,7 @@ import numpy.typing
 import soundfile
 
 from conf.files import replacing
-from trainer.checks.data_checks import SILENCE, bandwidth_hz
+from trainer.data.audio import SILENCE, bandwidth_hz
 from trainer.data.manifest import file_name, one_line
 from trainer.prepare import passes
 from trainer.prepare.lines import Mistake

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from trainer.channel import ChannelRange, simulate_manifest
-from trainer.channel.corpus import read_mono
+from trainer.data.audio import read_mono
 from trainer.prepare import passes, second_pass
 from trainer.prepare.passes import dumps
 from trainer.prepare.progress import Progress

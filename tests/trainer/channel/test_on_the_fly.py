@@ -13,11 +13,11 @@ import torch
 from conf.errors import ConfigError
 from conf.load import Config
 from trainer.channel.codecs import to_pcm
-from trainer.channel.corpus import read_mono
 from trainer.channel.noise import OtherSpeakers
 from trainer.channel.on_the_fly import OnTheFly, on_the_fly
 from trainer.channel.telephone_line import simulate
 from trainer.checks.run_checks import run_checks
+from trainer.data.audio import read_mono
 from trainer.data.batch import Batch
 from trainer.data.loader import Loader
 from trainer.data.manifest import Manifest, Utterance, read_data_list

@@ -14,11 +14,12 @@ from conf.channels import AMR, CODECS, NEED_AV, OPUS, ChannelRange, channel_name
 from conf.errors import DataError
 from trainer.channel.codecs import code, to_pcm
 from trainer.channel.draws import Line, draw_line
-from trainer.channel.levels import FRAME, RATE_HZ, Samples, rms, speech_rms
+from trainer.channel.levels import FRAME, RATE_HZ, rms, speech_rms
 from trainer.channel.noise import OtherSpeakers
 from trainer.channel.packet_loss import conceal, lost_packets
 from trainer.channel.response import through_line
 from trainer.channel.telephone_line import send, simulate
+from trainer.data.audio import Samples
 from trainer.data.manifest import Utterance, read_data_list
 
 pytestmark = pytest.mark.quick

@@ -57,7 +57,7 @@ def unspelt_by(model: Path, counts: Counter[str]) -> Mapping[str, tuple[tuple[st
     """
     # Tokenizers are FunASR's, which brings torch: only those who give a model wait for it.
     from conf.load import load_config
-    from trainer.checks.data_checks import unspelt
+    from trainer.data.text import unspelt
     from trainer.model.build import resolved_values, text_codec
 
     config = load_config(model / "config.yaml", model=model)
