@@ -10,7 +10,8 @@ import torch
 from conf.load import Config
 from trainer.data.loader import Loader
 from trainer.data.manifest import Utterance
-from trainer.finetune.loop import EpochSummary, Listeners, LoopConf, Trainer
+from trainer.finetune.engine import EpochSummary
+from trainer.finetune.loop import Listeners, LoopConf, Trainer
 from trainer.model.build import Nano
 from trainer.model.frozen_outputs import example_source
 from trainer.model.losses import Objective

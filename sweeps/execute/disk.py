@@ -24,7 +24,7 @@ from conf.load import Config
 from conf.rules import trained
 from sweeps.directory import ANSWERED_FROM, FINAL, SweepDirectory, TrialState
 from sweeps.spec.sweep_file import SweepFile
-from trainer.finetune.extend import CHECKPOINTS, POINTS
+from trainer.finetune.run_directory import CHECKPOINTS, POINTS
 
 _LOG = logging.getLogger(__name__)
 _RESUME = 2 * 3

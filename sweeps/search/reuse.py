@@ -27,15 +27,8 @@ from sweeps.directory import ANSWERED_FROM, SweepDirectory, TrialState
 from sweeps.search import study as record
 from sweeps.spec.sweep_file import SweepFile
 from trainer.data.sets import read_data
-from trainer.finetune.extend import (
-    CHECKPOINTS,
-    EPOCHS,
-    HYPOTHESES,
-    Finished,
-    identity,
-    read_finished,
-    read_result,
-)
+from trainer.finetune.extend import Finished, identity, read_finished
+from trainer.finetune.run_directory import CHECKPOINTS, EPOCHS, HYPOTHESES, read_result
 from trainer.tracking.mlflow_store import EventLog, read_events
 
 _SCORES = ("valid/", "wideband/", "test/", "silence/", "objective")

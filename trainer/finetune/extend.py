@@ -17,16 +17,21 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from conf.files import link, replacing_directory, write_json, write_text
 from conf.load import Config
 from conf.reading import flatten, read_yaml
+from trainer.finetune.run_directory import (
+    CHECKPOINTS,
+    EPOCHS,
+    HYPOTHESES,
+    POINT_FILES,
+    POINTS,
+    RESULT,
+    read_result,
+)
 from trainer.tracking.mlflow_store import EVENTS, RUN_ID, read_events
 
-CHECKPOINTS, HYPOTHESES, POINTS, RESULT = "checkpoints", "hypotheses", "resume", "result.json"
-POINT_FILES = "update-*.pt"
-EPOCHS = "train_conf.max_epoch"
 _ORIGIN = "went_on_from.json"
 
 
@@ -67,15 +72,6 @@ def read_finished(directory: Path) -> Finished | None:
     if not all(path.exists() for path in kept):
         return None
     return Finished(directory, result["identity"], result["epochs"])
-
-
-def read_result(directory: Path) -> dict[str, Any] | None:
-    """Read the end of a fine-tune: `identity`, `epochs` and the state of the `run`."""
-    path = directory / RESULT
-    if not path.exists():
-        return None
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
 
 
 def take_up(finished: Finished, directory: Path, origin: str) -> None:

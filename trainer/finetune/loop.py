@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -21,30 +21,12 @@ from conf.errors import WorkError
 from conf.load import Config
 from trainer.data.batch import Batch, BatchSampler, LeftOut
 from trainer.data.loader import Loader
+from trainer.finetune.engine import EpochSummary
 from trainer.model import stages
 from trainer.model.build import Nano
 from trainer.model.losses import Objective
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EpochSummary:
-    """What one epoch of training did."""
-
-    loss: float
-    learning_rate: float
-    utterances_per_s: float
-
-
-class Engine(Protocol):
-    """Who trains: our :class:`Trainer`, or stock FunASR's behind the same two names."""
-
-    step: int
-    nano: Nano
-
-    def train(self, on_epoch: Callable[[int, EpochSummary], None]) -> None:
-        """Trains all epochs that are left, and calls ``on_epoch`` with each one's number."""
 
 
 @dataclass(frozen=True)

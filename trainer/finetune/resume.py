@@ -23,7 +23,8 @@ from conf.errors import ConfigError, WorkError
 from conf.files import aside, file_sha256
 from conf.load import PATHS, Config
 from conf.reading import flatten, read_yaml
-from trainer.finetune.extend import EPOCHS, HYPOTHESES, POINT_FILES, is_longer
+from trainer.finetune.extend import is_longer
+from trainer.finetune.run_directory import EPOCHS, HYPOTHESES, POINT_FILES
 
 _LOG = logging.getLogger(__name__)
 _HASH_CHARS = 32

@@ -31,8 +31,9 @@ from trainer.data.manifest import Utterance
 from trainer.data.sets import Data, read_data
 from trainer.evaluation.error_rates import NORMALISATION
 from trainer.evaluation.evaluate import Scores
-from trainer.finetune import extend
-from trainer.finetune.loop import Engine, EpochSummary, Listeners, LoopConf, Trainer
+from trainer.finetune import extend, run_directory
+from trainer.finetune.engine import Engine, EpochSummary
+from trainer.finetune.loop import Listeners, LoopConf, Trainer
 from trainer.finetune.resume import ResumeFolder, random_state, set_random_state
 from trainer.finetune.scoring import Scoring
 from trainer.finetune.stock_engine import StockEngine
@@ -137,14 +138,14 @@ class _Run:
         self._objective = Objective(nano.model, config)
         self._initial_weights = stages.trainable_state(nano.model)
         self._folder = CheckpointFolder(
-            self._directory / extend.CHECKPOINTS,
+            self._directory / run_directory.CHECKPOINTS,
             config["train_conf.keep_nbest_models"],
             nano.coverage.sha256,
         )
         self._augment = on_the_fly(nano, config, data.train)
         lines = [self._augment.fingerprint] if self._augment else []
         self._identity = extend.identity(config, data.sha256, nano.coverage.sha256, *lines)
-        self._resume = ResumeFolder(self._directory / extend.POINTS, self._identity)
+        self._resume = ResumeFolder(self._directory / run_directory.POINTS, self._identity)
         self.metrics: dict[str, float] = {}
         self.evaluations: list[Evaluation] = []
         self._left_out: dict[str, LeftOut] = {}
@@ -262,7 +263,7 @@ class _Run:
             self._result_path.unlink(missing_ok=True)
             self._resume.clear()
         epochs = self._config["train_conf.max_epoch"]
-        result = extend.read_result(self._directory)
+        result = run_directory.read_result(self._directory)
         if result and (result["identity"], result["epochs"]) == (self._identity, epochs):
             self._take_up(result["run"])
             _LOG.info("%s: this fine-tune has finished before", self._directory)
@@ -427,7 +428,7 @@ class _Run:
 
     @property
     def _result_path(self) -> Path:
-        return self._directory / extend.RESULT
+        return self._directory / run_directory.RESULT
 
     # Telling
 

@@ -9,7 +9,7 @@ from conf.load import Config
 from trainer.data.manifest import Utterance
 from trainer.data.sets import Data
 from trainer.evaluation.evaluate import Scores, evaluate, read_keywords, read_texts
-from trainer.finetune.extend import HYPOTHESES
+from trainer.finetune.run_directory import HYPOTHESES
 from trainer.model.build import Nano
 from trainer.model.losses import Objective
 from trainer.tracking.mlflow_store import Tracker

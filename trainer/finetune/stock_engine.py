@@ -33,7 +33,7 @@ from conf.effects import effect_of
 from conf.errors import UserError, WorkError
 from conf.load import Config
 from trainer.data.manifest import Audio, Utterance, chat_line, read_headers
-from trainer.finetune.loop import EpochSummary
+from trainer.finetune.engine import EpochSummary
 from trainer.funasr_parts import load
 from trainer.model.build import Nano, resolved_values, weights_path
 

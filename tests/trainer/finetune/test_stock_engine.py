@@ -15,7 +15,7 @@ from trainer.data.manifest import read_data_list, read_headers
 from trainer.data.sets import read_data
 from trainer.evaluation.evaluate import evaluate
 from trainer.finetune import stock_engine
-from trainer.finetune.loop import EpochSummary
+from trainer.finetune.engine import EpochSummary
 from trainer.model.build import build
 from trainer.model.losses import Objective
 
