@@ -23,7 +23,7 @@ from conf.load import Config, load_config, stage_config_path
 from sweeps.directory import SweepDirectory
 from sweeps.output import descriptors_to, lasting_file
 from sweeps.spec.sweep_file import SweepFile, load_sweep
-from trainer.tracking.mlflow_store import EventLog, Tracker
+from trainer.tracking.event_log import EventLog, Tracker
 
 if TYPE_CHECKING:
     from trainer.finetune.run import Evaluation, FinetuneResult

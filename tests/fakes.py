@@ -22,7 +22,7 @@ from conf.files import file_sha256
 from conf.load import Config
 from trainer.data.sets import read_data
 from trainer.finetune.extend import identity
-from trainer.tracking.mlflow_store import Tracker
+from trainer.tracking.event_log import Tracker
 
 
 @dataclass(frozen=True)

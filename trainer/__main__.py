@@ -216,7 +216,8 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     from trainer.finetune.extend import is_longer, reopen
     from trainer.finetune.resume import refuse_another_run
     from trainer.finetune.run import Evaluation, finetune
-    from trainer.tracking.mlflow_store import EventLog, Status, Store
+    from trainer.tracking.event_log import EventLog
+    from trainer.tracking.mlflow_store import Status, Store
 
     refuse_another_run(output_dir, config)
 

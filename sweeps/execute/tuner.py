@@ -42,7 +42,7 @@ from sweeps.execute.searcher import Aborted, StudySearcher
 from sweeps.search.ledger import Ledger
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.trial import LOCK, Finetune, run_trial
-from trainer.tracking.mlflow_store import EVENTS
+from trainer.tracking.event_log import EVENTS
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 0.5

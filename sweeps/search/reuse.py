@@ -29,7 +29,7 @@ from sweeps.spec.sweep_file import SweepFile
 from trainer.data.sets import read_data
 from trainer.finetune.extend import Finished, identity, read_finished
 from trainer.finetune.run_directory import CHECKPOINTS, EPOCHS, HYPOTHESES, read_result
-from trainer.tracking.mlflow_store import EventLog, read_events
+from trainer.tracking.event_log import EventLog, read_events
 
 _SCORES = ("valid/", "wideband/", "test/", "silence/", "objective")
 CHOOSES = "valid/cer"  # what the trainer keeps the best checkpoint by

@@ -75,7 +75,7 @@ def train(run: Run) -> tuple[list[float], list[float]]:
     from sweeps.trial import Work, trial_config
     from trainer.demo.corpus import ensure
     from trainer.finetune.run import finetune
-    from trainer.tracking.mlflow_store import EventLog
+    from trainer.tracking.event_log import EventLog
 
     ensure(DEMO_CORPUS)
     splits = ("train", "valid", "wideband")

@@ -56,7 +56,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Exported
     from conf.load import load_config, stage_config_path
     from trainer.export.package import package
     from trainer.finetune.run import finetune
-    from trainer.tracking.mlflow_store import EventLog
+    from trainer.tracking.event_log import EventLog
 
     place = tmp_path_factory.mktemp("exported")
     lists, sources = {}, {}

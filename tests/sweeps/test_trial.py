@@ -13,7 +13,7 @@ from sweeps.directory import SweepDirectory, TrialState
 from sweeps.spec.sweep_file import load_sweep
 from sweeps.trial import Work, run_trial, trial_config
 from tests import fakes
-from trainer.tracking.mlflow_store import read_events
+from trainer.tracking.event_log import read_events
 
 pytestmark = pytest.mark.quick
 

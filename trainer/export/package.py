@@ -27,7 +27,7 @@ from trainer.export import stock_script
 from trainer.model import stages
 from trainer.model.build import build
 from trainer.model.checkpoint import load_metadata, load_state
-from trainer.tracking.mlflow_store import read_events
+from trainer.tracking.event_log import read_events
 
 _CARD = "README.md"
 _MARK = "telesweep.json"

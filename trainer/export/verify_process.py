@@ -24,7 +24,7 @@ from conf.load import Config, load_config
 from trainer.data.manifest import Utterance, read_data_list
 from trainer.evaluation.error_rates import cer, total
 from trainer.export.verify import Verification
-from trainer.tracking.mlflow_store import read_events
+from trainer.tracking.event_log import read_events
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -30,7 +30,8 @@ from trainer.finetune.run_directory import (
     RESULT,
     read_result,
 )
-from trainer.tracking.mlflow_store import EVENTS, RUN_ID, read_events
+from trainer.tracking.event_log import EVENTS, read_events
+from trainer.tracking.mlflow_store import RUN_ID
 
 _ORIGIN = "went_on_from.json"
 

@@ -43,7 +43,7 @@ from trainer.model.checkpoint import Checkpoint, CheckpointFolder, average, load
 from trainer.model.frozen_outputs import example_source
 from trainer.model.losses import Objective
 from trainer.model.optim import build_optimizer, build_scheduler
-from trainer.tracking.mlflow_store import Tracker
+from trainer.tracking.event_log import Tracker
 
 _LOG = logging.getLogger(__name__)
 _MAX_NAMED = 20

@@ -12,7 +12,7 @@ from trainer.evaluation.evaluate import Scores, evaluate, read_keywords, read_te
 from trainer.finetune.run_directory import HYPOTHESES
 from trainer.model.build import Nano
 from trainer.model.losses import Objective
-from trainer.tracking.mlflow_store import Tracker
+from trainer.tracking.event_log import Tracker
 
 
 class Scoring:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from analysis.facts.comparison import comparison
-from trainer.tracking.mlflow_store import EventLog, Store
+from trainer.tracking.event_log import EventLog
+from trainer.tracking.mlflow_store import Store
 
 ROOT = Path(__file__).parents[3]
 

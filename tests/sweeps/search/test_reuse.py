@@ -15,7 +15,7 @@ from sweeps.search.ledger import Ledger
 from sweeps.search.reuse import read_course
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.study_kit import anew, driver, must_ask, run_all, run_one
-from trainer.tracking.mlflow_store import read_events
+from trainer.tracking.event_log import read_events
 
 pytestmark = pytest.mark.quick
 

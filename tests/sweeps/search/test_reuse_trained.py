@@ -19,7 +19,7 @@ from tests.sweeps.study_kit import driver, run_all, run_one
 from tests.trainer.finetune.test_extend import texts
 from tests.trainer.finetune.test_resume import assert_equal, metrics
 from trainer.finetune.run import finetune
-from trainer.tracking.mlflow_store import EventLog
+from trainer.tracking.event_log import EventLog
 
 
 def test_the_real_trainers_longer_run_contains_the_shorter(

@@ -26,7 +26,7 @@ from trainer.model import stages
 from trainer.model.build import Nano, build
 from trainer.model.frozen_outputs import example_source, kept_level
 from trainer.model.losses import Objective
-from trainer.tracking.mlflow_store import NullTracker
+from trainer.tracking.event_log import NullTracker
 
 PLAN = [[3, 1], [0, 2, 4], [5], [7, 9], [6, 8], [10, 11]]
 

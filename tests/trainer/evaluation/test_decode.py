@@ -22,7 +22,7 @@ from trainer.model import stages
 from trainer.model.build import Nano, build, resolved_values
 from trainer.model.checkpoint import load_state
 from trainer.model.losses import embed, encode
-from trainer.tracking.mlflow_store import NullTracker
+from trainer.tracking.event_log import NullTracker
 
 MAX_NEW_TOKENS = 512  # stock's own default
 MIN_EQUAL_TO_STOCK = 0.99

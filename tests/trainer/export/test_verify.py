@@ -12,7 +12,7 @@ from conf.errors import DataError, WorkError
 from trainer.export import verify as module
 from trainer.export.verify import Verification, verify
 from trainer.export.verify_process import _logged, _validation_set
-from trainer.tracking.mlflow_store import EventLog
+from trainer.tracking.event_log import EventLog
 
 pytestmark = pytest.mark.quick
 

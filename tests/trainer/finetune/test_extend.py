@@ -23,7 +23,7 @@ from trainer.finetune.extend import (
 )
 from trainer.finetune.resume import refuse_another_run
 from trainer.finetune.run import Evaluation, finetune
-from trainer.tracking.mlflow_store import EventLog, read_events
+from trainer.tracking.event_log import EventLog, read_events
 
 
 @pytest.fixture

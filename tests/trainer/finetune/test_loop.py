@@ -21,7 +21,7 @@ from trainer.model import stages
 from trainer.model.build import build
 from trainer.model.losses import Objective
 from trainer.model.optim import build_optimizer, build_scheduler
-from trainer.tracking.mlflow_store import EventLog, NullTracker, read_events
+from trainer.tracking.event_log import EventLog, NullTracker, read_events
 
 
 class GivenBatches:

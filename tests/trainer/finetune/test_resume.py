@@ -21,7 +21,7 @@ from trainer.finetune.loop import Trainer
 from trainer.finetune.resume import ResumeFolder, random_state, refuse_another_run, set_random_state
 from trainer.finetune.run import Evaluation, FinetuneResult, finetune
 from trainer.model.checkpoint import load_state
-from trainer.tracking.mlflow_store import EventLog, NullTracker, read_events
+from trainer.tracking.event_log import EventLog, NullTracker, read_events
 
 FORK = multiprocessing.get_context("fork")
 

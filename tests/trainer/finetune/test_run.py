@@ -10,7 +10,7 @@ from conf.errors import WorkError
 from conf.load import Config
 from trainer.finetune.run import Evaluation, finetune
 from trainer.model.checkpoint import load_metadata
-from trainer.tracking.mlflow_store import EventLog, NullTracker, read_events
+from trainer.tracking.event_log import EventLog, NullTracker, read_events
 
 
 def test_a_fine_tune_writes_what_design_says(tiny_config: Callable[..., Config]) -> None:

@@ -20,7 +20,7 @@ from trainer.model import stages
 from trainer.model.build import Nano, build
 from trainer.model.frozen_outputs import FrozenOutputs, example_source, kept_level
 from trainer.model.losses import Objective
-from trainer.tracking.mlflow_store import NullTracker
+from trainer.tracking.event_log import NullTracker
 
 Prepared = tuple[Nano, Config, Objective, list[Utterance]]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from conf.errors import DataError, UserError
-from trainer.tracking.mlflow_store import EventLog, NullTracker, Store, read_events
+from trainer.tracking.event_log import EventLog, NullTracker, read_events
+from trainer.tracking.mlflow_store import Store
 
 
 @pytest.fixture
