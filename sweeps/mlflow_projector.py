@@ -23,11 +23,12 @@ from conf.document import numbers
 from conf.errors import UserError
 from conf.load import Config
 from conf.reading import flatten
-from sweeps.directory import SweepDirectory, TrialState, sweep_text
+from sweeps.directory import SweepDirectory, sweep_text
 from sweeps.execute.deaths import deaths
 from sweeps.output import tail
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.trial import TRIAL_LOG
+from sweeps.trial_state import TrialState
 from trainer.tracking.mlflow_store import Status, Store
 
 _LOG = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ from conf.model_dir import with_copy
 from conf.reading import Document, flatten, parse_value, read_yaml, unflatten
 from conf.writing import format_value, to_yaml
 from sweeps import preflight
-from sweeps.run import check
+from sweeps.preflight import check
 from sweeps.spec.sweep_file import DEMO, Places, SweepFile, load_sweep, stage_configs
 from trainer.checks.run_checks import ChecksFailed
 

@@ -10,15 +10,16 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from conf.checks import Part
 from conf.errors import ConfigError, DataError, UserError
-from conf.load import Config
+from conf.load import Config, Document
 from conf.model_dir import find_copy
-from sweeps.spec.sweep_file import DEMO, Places, SweepFile
+from sweeps import preflight
+from sweeps.spec.sweep_file import DEMO, DEMO_CORPUS, Places, SweepFile, load_sweep, stage_configs
 from trainer.checks.run_checks import ChecksFailed, failed, one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.tracking.mlflow_store import EXPERIMENT
@@ -188,3 +189,37 @@ def effective_concurrency(sweep: SweepFile) -> int:
     if sweep.resources.gpu == 0:
         return sweep.concurrency
     return max(1, min(sweep.concurrency, int(num_gpus() / sweep.resources.gpu)))
+
+
+def check(
+    path: Path | Document,
+    *,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    starts: bool = True,
+) -> tuple[SweepFile, dict[str, Config], tuple[str, ...]]:
+    """Check everything that can be checked before a sweep; makes nothing but the demo corpus.
+
+    Args:
+        path: The sweep file.
+        name: Takes the place of the file's `name`.
+        overrides: `key=value` over the file.
+        starts: False, for a dry run, lets weights and devices be missing.
+
+    Returns:
+        The sweep, every stage's default config, and what is missing and may be.
+    """
+    sweep, places = load_sweep(path, name=name, overrides=overrides)
+    lacking = preflight.check_places(sweep, places, starts=starts)
+    configs = stage_configs(sweep, places)
+    preflight.check_configs(sweep, configs, starts=starts)
+    if sweep.warm_start is not None:
+        from sweeps.search.warm_start import check_warm_start
+
+        check_warm_start(sweep, configs, places)
+    if preflight.makes_demo_corpus(sweep):
+        from trainer.demo.corpus import ensure
+
+        ensure(DEMO_CORPUS)
+    preflight.check_data(sweep, places)
+    return sweep, configs, lacking

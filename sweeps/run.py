@@ -18,15 +18,17 @@ from rich.console import Console
 
 from conf.errors import UserError, WorkError
 from conf.files import write_text
-from conf.load import Config, Document
+from conf.load import Config
 from sweeps import preflight
 from sweeps.console.view import Progress, View, make_view
-from sweeps.directory import FINAL, SweepDirectory, TrialState, sweep_text
+from sweeps.directory import SweepDirectory, sweep_text
 from sweeps.execute.base_scores import BaseScores
 from sweeps.execute.disk import Need, Room, check_room, need
 from sweeps.execute.orphans import end_marked
 from sweeps.execute.process import Signals, output_to, own_console
-from sweeps.spec.sweep_file import DEMO_CORPUS, SweepFile, load_sweep, stage_configs
+from sweeps.preflight import check
+from sweeps.spec.sweep_file import SweepFile
+from sweeps.trial_state import FINAL, TrialState
 
 if TYPE_CHECKING:
     from analysis.facts.comparison import Comparison
@@ -90,40 +92,6 @@ def run_sweep(
     if comparison.best is None:
         raise WorkError(f"sweep {sweep.name}: no trial completed; see {directory.root}/trials")
     return 0
-
-
-def check(
-    path: Path | Document,
-    *,
-    name: str | None = None,
-    overrides: Sequence[str] = (),
-    starts: bool = True,
-) -> tuple[SweepFile, dict[str, Config], tuple[str, ...]]:
-    """Check everything that can be checked before a sweep; makes nothing but the demo corpus.
-
-    Args:
-        path: The sweep file.
-        name: Takes the place of the file's `name`.
-        overrides: `key=value` over the file.
-        starts: False, for a dry run, lets weights and devices be missing.
-
-    Returns:
-        The sweep, every stage's default config, and what is missing and may be.
-    """
-    sweep, places = load_sweep(path, name=name, overrides=overrides)
-    lacking = preflight.check_places(sweep, places, starts=starts)
-    configs = stage_configs(sweep, places)
-    preflight.check_configs(sweep, configs, starts=starts)
-    if sweep.warm_start is not None:
-        from sweeps.search.warm_start import check_warm_start
-
-        check_warm_start(sweep, configs, places)
-    if preflight.makes_demo_corpus(sweep):
-        from trainer.demo.corpus import ensure
-
-        ensure(DEMO_CORPUS)
-    preflight.check_data(sweep, places)
-    return sweep, configs, lacking
 
 
 def _run(

@@ -12,8 +12,7 @@ from rich.table import Table
 from conf.errors import ConfigError
 from sweeps.console.cost_forecast import forecast
 from sweeps.console.view import short_number
-from sweeps.preflight import effective_concurrency
-from sweeps.run import check
+from sweeps.preflight import check, effective_concurrency
 from sweeps.search.samplers import complete, draw
 from sweeps.search.warm_start import WarmStart, read_warm_start
 from sweeps.spec.sweep_file import Choice, SweepFile

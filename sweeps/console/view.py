@@ -15,7 +15,7 @@ from rich.text import Text
 
 from conf.document import numbers
 from conf.writing import format_value
-from sweeps.directory import ANSWERED_FROM, FINAL, WENT_ON_AFTER, WENT_ON_FROM, TrialState
+from sweeps.trial_state import ANSWERED_FROM, FINAL, WENT_ON_AFTER, WENT_ON_FROM, TrialState
 
 _STYLE = {"completed": "green", "pruned": "yellow", "failed": "red", "killed": "magenta"}
 _BLOCKS = " ▁▂▃▄▅▆▇█"

@@ -22,8 +22,9 @@ from conf.errors import UserError
 from conf.files import holder_of, locked
 from conf.load import Config
 from conf.rules import trained
-from sweeps.directory import ANSWERED_FROM, FINAL, SweepDirectory, TrialState
+from sweeps.directory import SweepDirectory
 from sweeps.spec.sweep_file import SweepFile
+from sweeps.trial_state import ANSWERED_FROM, FINAL, TrialState
 from trainer.finetune.run_directory import CHECKPOINTS, POINTS
 
 _LOG = logging.getLogger(__name__)

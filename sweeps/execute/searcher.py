@@ -13,8 +13,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from sweeps.directory import TrialState
 from sweeps.search.ledger import Ledger
+from sweeps.trial_state import TrialState
 
 
 class Aborted(BaseException):

@@ -28,7 +28,7 @@ from ray.tune.search import Searcher
 
 from conf.errors import UserError, WorkError
 from conf.files import holder_of, write_text
-from sweeps.directory import SweepDirectory, TrialState
+from sweeps.directory import SweepDirectory
 from sweeps.execute.deaths import (
     MAX_DEATHS,
     Watch,
@@ -42,6 +42,7 @@ from sweeps.execute.searcher import Aborted, StudySearcher
 from sweeps.search.ledger import Ledger
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.trial import LOCK, Finetune, run_trial
+from sweeps.trial_state import TrialState
 from trainer.tracking.event_log import EVENTS
 
 _LOG = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sweeps.directory import ANSWERED_FROM, ENDED_BY, WENT_ON_AFTER, TrialState
 from sweeps.spec.sweep_file import SweepFile
+from sweeps.trial_state import ANSWERED_FROM, ENDED_BY, WENT_ON_AFTER, TrialState
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeps.directory import ANSWERED_FROM, REPLICATE_OF, TrialState
 from sweeps.search.samplers import excess, objectives
 from sweeps.spec.sweep_file import FINALISTS, SweepFile
+from sweeps.trial_state import ANSWERED_FROM, REPLICATE_OF, TrialState
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,7 @@ from optuna.trial import TrialState as OptunaState
 
 from conf.errors import ConfigError
 from conf.load import Config
-from sweeps.directory import (
-    ANSWERED_FROM,
-    ENDED_BY,
-    REPLICATE_OF,
-    WENT_ON_AFTER,
-    WENT_ON_FROM,
-    SweepDirectory,
-    TrialState,
-)
+from sweeps.directory import SweepDirectory
 from sweeps.search import reuse
 from sweeps.search import study as record
 from sweeps.search.budget import Spent, saved_epochs
@@ -43,6 +35,14 @@ from sweeps.search.warm_start import WarmStart, read_warm_start
 from sweeps.spec.sweep_file import Choice, SweepFile
 from sweeps.spec.tunable import leaves_nothing
 from sweeps.trial import Work, trial_config
+from sweeps.trial_state import (
+    ANSWERED_FROM,
+    ENDED_BY,
+    REPLICATE_OF,
+    WENT_ON_AFTER,
+    WENT_ON_FROM,
+    TrialState,
+)
 from trainer.finetune.extend import has_begun, take_up, taken_up, twin
 
 _SEED = "finetune_conf.seed"

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from sweeps.directory import REPLICATE_OF, SweepDirectory
+from sweeps.directory import SweepDirectory
 from sweeps.search import study as record
 from sweeps.search.budget import Spent, budget_reached, epochs_trained, goal_reached
 from sweeps.search.finalists import Repeat, best_first, replicates, resolve_bounds
 from sweeps.spec.sweep_file import SweepFile
+from sweeps.trial_state import REPLICATE_OF
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ from optuna.trial import TrialState as OptunaState
 from conf.delta import classify, deltas_json, deltas_markdown
 from conf.files import file_sha256, link, write_text
 from conf.load import Config
-from sweeps.directory import ANSWERED_FROM, SweepDirectory, TrialState
+from sweeps.directory import SweepDirectory
 from sweeps.search import study as record
 from sweeps.spec.sweep_file import SweepFile
+from sweeps.trial_state import ANSWERED_FROM, TrialState
 from trainer.data.sets import read_data
 from trainer.finetune.extend import Finished, identity, read_finished
 from trainer.finetune.run_directory import CHECKPOINTS, EPOCHS, HYPOTHESES, read_result

@@ -23,9 +23,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
-from sweeps.directory import REPLICATE_OF, TrialState
 from sweeps.spec.ranges import Value, label
 from sweeps.spec.sweep_file import Choice, SweepFile, is_whole, suggest
+from sweeps.trial_state import REPLICATE_OF, TrialState
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study in memory is no news
 

@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from sweeps.directory import (
+from sweeps.trial_state import (
     ANSWERED_FROM,
     ENDED_BY,
     REPLICATE_OF,

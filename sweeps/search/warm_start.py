@@ -17,11 +17,12 @@ from typing import Any
 
 from conf.errors import ConfigError
 from conf.load import PATHS, Config
-from sweeps.directory import SweepDirectory, TrialState
+from sweeps.directory import SweepDirectory
 from sweeps.search.finalists import best_first, resolve_bounds
 from sweeps.search.samplers import Known, known
 from sweeps.search.study import read_states
 from sweeps.spec.sweep_file import Choice, Places, SweepFile, load_sweep, stage_configs
+from sweeps.trial_state import TrialState
 
 _MUST_AGREE = ("base", "data", "objective", "beside", "at_most")
 

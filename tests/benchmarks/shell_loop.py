@@ -31,8 +31,9 @@ from typing import NamedTuple
 import yaml
 
 from conf.load import load_config
-from sweeps.directory import SWEEPS, SweepDirectory, TrialState
+from sweeps.directory import SWEEPS, SweepDirectory
 from sweeps.search.study import read_states
+from sweeps.trial_state import TrialState
 from tests.conftest import BASE, ROOT
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.demo.corpus import ensure

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeps.directory import SweepDirectory, TrialState
+from sweeps.directory import SweepDirectory
 from sweeps.search.ledger import Ledger
 from sweeps.spec.sweep_file import load_sweep, stage_configs
 from sweeps.trial import Finetune, Work, run_trial, trial_config
+from sweeps.trial_state import TrialState
 from tests.fakes import cer_after, finetune, scores
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from conf.errors import WorkError
-from sweeps.directory import SweepDirectory, TrialState
+from sweeps.directory import SweepDirectory
 from sweeps.spec.sweep_file import load_sweep
 from sweeps.trial import Work, run_trial, trial_config
+from sweeps.trial_state import TrialState
 from tests import fakes
 from trainer.tracking.event_log import read_events
 

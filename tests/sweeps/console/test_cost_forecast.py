@@ -11,7 +11,7 @@ import pytest
 from conf.errors import UserError
 from sweeps.console.cost_forecast import _hours
 from sweeps.console.dry_run import dry_run
-from sweeps.run import check
+from sweeps.preflight import check
 from sweeps.spec.sweep_file import load_sweep
 from tests.conftest import BASE, ROOT
 

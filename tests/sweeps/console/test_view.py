@@ -19,7 +19,7 @@ from sweeps.console.view import (
     summary,
     table,
 )
-from sweeps.directory import TrialState
+from sweeps.trial_state import TrialState
 
 pytestmark = pytest.mark.quick
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from conf.errors import UserError
-from sweeps.directory import SweepDirectory, TrialState
+from sweeps.directory import SweepDirectory
 from sweeps.execute import disk
 from sweeps.execute.disk import Room, check_room, expendable, need
 from sweeps.spec.sweep_file import load_sweep, stage_configs
+from sweeps.trial_state import TrialState
 
 pytestmark = pytest.mark.quick
 

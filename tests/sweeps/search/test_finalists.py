@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from sweeps.directory import TrialState
 from sweeps.search.budget import Spent, budget_reached, epochs_trained, goal_reached, saved_epochs
 from sweeps.search.finalists import Repeat, best_first, finalists, replicates, resolve_bounds
 from sweeps.spec.sweep_file import DEMO, Budget, Range, SweepFile
+from sweeps.trial_state import TrialState
 
 pytestmark = pytest.mark.quick
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeps.directory import SweepDirectory, TrialState
+from sweeps.directory import SweepDirectory
 from sweeps.search.ledger import Ledger
 from sweeps.search.remaining import is_finished
 from sweeps.search.study import read_states
 from sweeps.spec.sweep_file import load_sweep
+from sweeps.trial_state import TrialState
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.study_kit import driver, must_ask, run_all
 

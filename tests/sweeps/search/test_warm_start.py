@@ -8,7 +8,7 @@ import pytest
 
 from conf.errors import ConfigError
 from sweeps.directory import SweepDirectory
-from sweeps.run import check
+from sweeps.preflight import check
 from sweeps.spec.sweep_file import load_sweep
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.study_kit import course_of, driver, run_all
