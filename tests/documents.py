@@ -21,6 +21,7 @@ _STEP = re.compile(
 )
 _CONTINUED = re.compile(r"(?:\\|(?<=\|))\n\s+")
 _COMMENT = re.compile(r"\s+# .*")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e-?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,20 @@ class Shown:
 
     commands: tuple[str, ...]
     output: tuple[str, ...]
+
+    def missing(self, printed: str) -> str | None:
+        """The first piece of the output, between one `…` and the next, that was not printed.
+
+        Any number does for a number, and white space does not count, since a page breaks lines
+        where a console does not.
+        """
+        rest = " ".join(printed.split())
+        for piece in re.split(r"\s*…\s*", " ".join(" ".join(self.output).split())):
+            found = re.search(_NUMBER.pattern.join(map(re.escape, _NUMBER.split(piece))), rest)
+            if found is None:
+                return piece
+            rest = rest[found.end() :]
+        return None
 
 
 @dataclass(frozen=True)
@@ -115,15 +130,15 @@ def lines(block: str) -> list[str]:
     ]
 
 
-def page(name: str) -> Page:
+def page_at(name: str) -> Page:
     """A page by its path from the root."""
     return Page(ROOT / name)
 
 
 NAMES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 PAIRS = [
-    (page("README.md"), page("README_zh.md")),
-    *((page(f"docs/{name}"), page(f"docs/zh/{name}")) for name in NAMES),
+    (page_at("README.md"), page_at("README_zh.md")),
+    *((page_at(f"docs/{name}"), page_at(f"docs/zh/{name}")) for name in NAMES),
 ]
 """Every page in English and in Chinese."""
-PAGES = [*(p for pair in PAIRS for p in pair), page("CONTRIBUTING.md")]
+PAGES = [*(p for pair in PAIRS for p in pair), page_at("CONTRIBUTING.md")]

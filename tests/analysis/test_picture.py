@@ -67,7 +67,8 @@ def test_the_picture_can_be_read_at_900_pixels(chromium: Browser, tmp_path: Path
         " const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;"
         " const text = svg.querySelector('g[class$=matrix] text');"
         " return [svg.getBoundingClientRect().width,"
-        "  Math.max(...[...svg.querySelectorAll('text')].map(t => t.getBoundingClientRect().right)),"
+        "  Math.max(...[...svg.querySelectorAll('text')]"
+        "   .map(text => text.getBoundingClientRect().right)),"
         "  parseFloat(getComputedStyle(text).fontSize) * scale]; }"
     )
     page.close()
