@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from analysis.answer import answer
 from analysis.compare import Comparison, comparison
 from analysis.tables import PICTURE
 from tests.analysis.fakes import START_MS, FakeStore
 from tests.conftest import ROOT
+from trainer.document.words import Words, chinese, english
 from trainer.tracking import StoredRun
 
 if TYPE_CHECKING:
@@ -55,6 +57,22 @@ def test_the_picture_has_at_most_eight_columns_and_names_the_best_trial(
     assert demonstration.answer.startswith(
         "Best of 16 trials (12 completed, 4 pruned): trial 11, 8k, lr 2.91e-3"
     )
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), [("README.md", english), ("README_zh.md", chinese)], ids=["en", "zh"]
+)
+def test_the_readme_quotes_the_demonstrations_answer(
+    page: str, words: Words, demonstration: Comparison
+) -> None:
+    """Its rates and the best trial's settings; counts and intervals need the texts as well."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    quoted = " ".join(line[2:] for line in text.splitlines() if line.startswith("> "))
+    said = answer(demonstration, words)
+    rates = re.compile(r"[-+]?\d+\.\d+ %|\d+\.\d+e-\d+|0\.\d{4}")
+    assert len(rates.findall(quoted)) > 6
+    assert set(rates.findall(quoted)) <= set(rates.findall(said))
+    assert quoted.startswith(said.partition("2.91e-3")[0])
 
 
 def test_the_picture_can_be_read_at_900_pixels(chromium: Browser, tmp_path: Path) -> None:
