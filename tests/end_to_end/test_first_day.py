@@ -101,7 +101,7 @@ def run(day: Workspace, command: str, code: int = 0) -> str:
         command = command.replace(theirs, ours)
     finished = day.run("bash", "-c", command)
     assert finished.returncode == code, f"{command}\n{finished.stdout}{finished.stderr}"[-4000:]
-    return finished.stdout + finished.stderr
+    return finished.stderr + finished.stdout  # in the order of a screen: progress, then results
 
 
 @pytest.fixture(scope="module")
