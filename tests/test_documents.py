@@ -164,7 +164,7 @@ def test_what_is_logged_as_a_warning_is_quoted_as_it_is() -> None:
     code = "".join(
         path.read_text("utf-8")
         for part in ("trainer", "sweeps")
-        for path in ROOT.glob(f"{part}/*.py")
+        for path in ROOT.glob(f"{part}/**/*.py")
     )
     english, chinese = (
         [row[0].strip("`") for row in page.rows(heading) if " " in row[0].strip("`")]
