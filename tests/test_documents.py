@@ -296,3 +296,20 @@ def test_the_hubs_clients_have_the_flags_that_the_page_uses(client: str) -> None
         for day in (page_at("docs/first_day.md"), page_at("docs/zh/first_day.md")):
             assert flag in day.text
             assert f"{client} download {RELEASED} --local-dir models/" in day.text
+
+
+_FILE = re.compile(r"`((?:conf|trainer|analysis|sweeps|tests)/[\w./]*)`")
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "docs/zh/architecture.md"])
+def test_the_architecture_page_names_every_room_and_files_that_are_there(name: str) -> None:
+    """A room is a package of ours; tests have no page of their own."""
+    named = set(_FILE.findall(page_at(name).text))
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+    packages = ("conf", "trainer", "analysis", "sweeps")
+    rooms = {
+        found.parent.relative_to(ROOT).as_posix() + "/"
+        for package in packages
+        for found in ROOT.glob(f"{package}/**/__init__.py")
+    }
+    assert rooms - named <= {"trainer/", "analysis/"}, "which hold rooms and their commands alone"
