@@ -52,7 +52,7 @@ def _prepare() -> None:
         return
     spec = importlib.util.find_spec("funasr")
     if spec is None or spec.submodule_search_locations is None:
-        raise ModuleNotFoundError("funasr is not installed; see the README's set-up command")
+        raise ModuleNotFoundError("funasr is not installed; see docs/first_day.md, step 0")
     package = types.ModuleType("funasr")
     package.__path__ = list(spec.submodule_search_locations)
     package.__spec__ = spec

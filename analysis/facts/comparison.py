@@ -209,7 +209,7 @@ class Comparison:
         return tables.markdown(self)
 
     def to_svg(self) -> str:
-        """A picture of the console's table, for a README."""
+        """Draw the trials as a picture, for a page."""
         from analysis.tables import formats as tables
 
         return tables.svg(self)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.facts.comparison import Comparison
+from analysis.facts.comparison import EPOCHS, LR, WEIGHT_DECAY, Comparison
 from analysis.tables.sections import sections
 from analysis.tables.trials import (
     BAND_TITLE,
@@ -215,14 +215,20 @@ def _csv_cell(value: object) -> object:
     return " ".join(value) if isinstance(value, list) else value
 
 
-def svg(facts: Comparison, width: int = 200) -> str:
-    """The console's table as a picture, without the web fonts that rich would name in it."""
+PICTURE = ("trial", "stage", LR, WEIGHT_DECAY, EPOCHS, "objective", "test/cer", "outcome")
+"""The columns of the picture: as many as can be read on a page 900 pixels wide."""
+
+
+def svg(facts: Comparison, width: int = 84) -> str:
+    """Draw the trials in few columns, without the web fonts that rich would name in a picture."""
     from rich.console import Console
 
     console = Console(record=True, file=io.StringIO(), width=width, highlight=False)
-    console.print(Rendering(facts))
+    columns = [column for column in trial_columns(facts) if column.heading in PICTURE]
+    console.print(_trial_table(facts, columns))
     picture = console.export_svg(title=f"sweep {facts.sweep}")
-    return re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", picture, flags=re.DOTALL)
+    plain = re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", picture, flags=re.DOTALL)
+    return re.sub(r"[ \t]+$|^\n", "", plain, flags=re.MULTILINE)
 
 
 def json_text(facts: Comparison) -> str:

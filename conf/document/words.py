@@ -40,7 +40,7 @@ class Said:
 
 
 class Listed(Said):
-    """Words and numbers side by side: the template is alike in every language."""
+    """Words and numbers side by side: in every language alike but for the comma."""
 
 
 class Name(Said):
@@ -71,6 +71,7 @@ def chinese(said: str | Said) -> str:
     if isinstance(said, Name):
         return catalogue().get(template, template)
     if isinstance(said, Listed):
+        template = template.replace(", ", catalogue()[", "])
         return template.format(**{k: _in_chinese(v) for k, v in said.values.items()})
     try:
         translated = catalogue()[template]

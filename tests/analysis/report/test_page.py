@@ -198,7 +198,7 @@ def test_chinese_says_it_in_chinese(opened):
     page = opened("zh")
     assert page.inner_text("h2 >> nth=0") == "结论"
     assert "个试验" in page.inner_text(".answer")
-    assert page.inner_text("#browse-summary").startswith("60 条话语")
+    assert page.inner_text("#browse-summary").startswith("60 条语句")
     assert page.locator("#browse-b option").all_inner_texts()[-1] == "基座"
     kinds = page.locator("#browse-slice optgroup").evaluate_all("all => all.map((o) => o.label)")
     assert kinds == ["时长", "说话人", "文本", "codec", "snr_db"]

@@ -1,4 +1,8 @@
-"""What the README quotes is what the code says: messages, ids of checks, in both languages."""
+"""What the pages say holds: messages, ids of checks, commands, links, in both languages.
+
+The pages themselves are listed and taken apart in `tests/documents.py`; their first day is run in
+`tests/end_to_end/test_first_day.py`.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,7 @@ from sweeps.execute import disk
 from sweeps.spec.sweep_file import SweepFile, load_sweep
 from tests.conf.test_rules import BROKEN
 from tests.conftest import BASE, ROOT
+from tests.documents import NAMES, PAGES, PAIRS, Page, page_at
 from tests.trainer.checks.test_run_checks import BAD_DATA
 from trainer import __main__ as trainer_main
 from trainer.checks.run_checks import one_line, run_checks
@@ -34,8 +39,7 @@ from trainer.finetune import loop
 from trainer.finetune.resume import refuse_another_run
 from trainer.model.build import build
 
-ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")
-CHINESE = (ROOT / "README_zh.md").read_text(encoding="utf-8")
+ENGLISH, CHINESE = page_at("docs/messages.md"), page_at("docs/zh/messages.md")
 TELEPHONE = ROOT / "conf" / "sweep" / "telephone.yaml"
 
 Trigger = Callable[[Path, pytest.MonkeyPatch], object]
@@ -118,24 +122,12 @@ TRIGGERS: Sequence[Trigger] = (
 """What makes each message of the table, in the table's order."""
 
 
-def section(page: str, heading: str) -> str:
-    """A section of a page, without its heading."""
-    return page.partition(f"\n### {heading}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
-
-
-def rows(page: str, heading: str) -> list[list[str]]:
-    """A table's rows below its heading, as cells."""
-    lines = [line for line in section(page, heading).splitlines() if line.startswith("|")]
-    assert len(lines) > 2, heading
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
 WARNINGS = ((ENGLISH, "What the warnings mean"), (CHINESE, "警告是什么意思"))
-MESSAGES = [row[0].strip("`") for row in rows(ENGLISH, "By its message")]
+MESSAGES = [row[0].strip("`") for row in ENGLISH.rows("By its message")]
 
 
 def test_both_languages_quote_the_same_messages() -> None:
-    assert [row[0].strip("`") for row in rows(CHINESE, "按报错信息查")] == MESSAGES
+    assert [row[0].strip("`") for row in CHINESE.rows("按报错信息查")] == MESSAGES
     assert len(MESSAGES) == len(TRIGGERS)
 
 
@@ -162,7 +154,7 @@ def test_every_check_that_warns_is_explained() -> None:
     warns |= {id for _, id, status, _ in BAD_DATA if status == "warning"}
     warns |= {"effects", "spelling", "time", "unknown-keys"}
     for page, heading in WARNINGS:
-        named = [id for row in rows(page, heading) for id in re.findall(r"`([\w-]+)`", row[0])]
+        named = [id for row in page.rows(heading) for id in re.findall(r"`([\w-]+)`", row[0])]
         assert sorted(named) == sorted(warns)
 
 
@@ -171,10 +163,10 @@ def test_what_is_logged_as_a_warning_is_quoted_as_it_is() -> None:
     code = "".join(
         path.read_text("utf-8")
         for part in ("trainer", "sweeps")
-        for path in ROOT.glob(f"{part}/*.py")
+        for path in ROOT.glob(f"{part}/**/*.py")
     )
     english, chinese = (
-        [row[0].strip("`") for row in rows(page, heading) if " " in row[0].strip("`")]
+        [row[0].strip("`") for row in page.rows(heading) if " " in row[0].strip("`")]
         for page, heading in WARNINGS
     )
     quoted = [row for row in english if "`, `" not in row]
@@ -185,7 +177,6 @@ def test_what_is_logged_as_a_warning_is_quoted_as_it_is() -> None:
         assert re.search(rf'_LOG\.warning\(\s*"{pattern}', code), message
 
 
-_BASH = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 _PARSERS = {
     "trainer": trainer_main._parser,
     "sweeps": sweeps_main._parser,
@@ -193,13 +184,10 @@ _PARSERS = {
 }
 
 
-def _commands(page: str) -> list[str]:
-    """Our own commands in a page's blocks, without comments and broken lines."""
-    lines = "\n".join(_BASH.findall(page)).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.startswith("python -m ") and " uv " not in line]
+COMMANDS = dict.fromkeys(command for page in PAGES for command in page.commands)
 
 
-@pytest.mark.parametrize("command", dict.fromkeys(_commands(ENGLISH) + _commands(CHINESE)))
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_understood(command: str) -> None:
     """Flags and keys are known, and the project's files that it names are there."""
     module, *arguments = shlex.split(command.removeprefix("python -m "), comments=True)
@@ -216,27 +204,85 @@ def test_every_command_is_understood(command: str) -> None:
             assert (ROOT / word).exists()
 
 
-def test_both_languages_have_the_same_headings_and_commands() -> None:
-    """In the same order; Chinese may leave out nothing."""
-    levels = [re.findall(r"^(#+) ", page, re.MULTILINE) for page in (ENGLISH, CHINESE)]
-    assert levels[0] == levels[1]
-    english, chinese = (
-        [shlex.join(shlex.split(line, comments=True)) for line in _commands(page)]
-        for page in (ENGLISH, CHINESE)
-    )
-    assert [line.replace(" --lang zh", "") for line in chinese] == english
+LANGUAGES = pytest.mark.parametrize(
+    ("english", "chinese"), PAIRS, ids=[english.name for english, _ in PAIRS]
+)
+EACH = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 
 
-@pytest.mark.parametrize("page", [ENGLISH, CHINESE], ids=["English", "Chinese"])
-def test_links_lead_somewhere(page: str) -> None:
-    """To a heading of the page, as GitHub names it, or to a file."""
-    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    for target in re.findall(r"\]\(([^)\s]+)\)", page):
-        if target.startswith("#"):
-            assert target[1:] in anchors
-        elif not target.startswith("https://"):
-            assert (ROOT / target).exists(), target
+def test_every_page_is_there_in_both_languages() -> None:
+    assert sorted(path.name for path in (ROOT / "docs/zh").glob("*.md")) == NAMES
+
+
+@LANGUAGES
+def test_both_languages_have_the_same_headings_and_commands(english: Page, chinese: Page) -> None:
+    """In the same order, and the commands print the same: Chinese may leave out nothing."""
+    assert [level for level, _ in chinese.headings] == [level for level, _ in english.headings]
+    assert chinese.shown == english.shown
+
+
+@LANGUAGES
+def test_both_languages_have_the_same_tables_and_figures(english: Page, chinese: Page) -> None:
+    """Rows, and the figures in each row: translated units aside, no figure differs."""
+    pairs = zip(_table_rows(english), _table_rows(chinese), strict=True)
+    for ours, theirs in pairs:
+        assert _figures(theirs) == _figures(ours), theirs
+
+
+def _table_rows(page: Page) -> list[str]:
+    return [line for line in page.prose.splitlines() if line.startswith("|")]
+
+
+def _figures(row: str) -> set[str]:
+    """Its numbers, `1,000` as `1000`; not those in code, links and names such as s2."""
+    plain = re.sub(r"`[^`]*`|\]\([^)]*\)", "", row)
+    plain = re.sub(r"(?<=\d),(?=\d{3})", "", plain)
+    return set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\d.a-zA-Z])", plain))
+
+
+@pytest.mark.parametrize("readme", PAIRS[0], ids=["English", "Chinese"])
+def test_a_readme_is_a_door(readme: Page) -> None:
+    """It is short, and says what the stages are before anything else, on the first screen."""
+    lines = readme.text.splitlines()
+    assert len(lines) <= 200
+    first_screen = "\n".join(lines[:18])
+    for stage in ("8k", "s1", "s2", "s3"):
+        assert f"| `{stage}` | `{stage_config_path(stage).stem}` |" in first_screen
+    assert "```mermaid" in readme.text
+    assert "[Apache-2.0](LICENSE)" in readme.text
+
+
+def test_every_page_is_reached_from_the_readme_of_its_language() -> None:
+    for number, readme in enumerate(PAIRS[0]):
+        linked = {target.partition("#")[0] for target in readme.links}
+        assert {pair[number].name for pair in PAIRS[1:]} <= linked
+
+
+def test_the_licence_is_the_one_that_the_package_declares() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert text.split()[:5] == ["Apache", "License", "Version", "2.0,", "January"]
+    assert text.rstrip().endswith("limitations under the License.")
+    assert 'license = "Apache-2.0"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if "docs/" in p.name], ids=lambda p: p.name)
+def test_every_command_shows_what_it_prints(page: Page) -> None:
+    for shown in page.shown:
+        ours = [line for line in shown.commands if line.startswith("python -m ")]
+        assert shown.output or not ours or " uv " in ours[0], ours
+
+
+@EACH
+def test_links_lead_somewhere(page: Page) -> None:
+    """To a heading, as GitHub names it, or to a file."""
+    assert len(set(page.anchors)) == len(page.anchors), "a heading twice"
+    for target in page.links:
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.path.parent / name).resolve() if name else page.path
+        assert path.exists(), target
+        assert not anchor or anchor in Page(path).anchors, target
 
 
 @pytest.mark.parametrize("client", ["modelscope", "hf"])
@@ -246,6 +292,23 @@ def test_the_hubs_clients_have_the_flags_that_the_page_uses(client: str) -> None
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for flag in ("--local-dir", "--exclude"):
         assert flag in found
-        assert flag in ENGLISH
-        assert flag in CHINESE
-    assert f"{client} download {RELEASED} --local-dir models/" in ENGLISH
+        for day in (page_at("docs/first_day.md"), page_at("docs/zh/first_day.md")):
+            assert flag in day.text
+            assert f"{client} download {RELEASED} --local-dir models/" in day.text
+
+
+_FILE = re.compile(r"`((?:conf|trainer|analysis|sweeps|tests)/[\w./]*)`")
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "docs/zh/architecture.md"])
+def test_the_architecture_page_names_every_room_and_files_that_are_there(name: str) -> None:
+    """A room is a package of ours; tests have no page of their own."""
+    named = set(_FILE.findall(page_at(name).text))
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+    packages = ("conf", "trainer", "analysis", "sweeps")
+    rooms = {
+        found.parent.relative_to(ROOT).as_posix() + "/"
+        for package in packages
+        for found in ROOT.glob(f"{package}/**/__init__.py")
+    }
+    assert rooms - named <= {"trainer/", "analysis/"}, "which hold rooms and their commands alone"
