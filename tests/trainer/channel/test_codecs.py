@@ -9,12 +9,7 @@ import pytest
 import soundfile
 
 from conf.channels import AMR, CODECS, NEED_AV, OPUS
-from tests.trainer.channel.signals import (
-    decibel,
-    drawn,
-    sent,
-    speech_like,
-)
+from tests.trainer.channel.signals import decibel, drawn, sent, speech_like
 from trainer.channel.codecs import code, to_pcm
 from trainer.channel.levels import FRAME, RATE_HZ, rms
 from trainer.data.audio import Samples

@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conf.channels import channel_names, load_channel
-from tests.trainer.channel.signals import (
-    EVERYTHING,
-    ranges,
-)
+from tests.trainer.channel.signals import EVERYTHING, ranges
 from trainer.channel.draws import Line, draw_line
 
 pytestmark = pytest.mark.quick

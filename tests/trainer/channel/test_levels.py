@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.trainer.channel.signals import (
-    decibel,
-    speech_like,
-)
+from tests.trainer.channel.signals import decibel, speech_like
 from trainer.channel.levels import FRAME, RATE_HZ, ratio, rms, speech_rms
 
 pytestmark = pytest.mark.quick

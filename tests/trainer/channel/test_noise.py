@@ -10,14 +10,7 @@ import soundfile
 
 from conf.channels import load_channel
 from conf.errors import DataError
-from tests.trainer.channel.signals import (
-    PLAIN,
-    drawn,
-    ranges,
-    sent,
-    speech_like,
-    write_voice,
-)
+from tests.trainer.channel.signals import PLAIN, drawn, ranges, sent, speech_like, write_voice
 from trainer.channel.levels import RATE_HZ, speech_rms
 from trainer.channel.noise import OtherSpeakers
 from trainer.channel.telephone_line import simulate

@@ -8,10 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.trainer.channel.signals import (
-    PLAIN,
-    drawn,
-)
+from tests.trainer.channel.signals import PLAIN, drawn
 from trainer.channel.draws import Line
 from trainer.channel.levels import RATE_HZ
 from trainer.channel.response import through_line
