@@ -29,7 +29,7 @@ from trainer.tracking.mlflow_store import Store
 
 def test_a_sweep_survives_failing_trials_and_dying_workers(place: Path) -> None:
     first = drive("sweep.yaml", "failing_finetune")
-    assert first.returncode == 0, first.stderr
+    assert first.returncode == 0, first.stdout + first.stderr
     assert "Best of 8 trials" in first.stdout
     assert "(raylet)" not in first.stdout + first.stderr
 
