@@ -47,3 +47,10 @@ def test_the_fresh_process_is_believed(tmp_path: Path, monkeypatch: pytest.Monke
     Done.returncode, Done.stderr = 1, "Traceback\nRuntimeError: no weights\n"
     with pytest.raises(WorkError, match=r"failed to load or decode it anew \(RuntimeError: no "):
         verify(tmp_path / "model", tmp_path / "run")
+
+
+def test_what_the_fresh_process_refuses_is_told_in_its_own_words(tmp_path: Path) -> None:
+    config = tmp_path / "run" / "config.yaml"
+    with pytest.raises(DataError) as refused:
+        verify(tmp_path / "model", tmp_path / "run")
+    assert str(refused.value).startswith(f"{config}: ")
