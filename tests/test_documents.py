@@ -33,7 +33,7 @@ from sweeps.spec.sweep_file import SweepFile, load_sweep, stage_configs
 from tests.conf.test_rules import BROKEN
 from tests.conftest import BASE, ROOT
 from tests.documents import NAMES, PAGES, PAIRS, Page, page_at
-from tests.trainer.checks.test_run_checks import BAD_DATA
+from tests.trainer.checks.test_data_checks import BAD_DATA
 from trainer import __main__ as trainer_main
 from trainer.checks.run_checks import one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers

@@ -1,7 +1,7 @@
 """What a fine-tune will take on GPUs that are not here: memory of their cards, time of an epoch.
 
 Known from the configuration, the manifests and the model directory, whose weights may be missing:
-the longest batch is run as shapes only (see forecast.py), and one of middling size, whose
+the longest batch is run as shapes only (see step_cost.py), and one of middling size, whose
 operations stand for those of all. How many of them a GPU does in a second is measured where one is
 here (or the model is tiny), and else assumed.
 """
