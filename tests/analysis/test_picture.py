@@ -16,7 +16,7 @@ import pytest
 
 from analysis.facts.comparison import Comparison, comparison
 from analysis.tables.answer import answer
-from analysis.tables.formats import PICTURE
+from analysis.tables.formats import PICTURE, svg
 from conf.document.words import Words, chinese, english
 from tests.analysis.fakes import START_MS, FakeStore
 from tests.conftest import ROOT
@@ -42,7 +42,7 @@ def demonstration() -> Comparison:
 
 
 def test_the_picture_is_drawn_from_the_demonstrations_runs(demonstration: Comparison) -> None:
-    drawn = demonstration.to_svg()
+    drawn = svg(demonstration)
     if os.environ.get("WRITE_GOLDEN"):
         PICTURE_FILE.write_text(drawn, encoding="utf-8")
     assert PICTURE_FILE.read_text(encoding="utf-8") == drawn
@@ -54,7 +54,7 @@ def test_the_picture_has_at_most_eight_columns_and_names_the_best_trial(
     assert len(PICTURE) <= 8
     texts = [text.replace("&#160;", " ") for text in _texts(PICTURE_FILE)]
     assert any(re.search(r" 11 .*8k.*2\.91e-3.*23\.28 %.*25\.48 %", text) for text in texts)
-    assert demonstration.answer.startswith(
+    assert answer(demonstration).startswith(
         "Best of 16 trials (12 completed, 4 pruned): trial 11, 8k, lr 2.91e-3"
     )
 

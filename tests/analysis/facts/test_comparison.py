@@ -14,6 +14,8 @@ from rich.console import Console
 from analysis.export.best_trial import best_trial
 from analysis.facts.comparison import comparison, lr_edges
 from analysis.facts.records import load_sweep
+from analysis.tables.answer import answer
+from analysis.tables.formats import Rendering, csv_text, json_text, markdown, svg
 from analysis.tables.trials import short_key
 from conf.document.numbers import duration, number
 from tests.analysis.fakes import stored_trial
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.quick
 
 def drawn(facts, width):
     console = Console(width=width, file=io.StringIO(), highlight=False)
-    console.print(facts.render_rich())
+    console.print(Rendering(facts))
     return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
 
 
@@ -60,7 +62,7 @@ def test_stage_summary_sets_the_best_against_default_and_worst(demo_store):
 @pytest.mark.parametrize("form", ["md", "csv", "json"])
 def test_files_are_as_committed(demo_store, golden, form):
     facts = comparison("demo", demo_store)
-    text = {"md": facts.to_markdown, "csv": facts.to_csv, "json": facts.to_json}[form]()
+    text = {"md": markdown, "csv": csv_text, "json": json_text}[form](facts)
     golden(f"comparison.{form}", text)
 
 
@@ -78,18 +80,18 @@ def test_narrow_console_leaves_out_columns_and_says_so(demo_store):
 
 
 def test_csv_numbers_are_numbers_and_fractions(demo_store):
-    first = next(csv.DictReader(io.StringIO(comparison("demo", demo_store).to_csv())))
+    first = next(csv.DictReader(io.StringIO(csv_text(comparison("demo", demo_store)))))
     assert float(first["objective"]) == 0.08
     assert float(first["optim_conf.lr"]) == 1.234e-3
-    assert json.loads(comparison("demo", demo_store).to_json())["best_trial"] == 3
+    assert json.loads(json_text(comparison("demo", demo_store)))["best_trial"] == 3
 
 
 def test_answer_names_best_base_baseline_and_test(demo_store):
-    answer = comparison("demo", demo_store).answer
-    assert "trial 3, 8k, lr 1.23e-3" in answer
-    assert "valid/cer 8.00 % (80 errors); the base has 72.00 %, 9.0 times as much" in answer
-    assert "default config of 8k has 12.00 %: -33.3 %" in answer
-    assert "test set, by which no trial was chosen: 9.00 % (base 74.00 %)" in answer
+    said = answer(comparison("demo", demo_store))
+    assert "trial 3, 8k, lr 1.23e-3" in said
+    assert "valid/cer 8.00 % (80 errors); the base has 72.00 %, 9.0 times as much" in said
+    assert "default config of 8k has 12.00 %: -33.3 %" in said
+    assert "test set, by which no trial was chosen: 9.00 % (base 74.00 %)" in said
 
 
 def test_what_measures_noise_or_breaks_a_bound_or_was_not_trained_is_not_chosen(make_store):
@@ -129,10 +131,10 @@ def test_of_the_configs_that_were_repeated_the_lowest_mean_wins(make_store):
     assert facts.best.seeds == (0.07, 0.072)
     assert best_trial(load_sweep("demo", store))[0].trial == 2
     said = "Over 2 seeds its mean is 7.10 %, the lowest of the 3 configs that were repeated; that"
-    assert said in facts.answer
-    assert "that of the default config is 12.50 %" in facts.answer
-    assert "7.10 % (2)" in facts.to_markdown()
-    rows = {row["trial"]: row for row in csv.DictReader(io.StringIO(facts.to_csv()))}
+    assert said in answer(facts)
+    assert "that of the default config is 12.50 %" in answer(facts)
+    assert "7.10 % (2)" in markdown(facts)
+    rows = {row["trial"]: row for row in csv.DictReader(io.StringIO(csv_text(facts)))}
     assert (rows["1"]["objective_over_seeds"], rows["1"]["seeds"]) == ("0.075", "2")
     assert (rows["3"]["objective_over_seeds"], rows["3"]["seeds"]) == ("", "")
 
@@ -165,16 +167,16 @@ def test_what_was_not_trained_or_not_all_of_it_is_said(make_store):
 def test_without_a_completed_trial_there_is_no_best(make_store):
     facts = comparison("demo", make_store([stored_trial(0, "8k", 1e-3, "failed")]))
     assert facts.best is None
-    assert facts.answer == "No trial of sweep demo has completed yet (1 failed)."
+    assert answer(facts) == "No trial of sweep demo has completed yet (1 failed)."
     assert "failed" in drawn(facts, 120)
-    assert json.loads(facts.to_json())["best_trial"] is None
+    assert json.loads(json_text(facts))["best_trial"] is None
 
 
 def test_empty_sweep_renders(make_store):
     facts = comparison("demo", make_store([]))
     assert "no trials" in drawn(facts, 80)
-    assert facts.to_markdown().startswith("# Sweep demo")
-    assert len(facts.to_csv().splitlines()) == 1
+    assert markdown(facts).startswith("# Sweep demo")
+    assert len(csv_text(facts).splitlines()) == 1
 
 
 def test_failed_baseline_leaves_nothing_to_compare_with(make_store):
@@ -184,8 +186,8 @@ def test_failed_baseline_leaves_nothing_to_compare_with(make_store):
     ]
     facts = comparison("demo", make_store(trials))
     assert facts.best.over_baseline is None
-    assert "did not complete, so there is no baseline" in facts.answer
-    assert "the base was not measured" in facts.answer
+    assert "did not complete, so there is no baseline" in answer(facts)
+    assert "the base was not measured" in answer(facts)
 
 
 def test_another_objective_is_set_against_its_own_base(make_store):
@@ -257,7 +259,7 @@ def test_table_path_loads_nothing_heavy():
 
 
 def test_the_picture_names_no_host(demo_store):
-    picture = comparison("demo", demo_store).to_svg()
+    picture = svg(comparison("demo", demo_store))
     assert picture.startswith("<svg")
     assert "font-face" not in picture
     assert picture.count("http") == picture.count("http://www.w3.org/2000/svg") == 1

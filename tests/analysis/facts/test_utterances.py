@@ -12,6 +12,7 @@ from rich.console import Console
 from analysis.facts.comparison import comparison
 from analysis.facts.utterances import BASE
 from analysis.tables.answer import answer
+from analysis.tables.formats import Rendering, csv_text, json_text, markdown
 from analysis.tables.sections import cuts, sections, text_class
 from conf.document.words import chinese
 from conf.errors import UserError
@@ -117,7 +118,7 @@ def test_what_is_not_comparable_stands_apart(scored_store):
     [apart] = facts.apart
     assert (apart.trial, apart.objective) == (2, pytest.approx(1 / 120))
     assert apart.reason == "other data (data.sha256 otherotherot, not usualusualus)"
-    assert "otherotherot" in facts.to_markdown()
+    assert "otherotherot" in markdown(facts)
 
 
 def test_repetitions_give_the_noise_band(scored_store):
@@ -125,12 +126,12 @@ def test_repetitions_give_the_noise_band(scored_store):
     assert (facts.noise.configs, facts.noise.runs) == (1, 3)
     # Objectives 38, 39 and 40 of 120: their standard deviation is 1 / 120; t(2) is 4.303.
     assert facts.noise.band == pytest.approx(4.3027 * 2**0.5 / 120, rel=1e-4)
-    assert "Differences under 5.1 points are noise here" in facts.answer
-    assert "Trial 3 repeats trial 0 with another seed." in facts.to_markdown()
+    assert "Differences under 5.1 points are noise here" in answer(facts)
+    assert "Trial 3 repeats trial 0 with another seed." in markdown(facts)
 
 
 def test_answer_says_how_sure_it_is(scored_store):
-    said = comparison("demo", scored_store).answer
+    said = answer(comparison("demo", scored_store))
     assert "valid/cer 22.50 % (27 errors), 95 % interval " in said
     assert "-10.00 points (paired, 95 % interval -1" in said
     assert "There it is -10.00 points" in said
@@ -189,7 +190,7 @@ def test_ended_runs_are_asked_for_once(scored_store, tmp_path):
     scored_store.asked.clear()
     second = comparison("demo", scored_store, cache)
     assert set(scored_store.asked) == {"parent"}  # the base's texts may still come
-    assert second.to_json() == first.to_json()
+    assert json_text(second) == json_text(first)
 
 
 def test_a_run_that_went_on_is_asked_again(scored_store, tmp_path):
@@ -207,7 +208,7 @@ def test_a_damaged_cache_is_not_used(scored_store, tmp_path, content):
     first = comparison("demo", scored_store, cache)
     for path in cache.rglob("*.json"):
         path.write_bytes(content)
-    assert comparison("demo", scored_store, cache).to_json() == first.to_json()
+    assert json_text(comparison("demo", scored_store, cache)) == json_text(first)
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(scored_store, tmp_path):
@@ -308,11 +309,11 @@ def test_front_is_what_nothing_beats_on_both(demo_store):
 
 def test_csv_of_a_section_has_numbers(scored_store):
     facts = comparison("demo", scored_store)
-    first = next(csv.DictReader(io.StringIO(facts.to_csv("finalists"))))
+    first = next(csv.DictReader(io.StringIO(csv_text(facts, "finalists"))))
     assert float(first["over_baseline_low"]) < float(first["over_baseline"]) < 0
     with pytest.raises(UserError, match=r"--table: got 'none', expected one of .*finalists"):
-        facts.to_csv("none")
-    document = json.loads(facts.to_json())
+        csv_text(facts, "none")
+    document = json.loads(json_text(facts))
     assert document["tables"]["finalists"][0]["over_baseline_high"] < 0
     assert document["sets"]["valid"]["by"] == "speaker"
 
@@ -320,7 +321,7 @@ def test_csv_of_a_section_has_numbers(scored_store):
 @pytest.mark.parametrize("width", [80, 120, 220])
 def test_console_never_cuts_a_cell(scored_store, width):
     console = Console(width=width, file=io.StringIO(), highlight=False)
-    console.print(comparison("demo", scored_store).render_rich())
+    console.print(Rendering(comparison("demo", scored_store)))
     text = console.file.getvalue()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width

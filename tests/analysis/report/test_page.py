@@ -16,6 +16,7 @@ from analysis.facts.comparison import comparison
 from analysis.facts.importance import importances, pruning
 from analysis.report.browser import operations
 from analysis.report.page import description, render, report, shortened
+from analysis.tables.answer import answer
 from conf.document.words import Said, catalogue, chinese, english
 from conf.errors import ConfigError, UserError
 from tests.analysis.fakes import stored_trial
@@ -77,7 +78,7 @@ def test_it_is_logged_and_the_answer_is_the_description(store, written, tmp_path
     assert logged == written["zh"].read_bytes()
     note = store.run(facts.run_id).tags["mlflow.note.content"]
     assert note == description(facts, chinese)
-    assert facts.answer[:20] in description(facts, english)
+    assert answer(facts)[:20] in description(facts, english)
 
 
 def test_answer_tells_the_cost(store):
