@@ -246,11 +246,10 @@ def _align(arguments: argparse.Namespace) -> int:
     from conf.document.language import LANGUAGES
 
     if arguments.config:
-        [language] = [each for each in LANGUAGES if each.code == arguments.language]
         text = own_document(
             arguments.config,
             base=arguments.base,
-            language=language,
+            language=LANGUAGES[arguments.language],
             allow_unknown=arguments.allow_unknown,
         )
         sys.stdout.write(text)

@@ -29,6 +29,7 @@ from analysis.tables.trials import (
     trial_columns,
     trial_grid,
 )
+from conf.document.language import Said
 from conf.document.tables import (
     PAIRS,
     Grid,
@@ -38,7 +39,6 @@ from conf.document.tables import (
     markdown_notes,
     markdown_table,
 )
-from conf.document.words import Said
 from conf.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from analysis.facts.comparison import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
 from analysis.tables.sections import clustering
+from conf.document.language import Said
 from conf.document.numbers import NOTHING, change, duration, ends, number, p_value, points, rate
 from conf.document.tables import Grid, spaced
-from conf.document.words import Said
 
 
 def short_key(key: str) -> str:

@@ -17,7 +17,7 @@ import pytest
 from analysis.facts.comparison import Comparison, comparison
 from analysis.tables.answer import answer
 from analysis.tables.formats import PICTURE, svg
-from conf.document.words import Words, chinese, english
+from conf.document.language import CHINESE, ENGLISH, Language
 from tests.analysis.fakes import START_MS, FakeStore
 from tests.conftest import ROOT
 from trainer.tracking.mlflow_store import StoredRun
@@ -60,10 +60,10 @@ def test_the_picture_has_at_most_eight_columns_and_names_the_best_trial(
 
 
 @pytest.mark.parametrize(
-    ("page", "words"), [("README.md", english), ("README_zh.md", chinese)], ids=["en", "zh"]
+    ("page", "words"), [("README.md", ENGLISH), ("README_zh.md", CHINESE)], ids=["en", "zh"]
 )
 def test_the_readme_quotes_the_demonstrations_answer(
-    page: str, words: Words, demonstration: Comparison
+    page: str, words: Language, demonstration: Comparison
 ) -> None:
     """Its rates and the best trial's settings; counts and intervals need the texts as well."""
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -14,10 +14,10 @@ import pytest
 from analysis.__main__ import main
 from analysis.alignment import pages
 from analysis.alignment.align import FILES, NAMES, documents, gather, stale
-from analysis.alignment.pages import SLOT, Page
+from analysis.alignment.pages import SLOT, TEMPLATES, Page
 from conf import effects, keys, load
 from conf.delta import counts, deltas_markdown
-from conf.document.language import CHINESE, ENGLISH, TEMPLATES
+from conf.document.language import CHINESE, ENGLISH
 from conf.errors import ConfigError
 from conf.load import HERE, load_config
 from conf.reading import flatten, read_yaml
@@ -320,6 +320,6 @@ def test_every_slot_is_used() -> None:
 
 def test_a_sentence_without_translation_is_an_error() -> None:
     """It would be stale."""
-    assert CHINESE.say("one GPU") == "单 GPU"
+    assert CHINESE("one GPU") == "单 GPU"
     with pytest.raises(ConfigError, match=r"zh.yaml: got no translation of 'two GPUs'"):
-        CHINESE.say("two GPUs")
+        CHINESE("two GPUs")

@@ -14,7 +14,7 @@ from analysis.facts.utterances import BASE
 from analysis.tables.answer import answer
 from analysis.tables.formats import Rendering, csv_text, json_text, markdown
 from analysis.tables.sections import cuts, sections, text_class
-from conf.document.words import chinese
+from conf.document.language import CHINESE
 from conf.errors import UserError
 from tests.analysis.fakes import stored_trial
 
@@ -140,7 +140,7 @@ def test_answer_says_how_sure_it_is(scored_store):
 def test_full_answer_says_what_the_best_config_changes(scored_store):
     facts = comparison("demo", scored_store)
     assert "it changes optim_conf.lr 1e-3 → 2e-3." in answer(facts, full=True)
-    assert "它改变了 optim_conf.lr 1e-3 → 2e-3。" in answer(facts, chinese, full=True)
+    assert "它改变了 optim_conf.lr 1e-3 → 2e-3。" in answer(facts, CHINESE, full=True)
 
 
 def test_finalists_are_confirmed_on_the_test_set(scored_store):

@@ -17,7 +17,7 @@ from analysis.facts.importance import importances, pruning
 from analysis.report.browser import operations
 from analysis.report.page import description, render, report, shortened
 from analysis.tables.answer import answer
-from conf.document.words import Said, catalogue, chinese, english
+from conf.document.language import CHINESE, ENGLISH, Said, catalogue
 from conf.errors import ConfigError, UserError
 from tests.analysis.fakes import stored_trial
 from tests.synthetic import Shape, write_sweep
@@ -77,12 +77,12 @@ def test_it_is_logged_and_the_answer_is_the_description(store, written, tmp_path
     logged = store.download(facts.run_id, "report.html", tmp_path).read_bytes()
     assert logged == written["zh"].read_bytes()
     note = store.run(facts.run_id).tags["mlflow.note.content"]
-    assert note == description(facts, chinese)
-    assert answer(facts)[:20] in description(facts, english)
+    assert note == description(facts, CHINESE)
+    assert answer(facts)[:20] in description(facts, ENGLISH)
 
 
 def test_answer_tells_the_cost(store):
-    said = description(comparison("synthetic", store), english)
+    said = description(comparison("synthetic", store), ENGLISH)
     assert re.search(r"All 40 trials took \d+ epochs, \d+m\d\ds of training\.", said)
     assert "Against the untrained base it is -" in said
 
@@ -209,23 +209,22 @@ def test_chinese_says_it_in_chinese(opened):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("words", [english, chinese])
+@pytest.mark.parametrize("words", [ENGLISH, CHINESE])
 def test_sweeps_with_little_to_say_have_a_report(make_store, demo_store, words):
-    language = "zh" if words is chinese else "en"
     for given in (
         demo_store,
         make_store([]),
         make_store([stored_trial(0, "8k", 1e-3, "failed")]),
         make_store([stored_trial(0, "8k", 1e-3, "completed", (1, 2, 3))]),
     ):
-        page = render(comparison("demo", given), given, words, language)
+        page = render(comparison("demo", given), given, words)
         assert page.count("<h1>") == 1
 
 
 @pytest.mark.quick
 def test_a_sentence_without_translation_is_an_error():
     with pytest.raises(ConfigError, match=r"zh.yaml: got no translation of 'Hello'"):
-        chinese(Said("Hello"))
+        CHINESE(Said("Hello"))
 
 
 @pytest.mark.quick
@@ -239,7 +238,7 @@ def test_translations_keep_every_value():
 def test_text_from_elsewhere_is_escaped(make_store):
     tags = {"outcome.reason": "<script>alert(1)</script>"}
     given = make_store([stored_trial(0, "8k", 1e-3, "failed", tags=tags)])
-    page = render(comparison("demo", given), given, english, "en")
+    page = render(comparison("demo", given), given, ENGLISH)
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
 

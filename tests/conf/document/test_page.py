@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from conf.document.language import CHINESE, ENGLISH, Name, Said
 from conf.document.page import table
 from conf.document.tables import Column, Section, grid_of, left, markdown_table, markdown_text, say
-from conf.document.words import Name, Said, chinese, english
 
 pytestmark = pytest.mark.quick
 
@@ -23,12 +23,12 @@ def test_a_section_in_both_languages() -> None:
         ["rule", "lines", "share"],
         [["too long", "3", "25.00 %"], ["{mine}", "1", "-"]],
     )
-    assert grid_of(_SECTION, chinese) == (
+    assert grid_of(_SECTION, CHINESE) == (
         ["规则", "行数", "占比"],
         [["太长", "3", "25.00 %"], ["{mine}", "1", "-"]],
     )
     assert left(_SECTION) == {0}
-    page = table(_SECTION, chinese, open=True)
+    page = table(_SECTION, CHINESE, open=True)
     assert '<details id="table-rules" open><summary>被剔除的内容</summary>' in page
     assert '<td class=right data-v="0.25">25.00 %</td>' in page
 
@@ -43,6 +43,6 @@ def test_markdown_shows_what_stands_there() -> None:
 
 
 def test_values() -> None:
-    assert say("mark", True, chinese) == "是"
-    assert say("interval", (0.1, 0.2), chinese) == "10.00 至 20.00"
-    assert say("text", Said("yes"), english) == "yes"
+    assert say("mark", True, CHINESE) == "是"
+    assert say("interval", (0.1, 0.2), CHINESE) == "10.00 至 20.00"
+    assert say("text", Said("yes"), ENGLISH) == "yes"
