@@ -91,7 +91,7 @@ class Facts:
     def keys(self) -> tuple[str, ...]:
         """Every key that any of the configurations has, in the schema's order."""
         present = {delta.key for column in self.columns.values() for delta in column.deltas}
-        known = [name for name in list(keys.keys()) if name in present]
+        known = [name for name in list(keys.all_keys()) if name in present]
         return (*known, *sorted(present - set(known)))
 
 
@@ -646,7 +646,7 @@ def _counts(deltas: Sequence[Delta]) -> Counter[str]:
 
 
 def _roles() -> list[str]:
-    return list(dict.fromkeys(key.role for key in keys.keys().values()))
+    return list(dict.fromkeys(key.role for key in keys.all_keys().values()))
 
 
 def _snippet(delta: Delta, word: str) -> list[str]:

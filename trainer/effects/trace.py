@@ -27,7 +27,7 @@ _LOOKUP = "conf/load.py"
 """Where `config["optim_conf.lr"]` is looked up; who asks is the reader. The other modules of conf
 go through all keys, to classify and to write them, and read none."""
 
-_KEYS = keys.keys()
+_KEYS = keys.all_keys()
 
 _COUNTED = ("funasr/", "trainer/", "torch/optim/")
 """Whose named parameters count as readers; what these hand on further is theirs."""
@@ -190,7 +190,7 @@ def _on_call(frame: FrameType, reads: Reads) -> None:
     if not who.startswith(_COUNTED) or who.startswith(_WATCHERS):
         return
     keys |= _defaulted(frame, keys, reads)
-    for name in arguments.keys() & keys.keys():
+    for name in arguments.keys() & keys.all_keys():
         if _uses(code, name):
             reads.read[keys[name]].add(who)
             for attribute in _attributes_from(code, name):

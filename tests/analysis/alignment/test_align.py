@@ -206,7 +206,7 @@ def test_drift_omitted(made: dict[str, str]) -> None:
         names = list(FILES) if by == "all" else by.split(", ")
         for name in names:
             assert key not in facts.columns[name].config.in_file
-        assert standalone == format_value(keys.keys()[key].default)
+        assert standalone == format_value(keys.all_keys()[key].default)
 
 
 def test_drift_parameters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

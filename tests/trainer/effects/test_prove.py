@@ -29,7 +29,7 @@ from trainer.funasr_parts import version
 @pytest.mark.quick
 def test_every_key_of_the_schema_has_a_row_for_every_stage() -> None:
     rows = load_effects()
-    assert set(rows) == set(keys.keys())
+    assert set(rows) == set(keys.all_keys())
     assert all(list(row.stages) == list(STAGES) for row in rows.values())
 
 
@@ -181,7 +181,7 @@ def test_the_tables_name_keys_of_the_schema() -> None:
         *(key for case in values.CASES.values() for key in case.scene),
         *(key for condition in values.CONDITIONS.values() for key in condition),
     }
-    assert named <= set(keys.keys())
+    assert named <= set(keys.all_keys())
 
 
 @pytest.mark.quick
@@ -192,7 +192,7 @@ def test_another_value_is_another_one() -> None:
         for value in case.values
         if isinstance(value, str) and value.startswith("@")
     }
-    defaults = {name: key.default for name, key in keys.keys().items()}
+    defaults = {name: key.default for name, key in keys.all_keys().items()}
     assert [
         name
         for name, default in defaults.items()
