@@ -177,15 +177,5 @@ def test_mistakes(tmp_path: Path) -> None:
 
 
 @pytest.mark.quick
-def test_a_document_is_in_the_catalogue_once() -> None:
-    """A second entry would silently take the place of the first."""
-    from conf.document.language import CATALOGUE
-
-    lines = CATALOGUE.read_text(encoding="utf-8").splitlines()
-    entries = [line for line in lines if line and not line.startswith("#")]
-    assert len(entries) == len(catalogue())
-
-
-@pytest.mark.quick
 def test_every_rule_of_prepare_has_a_chinese_name() -> None:
     assert [rule for rule in (*BAD_INPUT, *CHOICES) if rule not in catalogue()] == []
