@@ -190,7 +190,7 @@ def _on_call(frame: FrameType, reads: Reads) -> None:
     if not who.startswith(_COUNTED) or who.startswith(_WATCHERS):
         return
     keys |= _defaulted(frame, keys, reads)
-    for name in arguments.keys() & keys.all_keys():
+    for name in arguments.keys() & keys.keys():
         if _uses(code, name):
             reads.read[keys[name]].add(who)
             for attribute in _attributes_from(code, name):
