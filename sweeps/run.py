@@ -87,7 +87,9 @@ def run_sweep(
                 console, f"interrupted; the same command goes on (python -m sweeps run {path} ...)"
             )
             return signals.exit_code
-        console.print(comparison.render_rich())
+        from analysis.tables.formats import Rendering
+
+        console.print(Rendering(comparison))
         _show_next(console, sweep, directory)
     if comparison.best is None:
         raise WorkError(f"sweep {sweep.name}: no trial completed; see {directory.root}/trials")
@@ -214,13 +216,14 @@ class _Run:
         from analysis.export.best_trial import best_config
         from analysis.facts.comparison import comparison
         from analysis.report.page import report
+        from analysis.tables import formats
 
         self._projector.log_base(self._base.metrics())
         self._projector.log_sums(self._ledger.sums())
         compared = comparison(self._sweep.name, self._store)
         texts = {
-            "comparison.md": compared.to_markdown(),
-            "comparison.csv": compared.to_csv(),
+            "comparison.md": formats.markdown(compared),
+            "comparison.csv": formats.csv_text(compared),
             "sweep.yaml": sweep_text(self._sweep),
         }
         if compared.best is not None:

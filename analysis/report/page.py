@@ -36,11 +36,10 @@ from analysis.tables.sections import sections
 from analysis.tables.trials import FIELDS, heading, notes, trial_columns
 from conf.delta import CHANGES, SEVERITIES
 from conf.document.figures import Figure
-from conf.document.language import CHINESE, ENGLISH
+from conf.document.language import LANGUAGES, Language, Name, Said, joined
 from conf.document.numbers import NOTHING, percent, rate, setting
 from conf.document.page import cell, escaped, head, packed, page, part, plot, script_words, table
 from conf.document.tables import Section, span
-from conf.document.words import LANGUAGES, Said, Words, english, joined
 from conf.errors import DataError
 from conf.files import write_output
 
@@ -101,7 +100,7 @@ def report(
     words = LANGUAGES[language]
     facts = comparison(name, store, cache)
     other = find_beside(facts, store, beside, cache)
-    text = render(facts, store, words, language, other)
+    text = render(facts, store, words, other)
     path = output_dir / REPORT
     write_output(path, text, "--output_dir")
     if log:
@@ -110,7 +109,7 @@ def report(
     return path
 
 
-def description(facts: Comparison, words: Words) -> str:
+def description(facts: Comparison, words: Language) -> str:
     """The answer in Markdown, for the description that MLflow shows above a run."""
     said = words(Said("Tables: {md}; figures and texts: {html}.", md="comparison.md", html=REPORT))
     return f"{answer(facts, words, full=True)}\n\n{said}\n"
@@ -119,8 +118,7 @@ def description(facts: Comparison, words: Words) -> str:
 def render(
     facts: Comparison,
     store: EvidenceSource,
-    words: Words,
-    language: str,
+    words: Language,
     beside: Comparison | None = None,
 ) -> str:
     """The page."""
@@ -171,7 +169,6 @@ def render(
         changed = words(Said("What the best config changes against the released model"))
         parts.append(part("alignment", changed, alignment))
     return page(
-        language=language,
         words=words,
         title=Said("Sweep {sweep}", sweep=facts.sweep),
         skip=("trials", Said("Skip to the trials")),
@@ -200,11 +197,11 @@ SCRIPT_WORDS = {
 """What the page's script says; numbers in braces are filled by it."""
 
 
-def _answer(facts: Comparison, words: Words) -> str:
+def _answer(facts: Comparison, words: Language) -> str:
     return f'<p class="answer">{escaped(answer(facts, words, full=True))}</p>'
 
 
-def _trials(facts: Comparison, words: Words) -> str:
+def _trials(facts: Comparison, words: Language) -> str:
     columns = trial_columns(facts)
     heads = "".join(head(_trial_heading(c.heading, words), not c.left) for c in columns)
     body = []
@@ -241,7 +238,7 @@ def _trials(facts: Comparison, words: Words) -> str:
     )
 
 
-def _trial_heading(heading: str, words: Words) -> str:
+def _trial_heading(heading: str, words: Language) -> str:
     """Keys by their last part alone, for want of room; metrics as they are."""
     if "_conf." in heading:
         return heading.rpartition(".")[2]
@@ -249,7 +246,7 @@ def _trial_heading(heading: str, words: Words) -> str:
 
 
 def _figures(
-    figures: Mapping[str, Figure], captions: Mapping[str, list[Said]], words: Words
+    figures: Mapping[str, Figure], captions: Mapping[str, list[Said]], words: Language
 ) -> str:
     """Figures with their captions; what has only a caption says why there is no figure."""
     said = {name: joined(words, sentences) for name, sentences in captions.items()}
@@ -307,7 +304,7 @@ def _saved(cut: Pruning) -> Said:
     )
 
 
-def _browser(words: Words) -> str:
+def _browser(words: Language) -> str:
     sorts = [
         ("worse", "A worse than B first"),
         ("better", "A better than B first"),
@@ -355,7 +352,7 @@ _SAID_VALUES = frozenset(
 )
 
 
-def _heading(section: Section, words: Words, name: str) -> str:
+def _heading(section: Section, words: Language, name: str) -> str:
     if name.startswith("epoch_"):
         return words(Said("epoch {epoch}", epoch=name.removeprefix("epoch_")))
     if section.name == "configs" and "#" in name:
@@ -364,7 +361,7 @@ def _heading(section: Section, words: Words, name: str) -> str:
     return text if "/" in text else words(Said(text))
 
 
-def _alignment(facts: Comparison, store: EvidenceSource, words: Words) -> str:
+def _alignment(facts: Comparison, store: EvidenceSource, words: Language) -> str:
     """The changes of the best trial's config as it recorded them, most severe first."""
     if facts.best is None:
         return ""
@@ -378,7 +375,6 @@ def _alignment(facts: Comparison, store: EvidenceSource, words: Words) -> str:
     changes.sort(
         key=lambda d: (SEVERITIES.index(d["severity"]), CHANGES.index(d["change"]), d["key"])
     )
-    language = ENGLISH if words is english else CHINESE
     heads = "".join(
         head(words(Said(text)), False)
         for text in ("key", "released", "value", "change", "severity", "effect", "why")
@@ -391,7 +387,7 @@ def _alignment(facts: Comparison, store: EvidenceSource, words: Words) -> str:
         + cell(delta["change"], None, False)
         + cell(words(Said(delta["severity"])), SEVERITIES.index(delta["severity"]), False)
         + cell(delta["effect"] or words(Said("unproven")), None, False)
-        + cell(language.say_or_keep(delta["reason"]) or delta["note"], None, False)
+        + cell(words(Name(delta["reason"])) or delta["note"], None, False)
         + "</tr>"
         for delta in changes
     )
@@ -415,7 +411,7 @@ def _footer(facts: Comparison) -> Said:
     )
 
 
-def _select(name: str, label: str, choices: Sequence[tuple[str, str]], words: Words) -> str:
+def _select(name: str, label: str, choices: Sequence[tuple[str, str]], words: Language) -> str:
     every = ("", words(Said("all")))
     inner = "".join(
         f'<option value="{escaped(v)}">{escaped(t)}</option>' for v, t in [every, *choices]

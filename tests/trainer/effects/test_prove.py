@@ -24,7 +24,7 @@ from trainer.effects.values import ENGINES
 @pytest.mark.quick
 def test_every_key_of_the_schema_has_a_row_for_every_stage() -> None:
     rows = load_effects()
-    assert set(rows) == set(keys.keys())
+    assert set(rows) == set(keys.all_keys())
     assert all(list(row.stages) == list(STAGES) for row in rows.values())
 
 

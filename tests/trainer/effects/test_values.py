@@ -20,7 +20,7 @@ def test_the_tables_name_keys_of_the_schema() -> None:
         *(key for case in values.CASES.values() for key in case.scene),
         *(key for condition in values.CONDITIONS.values() for key in condition),
     }
-    assert named <= set(keys.keys())
+    assert named <= set(keys.all_keys())
 
 
 @pytest.mark.quick
@@ -31,7 +31,7 @@ def test_another_value_is_another_one() -> None:
         for value in case.values
         if isinstance(value, str) and value.startswith("@")
     }
-    defaults = {name: key.default for name, key in keys.keys().items()}
+    defaults = {name: key.default for name, key in keys.all_keys().items()}
     assert [
         name
         for name, default in defaults.items()
