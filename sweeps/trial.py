@@ -26,7 +26,7 @@ from sweeps.spec.sweep_file import SweepFile, load_sweep
 from trainer.tracking.event_log import EventLog, Tracker
 
 if TYPE_CHECKING:
-    from trainer.finetune.run import Evaluation, FinetuneResult
+    from trainer.finetune.record import Evaluation, FinetuneResult
 
 Finetune = Callable[["Config", "Tracker", "Callable[[Evaluation], None]"], "FinetuneResult"]
 Report = Callable[[dict[str, Any]], None]

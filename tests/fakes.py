@@ -11,7 +11,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +21,8 @@ from conf.files import file_sha256
 from conf.load import Config
 from trainer.data.sets import read_data
 from trainer.finetune.extend import identity
+from trainer.finetune.record import Evaluation, FinetuneResult
 from trainer.tracking.event_log import Tracker
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """As `trainer.finetune.run.Evaluation`, whose module would import torch."""
-
-    epoch: int
-    step: int
-    metrics: dict[str, float]
-    finished: bool
-
-
-@dataclass(frozen=True)
-class FinetuneResult:
-    """As `trainer.finetune.run.FinetuneResult`."""
-
-    objective: float
-    epoch: int
-    checkpoint: str
-    metrics: dict[str, float]
-    output_dir: Path
 
 
 def cer_after(config: Any, epoch: int, stage: str) -> float:

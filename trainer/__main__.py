@@ -214,8 +214,9 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     from trainer.checks.run_checks import one_line, raise_if_failed, run_checks, tags
     from trainer.data.sets import read_data
     from trainer.finetune.extend import is_longer, reopen
+    from trainer.finetune.record import Evaluation
     from trainer.finetune.resume import refuse_another_run
-    from trainer.finetune.run import Evaluation, finetune
+    from trainer.finetune.run import finetune
     from trainer.tracking.event_log import EventLog
     from trainer.tracking.mlflow_store import Status, Store
 

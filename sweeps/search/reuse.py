@@ -20,8 +20,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from conf.delta import classify, deltas_json, deltas_markdown
-from conf.files import file_sha256, link, write_text
+from conf.files import file_sha256, link
 from conf.load import Config
 from sweeps.directory import SweepDirectory
 from sweeps.search import study as record
@@ -29,6 +28,7 @@ from sweeps.spec.sweep_file import SweepFile
 from sweeps.trial_state import ANSWERED_FROM, TrialState
 from trainer.data.sets import read_data
 from trainer.finetune.extend import Finished, identity, read_finished
+from trainer.finetune.record import log_config
 from trainer.finetune.run_directory import CHECKPOINTS, EPOCHS, HYPOTHESES, read_result
 from trainer.tracking.event_log import EventLog, read_events
 
@@ -140,22 +140,7 @@ def write_answer(found: Answer, course: Course, config: Config, label: str) -> N
     """
     directory, epochs = Path(config["output_dir"]), config["train_conf.max_epoch"]
     log = EventLog(directory)
-    deltas = classify(config)
-    for name, text in {
-        "config.yaml": config.to_yaml(),
-        "deltas.json": deltas_json(deltas),
-        "deltas.md": deltas_markdown(deltas),
-    }.items():
-        write_text(directory / name, text)
-        log.log_artifact(directory / name, name)
-    log.log_params(config.flat())
-    changes = [delta.change for delta in deltas]
-    own = {
-        "config.sha256": config.fingerprint(),
-        "delta.modified": str(changes.count("MODIFIED")),
-        "delta.new": str(changes.count("NEW")),
-        ANSWERED_FROM: label,
-    }
+    own = {**log_config(config, log), ANSWERED_FROM: label}
     if found.epoch is not None:
         own["checkpoint"] = f"epoch-{found.epoch:03d}"
     log.set_tags({**_tags(course.directory), **own})
