@@ -213,7 +213,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     from trainer.checks.run_checks import one_line, raise_if_failed, run_checks, tags
     from trainer.data.sets import read_data
-    from trainer.finetune.extend import is_longer, reopen
+    from trainer.finetune.extend import can_extend, reopen
     from trainer.finetune.record import Evaluation
     from trainer.finetune.resume import refuse_another_run
     from trainer.finetune.run import finetune
@@ -229,7 +229,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     for check in results:
         if check.status == "warning":
             print(f"warning: {one_line(check)}", file=sys.stderr)
-    if is_longer(output_dir, config):
+    if can_extend(output_dir, config):
         reopen(output_dir)
     log = EventLog(output_dir, resume=config.get("train_conf.resume", True))
     log.set_tags(tags(results))
