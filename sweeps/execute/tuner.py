@@ -92,7 +92,7 @@ class Retrying(StudySearcher):
         concurrency: Trials under way at once.
         on_change: Called with a trial whose state is new.
         directory: The sweep's directory.
-        allows: Asked before a new trial; False ends the search for want of room.
+        allows: Asked before a new trial; False ends the search for want of disk space.
     """
 
     def __init__(
@@ -400,7 +400,7 @@ def run_trials(
         concurrency: Trials under way at once.
         on_change: Called in this thread with every new state of a trial.
         finetune: Training function of the workers; default: the real one.
-        allows: Asked before each trial whether there is room for one more.
+        allows: Asked before each trial whether there is disk space for one more.
         hang_up: Ends this process with a line, from any thread, when Ray is gone and Tune hangs.
 
     Raises:

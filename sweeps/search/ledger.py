@@ -27,7 +27,7 @@ from sweeps.search import study as record
 from sweeps.search.budget import Spent, saved_epochs
 from sweeps.search.finalists import best_first, replicates, resolve_bounds
 from sweeps.search.pruner import should_prune
-from sweeps.search.remaining import Outlook, outlook, spent
+from sweeps.search.remaining import Remaining, remaining, spent
 from sweeps.search.reuse import Answer, Reuse, awaited, must_wait, write_answer
 from sweeps.search.samplers import complete, draw, excess, grid, in_optunas_terms, known
 from sweeps.search.warm_start import WarmStart, read_warm_start
@@ -136,9 +136,9 @@ class Ledger:
 
     def enough(self, number: int) -> str:
         """Say why a trial under way ends with the sweep: its goal or budget is reached."""
-        stopped = self._outlook()
+        left = self._remaining()
         repeats = REPLICATE_OF in self._trials()[number].user_attrs
-        return stopped.spent if repeats else stopped.spent or stopped.reached
+        return left.spent if repeats else left.spent or left.reached
 
     def tell(
         self,
@@ -206,8 +206,8 @@ class Ledger:
     @property
     def stopped(self) -> str:
         """Which goal or budget ended the sweep; empty while none has."""
-        outlook = self._outlook()
-        return outlook.spent or outlook.reached
+        left = self._remaining()
+        return left.spent or left.reached
 
     @property
     def best(self) -> list[TrialState]:
@@ -230,7 +230,7 @@ class Ledger:
             if trial.state == OptunaState.RUNNING:
                 state = record.state_of(trial)
                 to_come.append((state.stage, state.values))
-        if self._sweep.sampler == "grid" and self._outlook().search:
+        if self._sweep.sampler == "grid" and self._remaining().search:
             drawn = sum(record.DRAWN in trial.user_attrs for trial in trials)
             to_come += [(choice.stage, choice.values) for choice in grid(self._sweep)[drawn:]]
         return awaited(record.states_of(trials), to_come)
@@ -247,14 +247,14 @@ class Ledger:
     @property
     def exhausted(self) -> bool:
         """Whether there is nothing left to hand out, now or after what is under way has ended."""
-        outlook = self._outlook()
-        to_come = outlook.search or outlook.repeats or outlook.may_repeat
-        return outlook.finished or not (to_come or self._not_handed_out())
+        left = self._remaining()
+        to_come = left.search or left.repeats or left.may_repeat
+        return left.finished or not (to_come or self._not_handed_out())
 
     @property
     def finished(self) -> bool:
         """Whether all trials of the sweep have ended."""
-        return self._outlook().finished
+        return self._remaining().finished
 
     # What comes next
 
@@ -268,11 +268,11 @@ class Ledger:
 
     def _add_next(self) -> int | None:
         """Put the next trial on record, RUNNING; its number, or None if there is none now."""
-        outlook, trials = self._outlook(), self._trials()
-        if outlook.search:
+        left, trials = self._remaining(), self._trials()
+        if left.search:
             return self._add_searched(trials)
-        if outlook.repeats:
-            repeat = outlook.repeats[0]
+        if left.repeats:
+            repeat = left.repeats[0]
             of = record.state_of(trials[repeat.of])
             tried = trials[repeat.of].user_attrs[record.TRIES]["overrides"]
             seed = self._configs[of.stage][_SEED] + repeat.turn
@@ -398,8 +398,8 @@ class Ledger:
             self._base = self._directory.base_metrics()
         return resolve_bounds(self._sweep, self._base)
 
-    def _outlook(self) -> Outlook:
-        return outlook(self._trials(), self._sweep, self.spent(), self._bounds())
+    def _remaining(self) -> Remaining:
+        return remaining(self._trials(), self._sweep, self.spent(), self._bounds())
 
     def _noted(self, states: tuple[TrialState, ...]) -> tuple[TrialState, ...]:
         """Add what is known of a trial only beside the base, or the others."""

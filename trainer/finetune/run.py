@@ -208,7 +208,7 @@ class _Run:
         epochs = self._config["train_conf.max_epoch"]
         result = run_directory.read_result(self._directory)
         if result and (result["identity"], result["epochs"]) == (self._identity, epochs):
-            self._take_up(result["run"])
+            self._restore_state(result["run"])
             _LOG.info("%s: this fine-tune has finished before", self._directory)
             return
         if isinstance(self.engine, Trainer) and (point := self._resume.load()) is not None:
@@ -346,7 +346,7 @@ class _Run:
     def _restore(self, point: Mapping[str, Any]) -> None:
         assert isinstance(self.engine, Trainer)
         self.engine.load_state_dict(point["trainer"])
-        self._take_up(point["run"])
+        self._restore_state(point["run"])
         self._scoring.read_base()
         set_random_state(point["random"])
 
@@ -359,7 +359,7 @@ class _Run:
             "best_metrics": dict(self._best_metrics),
         }
 
-    def _take_up(self, state: Mapping[str, Any]) -> None:
+    def _restore_state(self, state: Mapping[str, Any]) -> None:
         self.record.restore(state)
         self._folder.restore(state["kept"])
         self._best = self._folder.named(*state["best"]) if state["best"] else None

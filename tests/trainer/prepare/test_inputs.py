@@ -50,8 +50,8 @@ def test_kaldis_files_by_name(kaldi: Path, tmp_path: Path) -> None:
     (kaldi / "segments").unlink()
     (kaldi / "text").write_text("call 你好\n", encoding="utf-8")
     (kaldi / "speakers").write_text("s9 call other\n")
-    beside = (("text", kaldi / "text"), ("spk2utt", kaldi / "speakers"))
-    run(tmp_path / "out", Given(kaldi / "wav.scp", beside=beside))
+    others = (("text", kaldi / "text"), ("spk2utt", kaldi / "speakers"))
+    run(tmp_path / "out", Given(kaldi / "wav.scp", other_files=others))
     assert kept(tmp_path / "out")["call"]["speaker_id"] == "s9"
     assert [(line["key"], line["rule"]) for line in left_out(tmp_path / "out")] == [
         ("two-a", "no transcript"),
