@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from conf.document.numbers import rate
 from conf.errors import ConfigError, UserError, run_command
@@ -60,13 +60,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # An abbreviated flag could not be told from an override.
+    overridable: dict[str, Any] = {"epilog": f"overrides: {_OVERRIDES}", "allow_abbrev": False}
 
     train = commands.add_parser(
-        "train",
-        parents=[_fine_tune_flags()],
-        help="one fine-tune",
-        epilog=f"overrides: {_OVERRIDES}",
-        allow_abbrev=False,
+        "train", parents=[_fine_tune_flags()], help="one fine-tune", **overridable
     )
     train.add_argument(
         "--engine",
@@ -81,8 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         parents=[_fine_tune_flags()],
         help="the checks before training; exit 1 if one fails",
-        epilog=f"overrides: {_OVERRIDES}",
-        allow_abbrev=False,
+        **overridable,
     )
     check.add_argument("--json", action="store_true", help="a JSON list instead of a table")
     check.set_defaults(run=_check, takes_overrides=True)
@@ -90,8 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser(
         "evaluate",
         help="CER, MER, WER and keywords of a model on one or more sets",
-        epilog=f"overrides: {_OVERRIDES}",
-        allow_abbrev=False,
+        **overridable,
     )
     evaluate.add_argument("--model", type=Path, required=True, metavar="DIR")
     evaluate.add_argument(

@@ -208,12 +208,7 @@ class EquivalentTrial:
 
 
 class Reuse:
-    """Finds what a sweep's trials can take from trials that are equivalent to them.
-
-    Args:
-        directory: The sweep's directory.
-        sweep: The sweep.
-    """
+    """Finds what a sweep's trials can take from trials that are equivalent to them."""
 
     def __init__(self, directory: SweepDirectory, sweep: SweepFile) -> None:
         self._directory = directory

@@ -39,8 +39,11 @@ class Evaluation:
 
     epoch: int
     step: int
+    """Optimizer updates made by then."""
     metrics: dict[str, float]
+    """The newest value of each."""
     finished: bool
+    """Whether these are the final values, of the checkpoint that would be exported."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class FinetuneResult:
 
     objective: float
     epoch: int
+    """Of the best epoch, or of the best that went into an average."""
     checkpoint: str
     metrics: dict[str, float]
     output_dir: Path
