@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.document.numbers import rate, size
 from conf.errors import UserError, run_command
 
 if TYPE_CHECKING:
@@ -196,6 +195,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from analysis.facts.utterances import cache_directory
     from analysis.report.page import report
+    from conf.document.numbers import size
 
     path = report(
         arguments.sweep,
@@ -212,6 +212,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from analysis.export.best_trial import CONFIG, MODEL, SCRIPT, export
+    from conf.document.numbers import rate
     from trainer.export.mlflow_model import NAME
 
     if arguments.no_register and arguments.register_as is not None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conf.document.numbers import rate
 from conf.errors import ConfigError, UserError, run_command
 from trainer.prepare import flags as prepare_flags
 
@@ -207,10 +206,11 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError("output_dir: got nothing, expected a directory (--output_dir DIR)")
     output_dir = Path(config["output_dir"])
 
+    from conf.document.numbers import rate
     from trainer.checks.run_checks import one_line, raise_if_failed, run_checks, tags
     from trainer.data.sets import read_data
     from trainer.finetune.extend import can_extend, reopen
-    from trainer.finetune.record import Evaluation
+    from trainer.finetune.result import Evaluation
     from trainer.finetune.resume import refuse_another_run
     from trainer.finetune.run import finetune
     from trainer.tracking.event_log import EventLog

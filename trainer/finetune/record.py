@@ -14,7 +14,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from conf.files import write_text
 from conf.load import Config
 from trainer.data.sets import Data
 from trainer.evaluation.error_rates import NORMALISATION
+from trainer.finetune.result import Evaluation
 from trainer.tracking.event_log import Tracker
 
 if TYPE_CHECKING:  # its module loads torch
@@ -31,31 +32,6 @@ if TYPE_CHECKING:  # its module loads torch
 _LOG = logging.getLogger(__name__)
 _MAX_NAMED = 20
 """Skipped utterances named in the log when they are found together; the file names all."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `on_eval` gets after each epoch; epoch 0 is before the first update."""
-
-    epoch: int
-    step: int
-    """Optimizer updates made by then."""
-    metrics: dict[str, float]
-    """The newest value of each."""
-    finished: bool
-    """Whether these are the final values, of the checkpoint that would be exported."""
-
-
-@dataclass(frozen=True)
-class FinetuneResult:
-    """The checkpoint that would be exported, and its scores."""
-
-    objective: float
-    epoch: int
-    """Of the best epoch, or of the best that went into an average."""
-    checkpoint: str
-    metrics: dict[str, float]
-    output_dir: Path
 
 
 class Record:

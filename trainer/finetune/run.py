@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from trainer.evaluation.evaluate import Scores
 from trainer.finetune import extend, run_directory
 from trainer.finetune.engine import Engine, EpochSummary
 from trainer.finetune.loop import Listeners, LoopConf, Trainer
-from trainer.finetune.record import Evaluation, FinetuneResult, Record
+from trainer.finetune.record import Record
+from trainer.finetune.result import Evaluation, FinetuneResult, OnEval
 from trainer.finetune.resume import ResumeFolder, random_state, set_random_state
 from trainer.finetune.scoring import Scoring
 from trainer.finetune.stock_engine import StockEngine
@@ -51,7 +52,7 @@ def ignore_evaluation(_: Evaluation) -> None:
 def finetune(
     config: Config,
     tracker: Tracker,
-    on_eval: Callable[[Evaluation], None] = ignore_evaluation,
+    on_eval: OnEval = ignore_evaluation,
 ) -> FinetuneResult:
     """Trains, evaluates each epoch, and keeps the weights of the best validation CER.
 

@@ -191,11 +191,11 @@ def _given(arguments: argparse.Namespace) -> tuple[Given, ...]:
     if arguments.wav_dir:
         given.append(Given(arguments.transcripts, wav_dir=arguments.wav_dir))
     names = ("text", "segments", "utt2spk", "spk2utt", "reco2file_and_channel")
-    other_files = tuple((name, path) for name in names if (path := getattr(arguments, name)))
+    beside = tuple((name, path) for name in names if (path := getattr(arguments, name)))
     if bool(arguments.wav_scp) != bool(arguments.text):
         raise UserError("prepare: got one of --wav_scp and --text, expected both")
     if arguments.wav_scp:
-        given.append(Given(arguments.wav_scp, other_files=other_files))
+        given.append(Given(arguments.wav_scp, beside=beside))
     if not given:
         raise UserError(
             "prepare: got nothing to read, expected --input, --train with --valid, "

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from conf.errors import DataError
 from trainer.data.manifest import one_line, resolve
-from trainer.prepare import read_kaldi as kaldi
 from trainer.prepare.lines import Line, Mistake, open_bytes, text_lines
-from trainer.prepare.read_kaldi import read_kaldi
+from trainer.prepare.read_kaldi import OPTIONAL, read_kaldi
 from trainer.prepare.read_tables import looks_like_a_table, read_jsonl, read_table
 from trainer.prepare.settings import Given, Settings
 
@@ -44,7 +43,7 @@ def read(settings: Settings) -> Iterator[Line]:
 
 
 def files(settings: Settings) -> list[File]:
-    """All that is read, with digests: what decides the result apart from the settings.
+    """All that is read, with digests: what decides the result beside the settings.
 
     Raises:
         DataError: One cannot be read.
@@ -52,8 +51,8 @@ def files(settings: Settings) -> list[File]:
     paths: dict[Path, None] = {}
     for given in settings.given:
         if _is_kaldi(given):
-            wav_scp, other_files = _kaldi_files(given)
-            paths |= dict.fromkeys((wav_scp, *other_files.values()))
+            wav_scp, beside = _kaldi_files(given)
+            paths |= dict.fromkeys((wav_scp, *beside.values()))
             continue
         paths[given.path] = None
         if given.wav_dir is None and _form(given.path, settings) == "list":
@@ -67,8 +66,8 @@ def _read(given: Given, settings: Settings) -> Iterator[Line]:
         yield from read_folder(given.wav_dir, given.path, given.split, settings)
         return
     if _is_kaldi(given):
-        wav_scp, other_files = _kaldi_files(given)
-        yield from read_kaldi(wav_scp, other_files, given.split, settings)
+        wav_scp, beside = _kaldi_files(given)
+        yield from read_kaldi(wav_scp, beside, given.split, settings)
         return
     form = _form(given.path, settings)
     if form == "list":
@@ -88,7 +87,7 @@ def _read_file(path: Path, form: str, split: str | None, settings: Settings) -> 
 
 def _is_kaldi(given: Given) -> bool:
     return given.wav_dir is None and (
-        bool(given.other_files) or given.path.is_dir() or given.path.name == "wav.scp"
+        bool(given.beside) or given.path.is_dir() or given.path.name == "wav.scp"
     )
 
 
@@ -101,13 +100,13 @@ def _kaldi_files(given: Given) -> tuple[Path, dict[str, Path]]:
     wav_scp = given.path / "wav.scp" if given.path.is_dir() else given.path
     if not wav_scp.is_file():
         raise DataError(f"{given.path}: got no wav.scp in it, expected {_FORMS}")
-    other_files = dict(given.other_files)
-    if not other_files:
-        usual = {name: wav_scp.parent / name for name in ("text", *kaldi.OPTIONAL)}
-        other_files = {name: path for name, path in usual.items() if path.is_file()}
-    if "text" not in other_files:
+    beside = dict(given.beside)
+    if not beside:
+        usual = {name: wav_scp.parent / name for name in ("text", *OPTIONAL)}
+        beside = {name: path for name, path in usual.items() if path.is_file()}
+    if "text" not in beside:
         raise DataError(f"{wav_scp}: got no text beside it, expected transcripts (--text FILE)")
-    return wav_scp, other_files
+    return wav_scp, beside
 
 
 def _form(path: Path, settings: Settings) -> str:

@@ -29,20 +29,20 @@ OPTIONAL = ("segments", "utt2spk", "spk2utt", "reco2file_and_channel")
 
 
 def read_kaldi(
-    wav_scp: Path, other_files: Mapping[str, Path], split: str | None, settings: Settings
+    wav_scp: Path, beside: Mapping[str, Path], split: str | None, settings: Settings
 ) -> Iterator[Line]:
     """The utterances of ``text``, in its order, then what no utterance names.
 
     Args:
         wav_scp: ``RECORDING PATH`` lines.
-        other_files: ``text`` and those of `OPTIONAL` that there are.
+        beside: ``text`` and those of `OPTIONAL` that there are.
         split: Of these files.
         settings: For the encoding.
 
     Raises:
         DataError: A file cannot be read.
     """
-    tables = {name: Table(path, settings.encoding) for name, path in other_files.items()}
+    tables = {name: Table(path, settings.encoding) for name, path in beside.items()}
     tables["wav.scp"] = Table(wav_scp, settings.encoding)
     text = tables.pop("text")
     speakers = _speakers(tables)

@@ -20,13 +20,13 @@ class Given:
             transcripts by name.
         split: One of `SPLITS`; None is to be split.
         wav_dir: Where the recordings of transcripts by name are.
-        other_files: Kaldi's other files, by their usual name (``text``, ``segments`` ...).
+        beside: Kaldi's other files, by their usual name (``text``, ``segments`` ...).
     """
 
     path: Path
     split: str | None = None
     wav_dir: Path | None = None
-    other_files: tuple[tuple[str, Path], ...] = ()
+    beside: tuple[tuple[str, Path], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from conf.load import Config, load_config, stage_config_path
 from trainer.data.batch import LeftOut
 from trainer.data.manifest import Utterance
 from trainer.data.sets import Data
-from trainer.finetune.record import Evaluation, Record, log_config
+from trainer.finetune.record import Record, log_config
+from trainer.finetune.result import Evaluation
 from trainer.tracking.event_log import EventLog, read_events
 
 pytestmark = pytest.mark.quick

@@ -17,8 +17,6 @@ from tests.trainer.prepare.report.made import line, of_demo, write_lines, write_
 from trainer.__main__ import main
 from trainer.prepare.filters import BAD_INPUT, CHOICES
 from trainer.prepare.report import write
-from trainer.prepare.report.facts import Picked
-from trainer.prepare.report.spectrograms import Sound, listen
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -149,21 +147,6 @@ def test_prepare_ends_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "| train | 16000 | 7 kHz and more | 4 | 100.00 % |" in said
     assert "| no such file | 1 | 14.29 % |" in said
     assert "Nobody looked at" not in said
-
-
-@pytest.mark.quick
-def test_a_spectrogram_shows_the_tone(tmp_path: Path) -> None:
-    path = tmp_path / "tone.wav"
-    time_s = numpy.arange(48000) / 16000
-    soundfile.write(path, 0.5 * numpy.sin(2 * numpy.pi * 1000 * time_s), 16000)
-    sound = listen(Picked("random", "train", "tone", path, "", {}))
-    assert isinstance(sound, Sound)
-    middle = [row[len(row) // 2] for row in sound.level_db]
-    assert middle.index(max(middle)) * sound.step_hz == pytest.approx(1000, abs=sound.step_hz)
-    assert sound.top_hz == pytest.approx(8000)
-    assert len(sound.level_db[0]) * sound.step_s == pytest.approx(3, abs=0.2)
-    soundfile.write(path, numpy.zeros(20), 16000)
-    assert listen(Picked("random", "train", "tone", path, "", {})) == "20 samples"
 
 
 @pytest.mark.quick
