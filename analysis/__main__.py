@@ -203,7 +203,7 @@ def _report(arguments: argparse.Namespace) -> int:
         _store(),
         arguments.output_dir,
         language=arguments.lang,
-        beside=arguments.beside,
+        other_sweep=arguments.beside,
         cache=None if arguments.no_cache else cache_directory(),
         log=not arguments.no_log,
     )

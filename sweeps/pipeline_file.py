@@ -74,7 +74,9 @@ class Pipeline:
     path: Path
     name: str
     base: str
+    """The model directory that the first step starts from."""
     allow: tuple[str, ...]
+    """Keys in which steps may differ, and `base` where a step may name one of its own."""
     steps: tuple[Step, ...]
 
 

@@ -89,7 +89,7 @@ def _no_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _full_disk(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "free_bytes", lambda path: 1_000_000)
     sweep, _places = load_sweep(TELEPHONE, overrides=[f"base={BASE}"])
-    disk.check_room(sweep, SweepDirectory.of("calls"), disk.Need(1, 1, 10**9))
+    disk.check_disk_space(sweep, SweepDirectory.of("calls"), disk.Need(1, 1, 10**9))
 
 
 def _exhausted(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 from analysis.facts.comparison import Comparison, Row
 from analysis.facts.importance import Importance, Pruning
-from analysis.facts.other_sweep import best_so_far, course
+from analysis.facts.other_sweep import best_so_far, trials_with_cost
 from conf.document.figures import Figure, make_figure
 from conf.document.language import Language, Said
 from conf.document.numbers import number, rate
 
 COLOURS = {"8k": "#0072B2", "s1": "#C85500", "s2": "#00513F", "s3": "#BF5F95"}
-OTHER, BASE_COLOUR, BESIDE = "#000000", "#555555", "#8A5A00"
+OTHER, BASE_COLOUR, OTHER_SWEEP = "#000000", "#555555", "#8A5A00"
 THIN = 0.85
 """Opacity of the many thin lines: they still stand out 3 to 1 from white."""
 HATCHINGS = {"8k": "", "s1": "/", "s2": "x", "s3": "."}
@@ -141,9 +141,9 @@ def importance_bars(found: Sequence[Importance], words: Language) -> Figure | No
     return figure
 
 
-def history(facts: Comparison, beside: Comparison | None, words: Language) -> Figure | None:
+def history(facts: Comparison, other: Comparison | None, words: Language) -> Figure | None:
     """What had been reached after so many epochs of training in all, trial after trial."""
-    points = course(facts)
+    points = trials_with_cost(facts)
     if not points:
         return None
     traces: list[Any] = []
@@ -155,8 +155,8 @@ def history(facts: Comparison, beside: Comparison | None, words: Language) -> Fi
         trace["marker"] |= {"symbol": symbols, "size": 8}
         traces.append(trace)
     traces.append(_line_of_best(facts, words, OTHER, "solid"))
-    if beside is not None:
-        traces.append(_line_of_best(beside, words, BESIDE, "dash"))
+    if other is not None:
+        traces.append(_line_of_best(other, words, OTHER_SWEEP, "dash"))
     base = facts.base.get(facts.objective)
     if base is not None:
         end = points[-1][0]
@@ -180,7 +180,7 @@ def rungs(facts: Comparison, found: Pruning, words: Language) -> Figure | None:
     """The objective after an early epoch against the end: were the right trials cut?"""
     traces = []
     shapes = [*MARKERS.values(), "x", "triangle-up", "star"]
-    colours = [*COLOURS.values(), BESIDE, BASE_COLOUR, OTHER]
+    colours = [*COLOURS.values(), OTHER_SWEEP, BASE_COLOUR, OTHER]
     for index, rung in enumerate(found.rungs):
         rows = [
             row

@@ -4,8 +4,8 @@
 
 The answer comes first, then the ranked trials, figures, the texts of the finalists utterance by
 utterance, and every further table. Tables are plain HTML, so they are there without scripts; Plotly
-is carried along whole, and what figures and browser show is packed beside it. The file is logged to
-the sweep's run, and the answer becomes that run's description.
+is carried along whole, and what figures and browser show is packed next to it. The file is logged
+to the sweep's run, and the answer becomes that run's description.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from typing import Any, Protocol
 
 from analysis.facts.comparison import Comparison, comparison
 from analysis.facts.importance import FEWEST_TRIALS, Pruning, importances, pruning
-from analysis.facts.other_sweep import at_equal_cost
-from analysis.facts.other_sweep import beside as find_beside
+from analysis.facts.other_sweep import at_equal_cost, find_other
 from analysis.facts.utterances import BASE, EvidenceSource
 from analysis.report.browser import systems, texts
 from analysis.report.figures import (
@@ -77,7 +76,7 @@ def report(
     output_dir: Path,
     *,
     language: str = "en",
-    beside: str | None = None,
+    other_sweep: str | None = None,
     cache: Path | None = None,
     log: bool = True,
 ) -> Path:
@@ -88,18 +87,18 @@ def report(
         store: Where it is recorded.
         output_dir: Gets `report.html`; made if missing.
         language: `en` or `zh`.
-        beside: Another sweep for the figure of the search; without one, the newest random search
+        other_sweep: Another one for the figure of the search; without it, the newest random search
             over the same base, data and stages, if there is one.
         cache: Directory in which ended runs are remembered.
         log: Also put it, and the answer as the description, to the sweep's run.
 
     Raises:
-        UserError: No such sweep, the directory cannot be written, or the sweep beside it saw other
+        UserError: No such sweep, the directory cannot be written, or the other sweep saw other
             data.
     """
     words = LANGUAGES[language]
     facts = comparison(name, store, cache)
-    other = find_beside(facts, store, beside, cache)
+    other = find_other(facts, store, other_sweep, cache)
     text = render(facts, store, words, other)
     path = output_dir / REPORT
     write_output(path, text, "--output_dir")
@@ -119,20 +118,20 @@ def render(
     facts: Comparison,
     store: EvidenceSource,
     words: Language,
-    beside: Comparison | None = None,
+    other: Comparison | None = None,
 ) -> str:
     """The page."""
     importance, cut = importances(facts), pruning(facts)
     drawn: dict[str, Figure | None] = {
         "curves": learning_curves(facts, words),
-        "history": history(facts, beside, words),
+        "history": history(facts, other, words),
         "parallel": parallel_coordinates(facts, words),
         "importance": importance_bars(importance, words),
         "pruning": rungs(facts, cut, words),
         "front": front(facts, words),
     }
     figures = {name: figure for name, figure in drawn.items() if figure is not None}
-    captions = _captions(facts, beside, figures, cut)
+    captions = _captions(facts, other, figures, cut)
     sets = texts(facts, store, words)
     best = facts.best
     baseline = facts.baseline_of(best) if best else None
@@ -256,7 +255,7 @@ def _figures(
 
 
 def _captions(
-    facts: Comparison, beside: Comparison | None, figures: Mapping[str, Figure], cut: Pruning
+    facts: Comparison, other: Comparison | None, figures: Mapping[str, Figure], cut: Pruning
 ) -> dict[str, list[Said]]:
     few = Said(
         "No stage has {least} completed trials that differ, so there is no importance.",
@@ -269,23 +268,23 @@ def _captions(
     if cut.pruned or "pruning" in figures:
         captions["pruning"] = [_saved(cut)]
     if "history" in figures:
-        captions["history"] = _course(facts, beside)
+        captions["history"] = _search_caption(facts, other)
     return captions
 
 
-def _course(facts: Comparison, beside: Comparison | None) -> list[Said]:
+def _search_caption(facts: Comparison, other: Comparison | None) -> list[Said]:
     said = []
     if any(row.outcome != "completed" for row in facts.rows):
         said.append(Said("Hollow marks: trials that did not complete."))
-    equal = None if beside is None else at_equal_cost(facts, beside)
-    if beside is not None and equal is not None:
+    equal = None if other is None else at_equal_cost(facts, other)
+    if other is not None and equal is not None:
         said.append(
             Said(
                 "After {epochs} epochs of training: {sweep} {ours}, {other} {theirs}.",
                 epochs=equal.epochs,
                 sweep=facts.sweep,
                 ours=rate(equal.ours),
-                other=beside.sweep,
+                other=other.sweep,
                 theirs=rate(equal.theirs),
             )
         )

@@ -43,7 +43,9 @@ def written(store, tmp_path_factory):
     """The report in both languages."""
     root = tmp_path_factory.mktemp("reports")
     return {
-        language: report("synthetic", store, root / language, language=language, beside="synthetic")
+        language: report(
+            "synthetic", store, root / language, language=language, other_sweep="synthetic"
+        )
         for language in ("en", "zh")
     }
 
