@@ -20,7 +20,6 @@ from typing import Literal
 from analysis.facts.comparison import LR
 from analysis.facts.utterances import BASE_HYPOTHESES
 from conf.document import numbers
-from conf.errors import UserError
 from conf.load import Config
 from conf.reading import flatten
 from sweeps.directory import SweepDirectory, sweep_text
@@ -249,12 +248,7 @@ def open_store(environment: Mapping[str, str]) -> Store:
     # The projector tries again by itself; a client that does so for minutes would hold up the end.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    try:
-        return Store.open(environment=environment)
-    except UserError:
-        raise
-    except Exception as error:  # a server's client raises what it likes
-        raise UserError(f"MLflow store: {error}".splitlines()[0]) from error
+    return Store.open(environment=environment)
 
 
 def _now_ms() -> int:
