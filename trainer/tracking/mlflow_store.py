@@ -459,14 +459,11 @@ def _make(database: Path) -> None:
     from mlflow.store.db.utils import _initialize_tables
     from sqlalchemy import create_engine
 
-    engine = create_engine("sqlite://")
-    try:
-        _initialize_tables(engine)
-        with closing(sqlite3.connect(database)) as goal, closing(engine.raw_connection()) as made:
+    with closing(sqlite3.connect(":memory:")) as made:
+        _initialize_tables(create_engine("sqlite://", creator=lambda: made))  # type: ignore[no-untyped-call]
+        with closing(sqlite3.connect(database)) as goal:
             anew = bool(_tables(goal))
-            made.driver_connection.backup(goal)
-    finally:
-        engine.dispose()
+            made.backup(goal)
     if anew:
         _LOG.warning("%s: its creation had been cut off; made anew, as it held no runs", database)
 
@@ -483,7 +480,7 @@ def _reason(error: Exception, database: Path | None) -> str:
             [schema] = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except (sqlite3.Error, TypeError):
         return reason
-    expected = _get_latest_schema_revision()
+    expected = _get_latest_schema_revision()  # type: ignore[no-untyped-call]
     if schema == expected or expected in reason:  # MLflow has said what to do
         return reason
     return (
