@@ -36,7 +36,8 @@ from conf.errors import DataError, UserError, WorkError
 _HOLDER = re.compile(r"pid (?P<pid>\d+) since (?P<since>.*) on (?P<host>\S+)")
 _TRIES, _TRY_AGAIN_S = 4, 0.05
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_SPACE = os.strerror(errno.ENOSPC)
+_NO_SPACE = (os.strerror(errno.ENOSPC), "database or disk is full")
+"""As safetensors, torch and SQLite say it, by errors of their own."""
 
 
 # Whole files
@@ -302,7 +303,7 @@ def is_full_disk(error: BaseException | None) -> bool:
     """Whether an error, or one that it came of, is that a disk has no room."""
     while error is not None:
         full = isinstance(error, OSError) and error.errno in _FULL_DISK
-        if full or _NO_SPACE in str(error):  # safetensors and torch have errors of their own
+        if full or any(text in str(error) for text in _NO_SPACE):
             return True
         error = error.__cause__ or error.__context__
     return False

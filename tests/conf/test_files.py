@@ -367,6 +367,7 @@ def _caused(error: Exception) -> Exception:
         (OSError(errno.EFBIG, "File too large"), True),
         (RuntimeError("I/O error: No space left on device (os error 28)"), True),
         (_caused(OSError(errno.ENOSPC, "")), True),
+        (_caused(RuntimeError("(sqlite3.OperationalError) database or disk is full")), True),
         (OSError(errno.EACCES, "Permission denied"), False),
         (ValueError("x"), False),
     ],
