@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 from conf.document.numbers import rate
 from conf.errors import ConfigError, UserError, run_command
+from conf.files import full_disk_said
 from trainer.prepare import flags as prepare_flags
 
 if TYPE_CHECKING:
     from conf.load import Config
+    from trainer.finetune.run import FinetuneResult
+    from trainer.tracking.event_log import EventLog
 
 _EXAMPLES = """\
 examples:
@@ -215,46 +218,57 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     from trainer.data.sets import read_data
     from trainer.finetune.extend import is_longer, reopen
     from trainer.finetune.resume import refuse_another_run
-    from trainer.finetune.run import Evaluation, finetune
+    from trainer.finetune.run import finetune
+    from trainer.finetune.run_directory import held
     from trainer.tracking.event_log import EventLog
-    from trainer.tracking.mlflow_store import Status, Store
 
     refuse_another_run(output_dir, config)
-
-    # Mistakes come before any run is opened. What the model's weights hold, loading will say.
-    read_data(config)
-    results = run_checks(config, skip=arguments.skip_check, parts=("config", "data"))
-    raise_if_failed(results)
-    for check in results:
-        if check.status == "warning":
-            print(f"warning: {one_line(check)}", file=sys.stderr)
-    if is_longer(output_dir, config):
-        reopen(output_dir)
-    log = EventLog(output_dir, resume=config.get("train_conf.resume", True))
-    log.set_tags(tags(results))
-    if arguments.no_mlflow:
-        result = finetune(config, log)
-    else:
-        store = Store.open(experiment=arguments.experiment)
-        run_id = store.ensure_standalone(output_dir)
-        status: Status = "FAILED"
-
-        def project(_: Evaluation) -> None:
-            store.project(run_id, output_dir)
-
-        try:
-            result = finetune(config, log, project)
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            print("the same command goes on after the last resume point", file=sys.stderr)
-            raise
-        finally:
-            store.project(run_id, output_dir)
-            store.finish(run_id, status)
+    then = "make room, and the same command goes on"
+    with held(output_dir), full_disk_said(output_dir, then):
+        refuse_another_run(output_dir, config)  # again: until now another may have trained here
+        # Mistakes come before any run is opened. What the model's weights hold, loading will say.
+        read_data(config)
+        results = run_checks(config, skip=arguments.skip_check, parts=("config", "data"))
+        raise_if_failed(results)
+        for check in results:
+            if check.status == "warning":
+                print(f"warning: {one_line(check)}", file=sys.stderr)
+        if is_longer(output_dir, config):
+            reopen(output_dir)
+        log = EventLog(output_dir, resume=config.get("train_conf.resume", True))
+        log.set_tags(tags(results))
+        if arguments.no_mlflow:
+            result = finetune(config, log)
+        else:
+            result = _tracked(config, log, arguments.experiment)
     print(f"valid/cer {rate(result.objective)} ({result.checkpoint}) in {output_dir}")
     print(f"next: python -m trainer package --run {output_dir} --output_dir MODEL_DIR")
     return 0
+
+
+def _tracked(config: Config, log: EventLog, experiment: str | None) -> FinetuneResult:
+    """A fine-tune whose log is copied to MLflow after each epoch."""
+    from trainer.finetune.run import Evaluation, finetune
+    from trainer.tracking.mlflow_store import Status, Store
+
+    store = Store.open(experiment=experiment)
+    run_id = store.ensure_standalone(log.directory)
+    status: Status = "FAILED"
+
+    def project(_: Evaluation) -> None:
+        store.project(run_id, log.directory)
+
+    try:
+        result = finetune(config, log, project)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        print("the same command goes on after the last resume point", file=sys.stderr)
+        raise
+    finally:
+        store.project(run_id, log.directory)
+        store.finish(run_id, status)
+    return result
 
 
 def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:

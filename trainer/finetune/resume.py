@@ -24,12 +24,10 @@ from conf.files import aside, file_sha256
 from conf.load import PATHS, Config
 from conf.reading import flatten, read_yaml
 from trainer.finetune.extend import is_longer
-from trainer.finetune.run_directory import EPOCHS, HYPOTHESES, POINT_FILES
+from trainer.finetune.run_directory import CONFIG, EPOCHS, HYPOTHESES, POINT_FILES, is_foreign
 
 _LOG = logging.getLogger(__name__)
 _HASH_CHARS = 32
-_FIRST_FILES = frozenset({"events.jsonl", "mlflow_run_id"})
-"""Written before the configuration: a run that was stopped while it loaded has no more."""
 
 
 class ResumeFolder:
@@ -98,20 +96,22 @@ class ResumeFolder:
 def refuse_another_run(directory: Path, config: Config) -> None:
     """Checks that a directory is new, or holds a fine-tune of this configuration to go on with.
 
-    One of fewer epochs may go on where the schedule does not depend on their number.
+    One of fewer epochs may go on where the schedule does not depend on their number. Where one was
+    cut off before it wrote its configuration, its resume points say whose they are.
 
     Raises:
-        ConfigError: It holds something else; names the keys that differ.
+        ConfigError: It holds something else, or a damaged configuration; names the keys that
+            differ.
     """
-    if not directory.exists() or {path.name for path in directory.iterdir()} <= _FIRST_FILES:
-        return
-    described = directory / "config.yaml"
-    if not described.exists():
+    if is_foreign(directory):
         raise ConfigError(
             f"output_dir: got {str(directory)!r}, which is not empty; expected a new directory, or "
             "one of an interrupted run"
         )
-    there, here = flatten(read_yaml(described).values), config.flat()
+    described = directory / CONFIG
+    if not described.exists():
+        return
+    there, here = _described(described), config.flat()
     free = PATHS | {"train_conf.resume"} | ({EPOCHS} if is_longer(directory, config) else set())
     problems = [
         f"output_dir: {directory} holds a run of another configuration: {key} is "
@@ -122,6 +122,21 @@ def refuse_another_run(directory: Path, config: Config) -> None:
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """The values that a run's configuration says."""
+    try:
+        values = flatten(read_yaml(path).values)
+        reason = "" if EPOCHS in values else f"{path}: got no {EPOCHS}"
+    except ConfigError as error:
+        reason = str(error)
+    if reason:
+        raise ConfigError(
+            f"output_dir: {reason}; the file is damaged: delete it, and the same command writes it "
+            "again and goes on (with other settings it would train anew)"
+        )
+    return values
 
 
 def random_state() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 
 from conf.delta import classify, deltas_json, deltas_markdown
 from conf.document import numbers
-from conf.errors import ConfigError
+from conf.errors import ConfigError, DataError
 from conf.files import full_disk_said, write_json, write_text
 from conf.load import Config
 from trainer.channel.on_the_fly import on_the_fly
@@ -265,9 +265,13 @@ class _Run:
         epochs = self._config["train_conf.max_epoch"]
         result = run_directory.read_result(self._directory)
         if result and (result["identity"], result["epochs"]) == (self._identity, epochs):
-            self._take_up(result["run"])
-            _LOG.info("%s: this fine-tune has finished before", self._directory)
-            return
+            try:
+                self._check_kept([result["run"]["best"]])
+                self._take_up(result["run"])
+                _LOG.info("%s: this fine-tune has finished before", self._directory)
+                return
+            except DataError as error:
+                _LOG.warning("%s; the run's end is made again from its resume point", error)
         if isinstance(self.engine, Trainer) and (point := self._resume.load()) is not None:
             if point["trainer"]["epoch"] <= epochs + 1:
                 self._restore(point)
@@ -406,8 +410,24 @@ class _Run:
         assert isinstance(self.engine, Trainer)
         self.engine.load_state_dict(point["trainer"])
         self._take_up(point["run"])
-        self._scoring.read_base()
+        try:
+            self._check_kept(point["run"]["kept"])
+            self._scoring.read_base()
+        except DataError as error:
+            raise DataError(
+                f"{error}; what the run was at is lost with it: delete {self._resume.directory}, "
+                "and the same command trains anew from the first epoch"
+            ) from error
         set_random_state(point["random"])
+
+    def _check_kept(self, kept: Iterable[tuple[str, int, float]]) -> None:
+        """Reads an earlier process's checkpoints now and not when the last epoch has been trained.
+
+        One that is gone was worse than what came after the point, and comes and goes again.
+        """
+        for path in (self._folder.named(*item).path for item in kept):
+            if path.exists():
+                load_state(path)
 
     def _state(self) -> dict[str, Any]:
         best = self._best and [self._best.name, self._best.epoch, self._best.cer]
@@ -425,6 +445,14 @@ class _Run:
         self._folder.restore(state["kept"])
         self._best = self._folder.named(*state["best"]) if state["best"] else None
         self._best_metrics = dict(state["best_metrics"])
+        # What a damaged log has lost it gets again; of what it has, numbers are not logged twice.
+        for said in state["evaluations"]:
+            metrics = {**said["metrics"], "epoch": float(said["epoch"])}
+            self._tracker.log_metrics(metrics, step=said["step"] + said["finished"])
+        if self._best:
+            self._tracker.set_tags({"checkpoint": self._best.name})
+        for path in sorted((self._directory / run_directory.HYPOTHESES).glob("*.jsonl")):
+            self._tracker.log_artifact(path, f"{run_directory.HYPOTHESES}/{path.name}")
 
     @property
     def _result_path(self) -> Path:
