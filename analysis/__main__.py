@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.document.numbers import rate, size
 from conf.errors import UserError, run_command
 
 if TYPE_CHECKING:
@@ -175,7 +174,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.table != "trials" and form != "csv":
         raise UserError(f"--table: got it with --format {form}, expected --format csv")
     cache = None if arguments.no_cache else cache_directory()
-    facts = comparison(arguments.sweep, _store(), cache)
+    store = _store()
+    _note_if_running(arguments.sweep, store)
+    facts = comparison(arguments.sweep, store, cache)
     if form == "table":
         from rich.console import Console
 
@@ -196,10 +197,13 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from analysis.facts.utterances import cache_directory
     from analysis.report.page import report
+    from conf.document.numbers import size
 
+    store = _store()
+    _note_if_running(arguments.sweep, store)
     path = report(
         arguments.sweep,
-        _store(),
+        store,
         arguments.output_dir,
         language=arguments.lang,
         beside=arguments.beside,
@@ -212,6 +216,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from analysis.export.best_trial import CONFIG, MODEL, SCRIPT, export
+    from conf.document.numbers import rate
     from trainer.export.mlflow_model import NAME
 
     if arguments.no_register and arguments.register_as is not None:
@@ -279,6 +284,15 @@ def _annotate(arguments: argparse.Namespace) -> int:
     )
     print(", ".join(f"{number} {change}" for change, number in sorted(counts.items())))
     return 0
+
+
+def _note_if_running(name: str, store: Store) -> None:
+    sweep = store.sweep_run(name)
+    if sweep is not None and sweep.status == "RUNNING":
+        print(
+            f"note: sweep {name} is still running, or was cut off: this shows what is known so far",
+            file=sys.stderr,
+        )
 
 
 def _store() -> Store:

@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.document.numbers import rate
 from conf.errors import ConfigError, UserError, run_command
-from conf.files import full_disk_said
 from trainer.prepare import flags as prepare_flags
 
 if TYPE_CHECKING:
     from conf.load import Config
-    from trainer.finetune.run import FinetuneResult
+    from trainer.finetune.result import Evaluation, FinetuneResult
     from trainer.tracking.event_log import EventLog
 
 _EXAMPLES = """\
@@ -214,6 +212,8 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError("output_dir: got nothing, expected a directory (--output_dir DIR)")
     output_dir = Path(config["output_dir"])
 
+    from conf.document.numbers import rate
+    from conf.files import full_disk_said
     from trainer.checks.run_checks import one_line, raise_if_failed, run_checks, tags
     from trainer.data.sets import read_data
     from trainer.finetune.extend import is_longer, reopen
@@ -248,7 +248,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def _tracked(config: Config, log: EventLog, experiment: str | None) -> FinetuneResult:
     """A fine-tune whose log is copied to MLflow after each epoch."""
-    from trainer.finetune.run import Evaluation, finetune
+    from trainer.finetune.run import finetune
     from trainer.tracking.mlflow_store import Status, Store
 
     store = Store.open(experiment=experiment)

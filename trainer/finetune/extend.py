@@ -20,7 +20,6 @@ from pathlib import Path
 
 from conf.files import link, replacing_directory, write_json, write_text
 from conf.load import Config
-from conf.reading import flatten, read_yaml
 from trainer.finetune.run_directory import (
     CHECKPOINTS,
     CONFIG,
@@ -31,6 +30,7 @@ from trainer.finetune.run_directory import (
     POINTS,
     RESULT,
     read_result,
+    written_values,
 )
 from trainer.tracking.event_log import EVENTS, read_events
 from trainer.tracking.mlflow_store import RUN_ID
@@ -154,8 +154,7 @@ def events_before_the_end(directory: Path, epochs: int | None) -> str:
 def _described_epochs(directory: Path) -> int | None:
     """The number of epochs in a run's configuration; None without one."""
     path = directory / CONFIG
-    epochs = flatten(read_yaml(path).values).get(EPOCHS) if path.exists() else None
-    return epochs if isinstance(epochs, int) else None
+    return written_values(path)[EPOCHS] if path.exists() else None
 
 
 def _copy_texts(source: Path, directory: Path) -> None:

@@ -22,9 +22,15 @@ import torch
 from conf.errors import ConfigError, WorkError
 from conf.files import aside, file_sha256
 from conf.load import PATHS, Config
-from conf.reading import flatten, read_yaml
 from trainer.finetune.extend import is_longer
-from trainer.finetune.run_directory import CONFIG, EPOCHS, HYPOTHESES, POINT_FILES, is_foreign
+from trainer.finetune.run_directory import (
+    CONFIG,
+    EPOCHS,
+    HYPOTHESES,
+    POINT_FILES,
+    is_foreign,
+    written_values,
+)
 
 _LOG = logging.getLogger(__name__)
 _HASH_CHARS = 32
@@ -111,7 +117,7 @@ def refuse_another_run(directory: Path, config: Config) -> None:
     described = directory / CONFIG
     if not described.exists():
         return
-    there, here = _described(described), config.flat()
+    there, here = written_values(described), config.flat()
     free = PATHS | {"train_conf.resume"} | ({EPOCHS} if is_longer(directory, config) else set())
     problems = [
         f"output_dir: {directory} holds a run of another configuration: {key} is "
@@ -122,21 +128,6 @@ def refuse_another_run(directory: Path, config: Config) -> None:
     ]
     if problems:
         raise ConfigError(problems)
-
-
-def _described(path: Path) -> dict[str, Any]:
-    """The values that a run's configuration says."""
-    try:
-        values = flatten(read_yaml(path).values)
-        reason = "" if EPOCHS in values else f"{path}: got no {EPOCHS}"
-    except ConfigError as error:
-        reason = str(error)
-    if reason:
-        raise ConfigError(
-            f"output_dir: {reason}; the file is damaged: delete it, and the same command writes it "
-            "again and goes on (with other settings it would train anew)"
-        )
-    return values
 
 
 def random_state() -> dict[str, Any]:

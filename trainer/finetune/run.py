@@ -11,8 +11,8 @@ import json
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from trainer.evaluation.evaluate import Scores
 from trainer.finetune import extend, run_directory
 from trainer.finetune.engine import Engine, EpochSummary
 from trainer.finetune.loop import Listeners, LoopConf, Trainer
+from trainer.finetune.result import Evaluation, FinetuneResult, OnEval
 from trainer.finetune.resume import ResumeFolder, random_state, set_random_state
 from trainer.finetune.scoring import Scoring
 from trainer.finetune.stock_engine import StockEngine
@@ -50,27 +51,6 @@ _MAX_NAMED = 20
 """Utterances named in the log when they are left out together; the file names all."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What ``on_eval`` gets after each epoch; epoch 0 is before the first update."""
-
-    epoch: int
-    step: int
-    metrics: dict[str, float]
-    finished: bool
-
-
-@dataclass(frozen=True)
-class FinetuneResult:
-    """The checkpoint that would be exported, and its scores."""
-
-    objective: float
-    epoch: int
-    checkpoint: str
-    metrics: dict[str, float]
-    output_dir: Path
-
-
 def ignore_evaluation(_: Evaluation) -> None:
     """The ``on_eval`` of a fine-tune that nobody searches over."""
 
@@ -78,7 +58,7 @@ def ignore_evaluation(_: Evaluation) -> None:
 def finetune(
     config: Config,
     tracker: Tracker,
-    on_eval: Callable[[Evaluation], None] = ignore_evaluation,
+    on_eval: OnEval = ignore_evaluation,
 ) -> FinetuneResult:
     """Trains, evaluates each epoch, and keeps the weights of the best validation CER.
 

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from conf.errors import ConfigError
 from conf.files import locked_directory
+from conf.reading import flatten, read_yaml
 from trainer.tracking.event_log import EVENTS
 from trainer.tracking.mlflow_store import RUN_ID
 
@@ -55,6 +57,26 @@ def held(directory: Path) -> Iterator[None]:
         yield
 
 
+def written_values(path: Path) -> dict[str, Any]:
+    """Read the values by dotted key of the configuration that a run wrote.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    try:
+        values = flatten(read_yaml(path).values)
+        found = values.get(EPOCHS, "nothing")
+        problem = "" if isinstance(found, int) else f"{path}: {EPOCHS}: got {found}"
+    except ConfigError as error:
+        problem = str(error)
+    if problem:
+        raise ConfigError(
+            f"{problem}; the file is damaged: delete it, and the same train command writes it "
+            "again and goes on (with other settings it would train anew)"
+        )
+    return values
+
+
 def read_result(directory: Path) -> dict[str, Any] | None:
     """Read the end of a fine-tune: `identity`, `epochs` and the state of the `run`.
 
@@ -65,7 +87,7 @@ def read_result(directory: Path) -> dict[str, Any] | None:
         return None
     try:
         result: dict[str, Any] = json.loads(path.read_bytes())
-        _ = result["identity"], result["epochs"], result["run"]["kept"], result["run"]["best"]
+        _ = result["identity"], result["epochs"], result["run"]["kept"]
     except (ValueError, LookupError, TypeError):
         _LOG.warning(
             "%s is damaged and passed over; the run's end is made again from its resume point", path

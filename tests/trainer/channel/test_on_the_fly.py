@@ -21,7 +21,8 @@ from trainer.data.audio import read_mono
 from trainer.data.batch import Batch
 from trainer.data.loader import Loader
 from trainer.data.manifest import Manifest, Utterance, read_data_list
-from trainer.finetune.run import Evaluation, finetune
+from trainer.finetune.result import Evaluation
+from trainer.finetune.run import finetune
 from trainer.model import stages
 from trainer.model.build import Nano, build
 from trainer.model.frozen_outputs import example_source, kept_level

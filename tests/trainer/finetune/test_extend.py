@@ -21,8 +21,9 @@ from trainer.finetune.extend import (
     taken_up,
     twin,
 )
+from trainer.finetune.result import Evaluation
 from trainer.finetune.resume import refuse_another_run
-from trainer.finetune.run import Evaluation, finetune
+from trainer.finetune.run import finetune
 from trainer.tracking.event_log import EventLog, read_events
 
 
