@@ -66,7 +66,7 @@ def package(
     except DataError as error:
         others = sorted({path.stem for path in weights.parent.glob("*.safetensors")} - {name})
         raise DataError(
-            f"{error}; --checkpoint takes another ({', '.join(others) or 'none'})"
+            f"{error}; trainer package --checkpoint takes another ({', '.join(others) or 'none'})"
         ) from error
     nano = build(config)
     assert nano.coverage is not None

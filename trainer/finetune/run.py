@@ -251,7 +251,7 @@ class _Run:
                 _LOG.info("%s: this fine-tune has finished before", self._directory)
                 return
             except DataError as error:
-                _LOG.warning("%s; the run's end is made again from its resume point", error)
+                _LOG.warning("%s; so this fine-tune does not count as finished", error)
         if isinstance(self.engine, Trainer) and (point := self._resume.load()) is not None:
             if point["trainer"]["epoch"] <= epochs + 1:
                 self._restore(point)
@@ -395,8 +395,8 @@ class _Run:
             self._scoring.read_base()
         except DataError as error:
             raise DataError(
-                f"{error}; what the run was at is lost with it: delete {self._resume.directory}, "
-                "and the same command trains anew from the first epoch"
+                f"{error}; the point of update {self.engine.step} is of no use without it: delete "
+                f"{self._resume.directory} to train anew from the first epoch"
             ) from error
         set_random_state(point["random"])
 
@@ -425,9 +425,16 @@ class _Run:
         self._folder.restore(state["kept"])
         self._best = self._folder.named(*state["best"]) if state["best"] else None
         self._best_metrics = dict(state["best_metrics"])
-        # What a damaged log has lost it gets again; of what it has, numbers are not logged twice.
-        for said in state["evaluations"]:
+        self._log_again(state["evaluations"])
+
+    def _log_again(self, evaluations: Iterable[Mapping[str, Any]]) -> None:
+        """Logs what a damaged log has lost; of what it has, no number is logged twice."""
+        interval = self._config["train_conf.log_interval"]
+        for said in evaluations:
             metrics = {**said["metrics"], "epoch": float(said["epoch"])}
+            if not said["finished"] and said["step"] % interval == 0:
+                for name in ("train/loss", "train/lr"):  # there stood those of the last updates
+                    metrics.pop(name, None)
             self._tracker.log_metrics(metrics, step=said["step"] + said["finished"])
         if self._best:
             self._tracker.set_tags({"checkpoint": self._best.name})

@@ -89,8 +89,6 @@ def read_result(directory: Path) -> dict[str, Any] | None:
         result: dict[str, Any] = json.loads(path.read_bytes())
         _ = result["identity"], result["epochs"], result["run"]["kept"]
     except (ValueError, LookupError, TypeError):
-        _LOG.warning(
-            "%s is damaged and passed over; the run's end is made again from its resume point", path
-        )
+        _LOG.warning("%s is damaged, so this fine-tune does not count as finished", path)
         return None
     return result
