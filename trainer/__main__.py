@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -253,21 +254,25 @@ def _tracked(config: Config, log: EventLog, experiment: str | None) -> FinetuneR
 
     store = Store.open(experiment=experiment)
     run_id = store.ensure_standalone(log.directory)
-    status: Status = "FAILED"
 
     def project(_: Evaluation) -> None:
         store.project(run_id, log.directory)
 
-    try:
-        result = finetune(config, log, project)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        print("the same command goes on after the last resume point", file=sys.stderr)
-        raise
-    finally:
+    def close(status: Status) -> None:
         store.project(run_id, log.directory)
         store.finish(run_id, status)
+
+    try:
+        result = finetune(config, log, project)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if interrupted:
+            print("the same command goes on after the last resume point", file=sys.stderr)
+        # A disk that is full is so for MLflow, too: what ended the fine-tune is what is told.
+        with contextlib.suppress(Exception):
+            close("KILLED" if interrupted else "FAILED")
+        raise
+    close("FINISHED")
     return result
 
 

@@ -82,7 +82,7 @@ class ResumeFolder:
         """The newest whole point, or None; a damaged one, or another run's, is passed over."""
         for path in self._points():
             if file_sha256(path)[:_HASH_CHARS] != path.stem.rpartition("-")[2]:
-                _LOG.warning("%s is damaged: its content does not match its name", path)
+                _LOG.warning("%s is damaged and passed over: it does not match its name", path)
                 continue
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             if state.pop("identity") == self._identity:
