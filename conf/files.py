@@ -203,8 +203,14 @@ def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def locked_directory(root: Path, refusal: str, result: str) -> Iterator[None]:
-    """Hold a directory by its file `lock`; it is made, and without `result` in the end it goes.
+def locked_directory(root: Path, refusal: str, result: str | None = None) -> Iterator[None]:
+    """Hold a directory by its file `lock`; it is made, and if nothing comes of it, it goes.
+
+    Args:
+        root: The directory.
+        refusal: What to say, before who holds it, if another process does.
+        result: The file without which all that lies there in the end is of no use; None for
+            whatever lies there, but for the lock.
 
     Raises:
         UserError: Another process holds it, or it cannot be written.
@@ -222,11 +228,15 @@ def locked_directory(root: Path, refusal: str, result: str) -> Iterator[None]:
         try:
             yield
         finally:
-            if not (root / result).exists():
+            if result is None:
+                with contextlib.suppress(FileNotFoundError):
+                    if os.listdir(root) == ["lock"]:
+                        (root / "lock").unlink()
+            elif not (root / result).exists():
                 shutil.rmtree(root, ignore_errors=True)
-                for place in made[1:]:  # outputs/, if it was not there and is empty
-                    with contextlib.suppress(OSError):
-                        place.rmdir()
+            for place in made:  # and outputs/, if it was not there and is empty
+                with contextlib.suppress(OSError):
+                    place.rmdir()
 
 
 def holder_of(path: Path) -> Holder | None:
