@@ -121,7 +121,8 @@ def _type_words(annotation: Any, marks: Sequence[Any] = ()) -> str:
         length = f"{least} " if least and least == most else "one or more " if least else ""
         item = get_args(arguments[0])[0] if get_origin(arguments[0]) is Annotated else arguments[0]
         plural = {int: "whole numbers", float: "numbers", str: "text", Any: "values"}
-        return f"a list of {length}{plural.get(item) or _type_words(item)}"
+        words = plural.get(item) or _type_words(item)
+        return f"a list of {length}{words.replace(_BLOCK, 'blocks of keys')}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return _BLOCK
     if origin is dict:

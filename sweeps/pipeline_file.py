@@ -26,10 +26,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError, create_model
 
 from conf.errors import ConfigError, DataError, UserError
-from conf.explain import nearest_hint, unknown_key
+from conf.explain import Problem, lines, nearest_hint, problems
 from conf.keys import all_keys
 from conf.layers import who_said
 from conf.load import Config, parse_overrides
@@ -38,31 +40,92 @@ from conf.reading import Document, flatten, parse_value, read_yaml, unflatten
 from conf.writing import format_value, to_yaml
 from sweeps import preflight
 from sweeps.preflight import check
-from sweeps.spec.sweep_file import DEMO, Places, SweepFile, load_sweep, stage_configs
+from sweeps.spec.ranges import Part
+from sweeps.spec.sweep_file import DEMO, Places, SweepFile, flat_blocks, load_sweep, stage_configs
 from trainer.checks.run_checks import ChecksFailed
 
-_OWN = ("name", "base", "data", "allow", "steps")
+BASE = "base"
 _OF_A_STEP = frozenset({"stages", "stage_set", "stage_space", "warm_start"})
 """Keys of a sweep file that mean something for one step only."""
+_COMMON = [key for key in SweepFile.model_fields if key not in {*_OF_A_STEP, "name", BASE}]
+"""Its keys that may hold for all steps."""
 _LAID_OVER = ("data", "set", "space", "pruning", "resources", "budget")
-_RANGE_KEYS = frozenset({"low", "high", "log", "step", "choices", "points"})
 
 _SEEN_ROLES = frozenset({"frontend", "tokenizer"})
 _FS, _FS_CHECK = "frontend_conf.fs", "fs-stage"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,55}")
 """With a step's name behind it, it is that of a sweep."""
-BASE = "base"
+
+
+def seen_keys() -> tuple[str, ...]:
+    """Keys that say what the model sees and how it spells."""
+    return tuple(key for key, known in all_keys().items() if known.role in _SEEN_ROLES)
+
+
+def _may_differ(key: str) -> str:
+    if key not in (known := [BASE, *seen_keys()]):
+        expected = "base, or a key of what the model sees, such as frontend_conf.fs"
+        raise ValueError(f"{expected}{nearest_hint(key, known)}")
+    return key
+
+
+# What a step says is checked when it is read as a sweep: with the pipeline's keys, in their lines.
+_StepKeys = create_model(  # type: ignore[call-overload]
+    "_StepKeys", __base__=Part, **dict.fromkeys(SweepFile.model_fields, (Any, None))
+)
+
+
+class _OwnKeys(Part):
+    name: Annotated[str, Field(min_length=1)]
+    base: Annotated[str, Field(min_length=1)]
+    allow: list[Annotated[str, AfterValidator(_may_differ)]] = []
+    steps: Annotated[list[_StepKeys], Field(min_length=1)]  # type: ignore[valid-type]
+
+
+_Keys = create_model(  # type: ignore[call-overload]
+    "_Keys", __base__=_OwnKeys, **dict.fromkeys(_COMMON, (Any, None))
+)
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step: a sweep, all of it but the weights that it will start from."""
+class _Draft:
+    """A step as it is written."""
 
     number: int
     name: str
+    document: Document
+    line: int
+    overrides: Sequence[str]
+    own_base: bool
+    """Whether it names a base of its own, in place of the best of the step before."""
+
+    def lines(self, problems: Iterable[str]) -> list[str]:
+        """Mistakes about what is not there have no line: they get the step's."""
+        bare, placed = f"{self.document.path}: ", f"{self.document.path}:{self.line}: "
+        return [
+            placed + text.removeprefix(bare) if text.startswith(bare) else text for text in problems
+        ]
+
+    def load(self) -> Step:
+        """Read it as a sweep, and every stage's default config."""
+        sweep, places = load_sweep(self.document, overrides=self.overrides)
+        if not (Path(sweep.base) / "model.pt").is_file():  # then there is no config to build
+            raise UserError(_places_and_data(sweep, places))
+        try:
+            configs = stage_configs(sweep, places)
+        except ConfigError as error:
+            # What is wrong with the base and the data has to be said now, too.
+            raise UserError([*_places_and_data(sweep, places), *error.problems]) from error
+        return Step(**vars(self), sweep=sweep, places=places, configs=configs)
+
+
+@dataclass(frozen=True)
+class Step(_Draft):
+    """One step: a sweep, all of it but the weights that it will start from."""
+
     sweep: SweepFile
     """With the pipeline's base, unless the step names one of its own."""
-    own_base: bool
+    places: Places
     configs: Mapping[str, Config]
     """Its stages' default configs."""
 
@@ -96,20 +159,20 @@ def load_pipeline(
         ChecksFailed: Nothing is wrong but checks before training.
     """
     reading = _Reading(read_yaml(path), name, overrides)
-    steps = [reading.step(index) for index in range(len(reading.steps))]
+    drafts = [reading.step(index) for index in reading.steps]
     problems = dict.fromkeys(reading.problems)
     checks: dict[str, None] = {}
-    before: _Loaded | None = None
+    before: Step | None = None
     searched: dict[str, str] = {}  # keys of what is seen, and the step that searches them
-    loaded: list[_Loaded] = []
-    for step in steps:
+    steps: list[Step] = []
+    for draft in drafts:
         try:
-            step = step.load()
+            step = draft.load()
         except UserError as error:
-            problems |= dict.fromkeys(step.lines(error.problems))
+            problems |= dict.fromkeys(draft.lines(error.problems))
             before = None
             continue
-        loaded.append(step)
+        steps.append(step)
         differences = _differences(before, step, searched, reading) if reading.chained else []
         problems |= dict.fromkeys(differences)
         try:
@@ -124,18 +187,7 @@ def load_pipeline(
         raise UserError([*problems, *checks])
     if checks:
         raise ChecksFailed("\n".join(checks))
-    return Pipeline(
-        path=path,
-        name=reading.name,
-        base=reading.base,
-        allow=reading.allow,
-        steps=tuple(step.checked() for step in loaded),
-    )
-
-
-def seen_keys() -> tuple[str, ...]:
-    """Keys that say what the model sees and how it spells."""
-    return tuple(key for key, known in all_keys().items() if known.role in _SEEN_ROLES)
+    return Pipeline(path, reading.name, reading.base, reading.allow, tuple(steps))
 
 
 # Reading
@@ -147,64 +199,48 @@ class _Reading:
     def __init__(self, document: Document, name: str | None, overrides: Sequence[str]) -> None:
         self._document = document
         self.problems: list[str] = []
-        self._given: dict[str, str] = {} if name is None else {"name": name}
-        raw = dict(document.values)
-        steps = raw.get("steps")
-        self.steps: list[Mapping[str, Any]] = []
-        if not isinstance(steps, list) or not steps:
-            found = "nothing" if steps is None else format_value(steps)
-            self._wrong("steps", f"got {found}, expected a list of steps")
-        else:
-            self.steps = [step for step in steps if isinstance(step, Mapping)]
-            for index, step in enumerate(steps):
-                if not isinstance(step, Mapping):
-                    got = format_value(step)
-                    self._wrong(f"steps.{index}", f"got {got}, expected a block of keys")
-        self._refuse_unknown(raw)
-        self._names = self._step_names()
+        self._given: dict[str, Any] = {} if name is None else {"name": name}
         self._overrides: list[str] = []
         for override in parse_overrides(list(overrides)):
             key, _, text = override.partition("=")
             if key in ("name", BASE, "allow"):
                 self._given[key] = parse_value(text, f"command line: {key}")
             elif key.split(".")[0] == "steps":
-                self._given[key] = text
-                self._wrong(key, "got a step by number, expected it by name, as in s2.trials=4")
+                self.problems.append(
+                    f"command line: {key}: got a step by number, expected it by name, as in "
+                    "s2.trials=4"
+                )
             else:
                 self._overrides.append(override)
-        raw |= {key: value for key, value in self._given.items() if key in _OWN}
-        self.name = self._text(raw, "name")
-        if self.name and not _NAME.fullmatch(self.name):
-            expected = "letters, digits, '.', '_' or '-'"
-            self._wrong("name", f"got {self.name!r}, expected {expected}")
+        # What is right is read on all the same: the steps' mistakes are to be said, too.
+        self._right = self._checked({**document.values, **self._given})
+        self.name: str = self._right.get("name", "pipeline")
+        if not _NAME.fullmatch(self.name):
+            self._wrong("name", f"got {self.name!r}, expected letters, digits, '.', '_' or '-'")
             self.name = "pipeline"  # said once, not once for each step's sweep
-        self.base = with_copy(self._text(raw, BASE))
-        self.allow = self._allowed(raw.get("allow", []))
+        self.base = with_copy(self._right.get(BASE, ""))
+        self.allow: tuple[str, ...] = tuple(self._right.get("allow", ()))
+        steps = self._right.get("steps", ())
+        self.steps = {i: step for i, step in enumerate(steps) if isinstance(step, Mapping)}
+        self._names = self._step_names()
         # A chain can be compared only where every step is one.
-        self.chained = len(self.steps) == len(steps or []) and bool(self.base)
+        self.chained = len(self.steps) == len(steps) and bool(self.base)
 
     def step(self, index: int) -> _Draft:
         """What the sweep file of a step would say."""
-        own, document = self.steps[index], self._document
-        prefix = f"steps.{index}"
-        lines = {key: n for key, n in document.lines.items() if key.split(".")[0] != "steps"}
-        line = document.lines.get(prefix, 0)
-        of_step = {
-            key.removeprefix(f"{prefix}."): n
-            for key, n in document.lines.items()
-            if key.startswith(f"{prefix}.")
+        own, document, name = self.steps[index], self._document, self._names[index]
+        line = document.lines.get(prefix := f"steps.{index}", 0)
+        lines = {k: n for k, n in document.lines.items() if not k.startswith("steps")}
+        inside = f"{prefix}."
+        lines |= {
+            k.removeprefix(inside): n for k, n in document.lines.items() if k.startswith(inside)
         }
-        common = {k: v for k, v in document.values.items() if k in _common_keys()}
-        values = {BASE: self.base, **common}
-        for key, value in own.items():
-            if key not in SweepFile.model_fields:
-                continue  # said before, or the step's name
-            if key in _LAID_OVER:
-                values[key] = _laid_over(_whole(key, values.get(key)), _whole(key, value))
-            else:
-                values[key] = value
-        name = self._names[index]
-        values["name"] = f"{self.name}-{name}"
+        below, above = _blocks(self._right, _COMMON), _blocks(own, SweepFile.model_fields)
+        values = {BASE: self.base, **below, **above, "name": f"{self.name}-{name}"}
+        for key in _LAID_OVER:
+            blocks = below.get(key), above.get(key)
+            if all(isinstance(block, Mapping) for block in blocks):
+                values[key] = {**blocks[0], **blocks[1]}
         skipped = values.get("skip_checks", [])
         if index and _FS in self.allow and isinstance(skipped, list) and _FS_CHECK not in skipped:
             values["skip_checks"] = [*skipped, _FS_CHECK]
@@ -217,137 +253,59 @@ class _Reading:
                 else "the best of the step before (or say `allow: [base]`)"
             )
             self._wrong(f"{prefix}.{BASE}", f"got {own[BASE]!r}, expected {expected}")
-        document = Document(document.path, values, lines | of_step | {"name": line})
+        document = Document(document.path, values, lines | {"name": line})
         return _Draft(index + 1, name, document, line, self._of_step(name), own_base)
+
+    def _checked(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """The file's keys without those whose values are none; notes what is wrong."""
+        try:
+            _Keys.model_validate(raw)
+        except ValidationError as error:
+            of_a_step = ("a key of one step", "it in that step")
+            found = [
+                Problem(x.key, *of_a_step) if x.key in _OF_A_STEP else x
+                for x in problems(error, _Keys)
+            ]
+            self.problems += lines(found, self._where)
+            return {key: raw[key] for key in raw.keys() - {problem.key for problem in found}}
+        return raw
 
     def _of_step(self, name: str) -> list[str]:
         """The command line as one step has it."""
         own = [text for text in self._overrides if text.split(".")[0] == name]
-        others = {n for n in self._names if n != name}
+        others = {n for n in self._names.values() if n != name}
         common = [x for x in self._overrides if x not in own and x.split(".")[0] not in others]
         return [*common, *(text.removeprefix(f"{name}.") for text in own)]
 
-    def _step_names(self) -> list[str]:
-        names: list[str] = []
-        for index, step in enumerate(self.steps):
+    def _step_names(self) -> dict[int, str]:
+        names: dict[int, str] = {}
+        for index, step in self.steps.items():
             stages = step.get("stages")
             of_stages = "-".join(map(str, stages)) if isinstance(stages, list) else ""
             name = str(step.get("name", of_stages) or f"step{index + 1}")
-            if name in names:
+            if name in names.values():
                 self._wrong(
                     f"steps.{index}.name",
                     f"got {name!r} a second time, expected a name of its own for each step",
                 )
-            names.append(name)
+            names[index] = name
         return names
 
-    def _refuse_unknown(self, raw: Mapping[str, Any]) -> None:
-        common = list(dict.fromkeys([*_OWN, *_common_keys()]))
-        for key in raw:
-            if key in _OF_A_STEP:
-                self._wrong(key, "got a key of one step, expected it in that step")
-            elif key not in common:
-                self._wrong(key, unknown_key(key, common).message)
-        for index, step in enumerate(self.steps):
-            for key in step:
-                if key not in SweepFile.model_fields:
-                    message = unknown_key(key, SweepFile.model_fields).message
-                    self._wrong(f"steps.{index}.{key}", message)
-
-    def _text(self, raw: Mapping[str, Any], key: str) -> str:
-        value = raw.get(key)
-        if not isinstance(value, str) or not value:
-            found = "nothing" if value is None else format_value(value)
-            self._wrong(key, f"got {found}, expected a text")
-            return ""
-        return value
-
-    def _allowed(self, value: Any) -> tuple[str, ...]:
-        known = [BASE, *seen_keys()]
-        if not isinstance(value, list):
-            self._wrong("allow", f"got {format_value(value)}, expected a list of keys")
-            return ()
-        for index, key in enumerate(value):
-            if key not in known:
-                hint = nearest_hint(str(key), known)
-                expected = "base, or a key of what the model sees, such as frontend_conf.fs"
-                self._wrong(f"allow.{index}", f"got {format_value(key)}, expected {expected}{hint}")
-        return tuple(str(key) for key in value)
+    def _where(self, key: str) -> str:
+        given = key.split(".")[0] in self._given
+        return "command line" if given else self._document.where(key)
 
     def _wrong(self, key: str, message: str) -> None:
-        where = "command line" if key in self._given else self._document.where(key)
-        self.problems.append(f"{where}: {key}: {message}")
+        self.problems.append(f"{self._where(key)}: {key}: {message}")
 
 
-def _common_keys() -> list[str]:
-    """The keys of a sweep file that may hold for all steps."""
-    return [key for key in SweepFile.model_fields if key not in {*_OF_A_STEP, "name", BASE}]
-
-
-def _whole(key: str, block: Any) -> Any:
-    """A block by dotted keys; a range is a leaf, `demo` stands for the demonstration's data."""
-    if key == "data" and block == "demo":
-        return DEMO.model_dump()
-    return dict(_leaves(block, "")) if isinstance(block, Mapping) else block
-
-
-def _leaves(block: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in block.items():
-        if isinstance(value, Mapping) and value and not _RANGE_KEYS & set(value):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _laid_over(below: Any, above: Any) -> Any:
-    if isinstance(below, Mapping) and isinstance(above, Mapping):
-        return {**below, **above}
-    return above
+def _blocks(values: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """Known keys, blocks by dotted keys; `demo` stands for the demonstration's data."""
+    blocks = flat_blocks({key: values[key] for key in known if key in values})
+    return blocks | ({"data": DEMO.model_dump()} if blocks.get("data") == "demo" else {})
 
 
 # Checking
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """A step as it is written."""
-
-    number: int
-    name: str
-    document: Document
-    line: int
-    overrides: Sequence[str]
-    own_base: bool
-
-    def lines(self, problems: Iterable[str]) -> list[str]:
-        """Mistakes about what is not there have no line: they get the step's."""
-        bare, placed = f"{self.document.path}: ", f"{self.document.path}:{self.line}: "
-        return [
-            placed + text.removeprefix(bare) if text.startswith(bare) else text for text in problems
-        ]
-
-    def load(self) -> _Loaded:
-        """Read it as a sweep, and every stage's default config."""
-        sweep, places = load_sweep(self.document, overrides=self.overrides)
-        if not (Path(sweep.base) / "model.pt").is_file():  # then there is no config to build
-            raise UserError(_places_and_data(sweep, places))
-        try:
-            configs = stage_configs(sweep, places)
-        except ConfigError as error:
-            # What is wrong with the base and the data has to be said now, too.
-            raise UserError([*_places_and_data(sweep, places), *error.problems]) from error
-        return _Loaded(**vars(self), sweep=sweep, places=places, configs=configs)
-
-
-@dataclass(frozen=True)
-class _Loaded(_Draft):
-    sweep: SweepFile
-    places: Places
-    configs: Mapping[str, Config]
-
-    def checked(self) -> Step:
-        """The step as others need it."""
-        return Step(self.number, self.name, self.sweep, self.own_base, self.configs)
 
 
 def _places_and_data(sweep: SweepFile, places: Places) -> list[str]:
@@ -362,7 +320,7 @@ def _places_and_data(sweep: SweepFile, places: Places) -> list[str]:
     return problems
 
 
-def _check(step: _Loaded, base: str, *, differing: bool) -> None:
+def _check(step: Step, base: str, *, differing: bool) -> None:
     """Check a step as `sweeps run` would, were its base there.
 
     One that does not see what the step before sees has been told so; that its config's checks fail
@@ -382,7 +340,7 @@ def _check(step: _Loaded, base: str, *, differing: bool) -> None:
 
 
 @contextmanager
-def _base_for(step: _Loaded, before: _Loaded | None) -> Iterator[str]:
+def _base_for(step: Step, before: Step | None) -> Iterator[str]:
     """A model directory as the step before will leave it: its weights see what that step sees."""
     base = Path(step.sweep.base)
     if before is None or step.own_base or not (base / "config.yaml").is_file():
@@ -400,7 +358,7 @@ def _base_for(step: _Loaded, before: _Loaded | None) -> Iterator[str]:
 
 
 def _differences(
-    before: _Loaded | None, step: _Loaded, searched: dict[str, str], reading: _Reading
+    before: Step | None, step: Step, searched: dict[str, str], reading: _Reading
 ) -> list[str]:
     """What a step's model would see otherwise than that of the step before."""
     problems = []

@@ -234,7 +234,7 @@ def load_sweep(
         ConfigError: All mistakes, each with its line.
     """
     document = path if isinstance(path, Document) else read_yaml(path)
-    raw = _flat_blocks(document.values)
+    raw = flat_blocks(document.values)
     given: dict[str, Any] = {} if name is None else {"name": name}
     for override in parse_overrides(list(overrides)):
         key, _, text = override.partition("=")
@@ -287,7 +287,7 @@ def _spell_out(raw: dict[str, Any]) -> None:
         raw["warm_start"] = {"sweep": warm_start}
 
 
-def _flat_blocks(values: Mapping[str, Any]) -> dict[str, Any]:
+def flat_blocks(values: Mapping[str, Any]) -> dict[str, Any]:
     """The file's values with dotted keys in `set`, `space` and their forms for one stage."""
     raw = dict(values)
     for block in ("set", "space"):

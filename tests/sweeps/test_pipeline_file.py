@@ -15,6 +15,7 @@ from trainer.checks.run_checks import ChecksFailed
 
 pytestmark = pytest.mark.quick
 
+STEPS = PIPELINE[PIPELINE.index("steps:") :]
 SHIPPED = sorted((ROOT / "conf/sweep").glob("pipeline*.yaml"))
 
 
@@ -142,8 +143,8 @@ def test_a_later_step_is_checked_against_what_the_step_before_leaves(place: Path
     ("old", "new", "expected"),
     [
         ("name: chain", "name: a/b", "1: name: got 'a/b', expected letters"),
-        ("name: chain\n", "", " name: got nothing, expected a text"),
-        ("base: model", "base: 3", "2: base: got 3, expected a text"),
+        ("name: chain\n", "", " name: got nothing, expected this key"),
+        ("base: model", "base: 3", "2: base: got 3, expected text"),
         ("base: model", "base: gone", "2: base: got 'gone' (no such directory)"),
         ("allow: []", "allow: x", "4: allow: got x, expected a list"),
         ("allow: []", "allow: [frontend_conf.fz]", "4: allow.0: got frontend_conf.fz"),
@@ -151,7 +152,9 @@ def test_a_later_step_is_checked_against_what_the_step_before_leaves(place: Path
         ("trials: 2\n", "", "13: trials: got nothing, expected this key"),
         ("trials: 2", "trials: 0", "11: trials: got 0, expected a whole number >= 1"),
         ("trials: 2", "stages: [s1]", "11: stages: got a key of one step"),
-        ("steps:", "stops:", " steps: got nothing, expected a list of steps"),
+        ("steps:", "stops:", "13: stops: got an unknown key, expected one of name"),
+        (STEPS, "", " steps: got nothing, expected this key"),
+        (STEPS, "steps: []\n", "13: steps: got [], expected a list of one or more blocks of keys"),
         ("  - stages: [s1]", "  - s1", "14: steps.0: got s1, expected a block of keys"),
         ("[s2]", "[s1]", "15: steps.1.name: got 's1' a second time"),
         ("[s2]", "[s5]", "15: stages.0: got s5, expected 8k"),
