@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conf.command_line import add_flag, command_line
 from conf.errors import UserError, run_command
 
 if TYPE_CHECKING:
@@ -29,17 +30,15 @@ Sweeps are read from MLflow: mlflow.db in the working directory, or MLFLOW_TRACK
 
 def parser() -> argparse.ArgumentParser:
     """Say what may be asked."""
-    top = argparse.ArgumentParser(
-        prog="python -m analysis",
-        description="What a sweep showed, its best trial as a config and a model directory, and "
+    top, commands = command_line(
+        "analysis",
+        "What a sweep showed, its best trial as a config and a model directory, and "
         "what configurations change.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--sweep", required=True, metavar="NAME", help="the sweep's name")
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_flag(common, "--debug", "show the traceback of an error")
 
     compare = commands.add_parser(
         "compare", parents=[common], help="rank the trials against base and baselines"
@@ -58,9 +57,7 @@ def parser() -> argparse.ArgumentParser:
         help="of csv: trials, finalists, slices, forgetting, effects, configs, curves, apart "
         "(default: %(default)s)",
     )
-    compare.add_argument(
-        "--no_cache", action="store_true", help="ask MLflow for what is known of ended runs, too"
-    )
+    add_flag(compare, "--no_cache", "ask MLflow for what is known of ended runs, too")
 
     report = commands.add_parser(
         "report", parents=[common], help="write one HTML file: answer, tables, figures, texts"
@@ -77,12 +74,8 @@ def parser() -> argparse.ArgumentParser:
         help="another sweep for the figure of the search (default: the newest random search over "
         "the same base, data and stages)",
     )
-    report.add_argument(
-        "--no_log", action="store_true", help="do not put it to the sweep's MLflow run"
-    )
-    report.add_argument(
-        "--no_cache", action="store_true", help="ask MLflow for what is known of ended runs, too"
-    )
+    add_flag(report, "--no_log", "do not put it to the sweep's MLflow run")
+    add_flag(report, "--no_cache", "ask MLflow for what is known of ended runs, too")
 
     export = commands.add_parser(
         "export", parents=[common], help="write best_config.yaml and a model directory"
@@ -94,30 +87,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a new or empty directory, or an earlier export (which is replaced)",
     )
-    export.add_argument(
-        "--no_verify",
-        action="store_true",
-        help="do not decode the validation set with what was written",
-    )
+    add_flag(export, "--no_verify", "do not decode the validation set with what was written")
     export.add_argument(
         "--register_as",
         metavar="NAME",
         help="registered model of MLflow that gets it as its champion (default: "
         "fun-asr-nano-8k-telephone)",
     )
-    export.add_argument(
-        "--no_register", action="store_true", help="leave MLflow's model registry as it is"
-    )
-    export.add_argument(
-        "--allow_running", action="store_true", help="take the best so far of a running sweep"
-    )
+    add_flag(export, "--no_register", "leave MLflow's model registry as it is")
+    add_flag(export, "--allow_running", "take the best so far of a running sweep")
 
     align = commands.add_parser(
         "align", help="make the alignment documents of conf/, or that of one configuration"
     )
-    align.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 if a document is stale"
-    )
+    add_flag(align, "--check", "write nothing; exit 1 if a document is stale")
     align.add_argument(
         "--config", type=Path, metavar="YAML", help="print what this file changes, instead"
     )
@@ -127,28 +110,22 @@ def parser() -> argparse.ArgumentParser:
     align.add_argument(
         "--language", choices=("en", "zh"), default="en", help="of --config (default: %(default)s)"
     )
-    align.add_argument(
-        "--allow-unknown", action="store_true", help="let keys through that the schema lacks"
-    )
+    add_flag(align, "--allow-unknown", "let keys through that the schema lacks")
     align.add_argument(
         "--output_dir", type=Path, metavar="DIR", help="of the documents (default: conf/docs)"
     )
-    align.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_flag(align, "--debug", "show the traceback of an error")
 
     annotate = commands.add_parser(
         "annotate", help="write [ALIGNED], [MODIFIED], [NEW] behind a file's values"
     )
     annotate.add_argument("file", type=Path, metavar="FILE", help="a configuration")
-    annotate.add_argument(
-        "--remove", action="store_true", help="take the marks out again, nothing else"
-    )
+    add_flag(annotate, "--remove", "take the marks out again, nothing else")
     annotate.add_argument(
         "--model", type=Path, metavar="DIR", help="compare the architecture with these weights'"
     )
-    annotate.add_argument(
-        "--allow-unknown", action="store_true", help="let keys through that the schema lacks"
-    )
-    annotate.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_flag(annotate, "--allow-unknown", "let keys through that the schema lacks")
+    add_flag(annotate, "--debug", "show the traceback of an error")
     return top
 
 

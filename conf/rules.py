@@ -11,6 +11,7 @@ it stands in checks.py under the same id.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from conf.load import Config
@@ -112,24 +113,10 @@ def peak_lr(lr: float, warmup_steps: int, num_updates: int) -> float:
     return lr * min(1.0, num_updates / warmup_steps)
 
 
-def _encoder_trains(config: Config, run: Run) -> Finding:
-    return _freeze("encoder-trains", "audio_encoder", config, run)
-
-
-def _adaptor_freeze(config: Config, run: Run) -> Finding:
-    return _freeze("adaptor-freeze", "audio_adaptor", config, run)
-
-
-def _ctc_freeze(config: Config, run: Run) -> Finding:
-    return _freeze("ctc-freeze", "ctc_decoder", config, run)
-
-
-def _llm_frozen(config: Config, run: Run) -> Finding:
-    return _freeze("llm-frozen", "llm", config, run)
-
-
-def _judged(id: str, right: bool, key: str, expected: str, found: str) -> Finding:
-    return Finding(id, "passed" if right else "failed", key, expected, found)
+def _judged(
+    id: str, right: bool, key: str, expected: str, found: str, otherwise: Status = "failed"
+) -> Finding:
+    return Finding(id, "passed" if right else otherwise, key, expected, found)
 
 
 def _freeze(id: str, part: str, config: Config, run: Run) -> Finding:
@@ -161,13 +148,7 @@ def _one_gpu(config: Config, run: Run) -> Finding:
     found = format_value(config.get(key, False))
     found += "" if key in config.in_file else " (inherited)"
     others = [f"{name}: true" for name in on if name != "use_deepspeed"]
-    return Finding(
-        "deepspeed-off",
-        "failed" if on else "passed",
-        key,
-        "false (one GPU)",
-        ", ".join([found, *others]),
-    )
+    return _judged("deepspeed-off", not on, key, "false (one GPU)", ", ".join([found, *others]))
 
 
 def _weight_decay(config: Config, run: Run) -> Finding:
@@ -209,7 +190,7 @@ def _fs_data(config: Config, run: Run) -> Finding:
     if len(rates) == 1 and max(rates) < fs:
         found += f", upsampled to {fs} Hz"
     right = len(rates) == 1 and max(rates) <= fs
-    return Finding("fs-data", "passed" if right else "warning", key, expected, found)
+    return _judged("fs-data", right, key, expected, found, "warning")
 
 
 def _lora_freeze(config: Config, run: Run) -> Finding:
@@ -234,25 +215,16 @@ def _trains_something(config: Config, run: Run) -> Finding:
     found = ", ".join(sorted(parts)) or "everything frozen"
     if parts and ctc_only:
         found += ", and ctc_weight 0"
-    return Finding(
-        "trains-something",
-        "failed" if not parts or ctc_only else "passed",
-        "*.freeze",
-        "a part that trains and a loss that reaches it",
-        found,
-    )
+    expected = "a part that trains and a loss that reaches it"
+    right = bool(parts) and not ctc_only
+    return _judged("trains-something", right, "*.freeze", expected, found)
 
 
 def _text_path(config: Config, run: Run) -> Finding:
     parts = trained(config)
-    reaches = bool(parts - {"ctc_decoder"})
-    return Finding(
-        "text-path",
-        "passed" if reaches or not parts else "warning",
-        "*.freeze",
-        "encoder, adaptor or LLM trains, so that valid/cer can change",
-        ", ".join(sorted(parts)) or "everything frozen",
-    )
+    expected = "encoder, adaptor or LLM trains, so that valid/cer can change"
+    found = ", ".join(sorted(parts)) or "everything frozen"
+    return _judged("text-path", parts != {"ctc_decoder"}, "*.freeze", expected, found, "warning")
 
 
 def _warmup(config: Config, run: Run) -> Finding:
@@ -262,15 +234,10 @@ def _warmup(config: Config, run: Run) -> Finding:
         expected = "at most the number of updates"
         return Finding("warmup", "not run", key, expected, f"{warmup}, no data given")
     number = updates(config, run.batches_per_epoch)
-    peak = peak_lr(lr, warmup, number)
-    reached = format_value(float(f"{peak:.3g}"))
-    return Finding(
-        "warmup",
-        "passed" if warmup <= number else "warning",
-        key,
-        f"at most the run's {number:,} updates, so that lr {format_value(lr)} is reached",
-        f"{warmup:,}, so the learning rate peaks at {reached}",
-    )
+    reached = format_value(float(f"{peak_lr(lr, warmup, number):.3g}"))
+    expected = f"at most the run's {number:,} updates, so that lr {format_value(lr)} is reached"
+    found = f"{warmup:,}, so the learning rate peaks at {reached}"
+    return _judged("warmup", warmup <= number, key, expected, found, "warning")
 
 
 def _intervals(config: Config, run: Run) -> Finding:
@@ -282,13 +249,10 @@ def _intervals(config: Config, run: Run) -> Finding:
         return Finding("intervals", "not run", key, "at most the number of updates", found)
     number = updates(config, run.batches_per_epoch)
     late = [f"{name} {value:,}" for name, value in values.items() if value > number]
-    return Finding(
-        "intervals",
-        "warning" if late else "passed",
-        key,
-        f"at most the run's {number:,} updates",
-        f"{', '.join(late)}: comes due at the ends of epochs alone" if late else found,
-    )
+    expected = f"at most the run's {number:,} updates"
+    if late:
+        found = f"{', '.join(late)}: comes due at the ends of epochs alone"
+    return _judged("intervals", not late, key, expected, found, "warning")
 
 
 def _batch_longest(config: Config, run: Run) -> Finding:
@@ -300,42 +264,33 @@ def _batch_longest(config: Config, run: Run) -> Finding:
     expected = "at least the longest utterance"
     if run.longest_utterance is None:
         return Finding("batch-longest", "not run", key, expected, f"{found}, no data given")
-    return Finding(
-        "batch-longest",
-        "passed" if run.longest_utterance <= size else "warning",
-        key,
-        f"{expected}, {run.longest_utterance:,} frames and tokens",
-        found,
-    )
+    expected += f", {run.longest_utterance:,} frames and tokens"
+    right = run.longest_utterance <= size
+    return _judged("batch-longest", right, key, expected, found, "warning")
 
 
 def _dither(config: Config, run: Run) -> Finding:
     key = "frontend_conf.dither"
     value = config.get(key, 1.0)
-    return Finding("dither", "passed" if value == 0 else "warning", key, "0.0", format_value(value))
+    return _judged("dither", value == 0, key, "0.0", format_value(value), "warning")
 
 
 def _precision(config: Config, run: Run) -> Finding:
     names = ("use_bf16", "use_fp16")
     on = [name for name in names if config.get(f"train_conf.{name}", False)]
-    return Finding(
-        "precision",
-        "failed" if len(on) > 1 else "passed",
-        "train_conf.use_bf16",
-        "at most one of use_bf16 and use_fp16",
-        ", ".join(on) or "neither",
-    )
+    expected, found = "at most one of use_bf16 and use_fp16", ", ".join(on) or "neither"
+    return _judged("precision", len(on) <= 1, "train_conf.use_bf16", expected, found)
 
 
 RULES: Mapping[str, Rule] = {
-    "encoder-trains": _encoder_trains,
+    "encoder-trains": partial(_freeze, "encoder-trains", "audio_encoder"),
     "learning-rate": _learning_rate,
     "deepspeed-off": _one_gpu,
     "weight-decay": _weight_decay,
     "specaug-on": _specaug,
-    "llm-frozen": _llm_frozen,
-    "adaptor-freeze": _adaptor_freeze,
-    "ctc-freeze": _ctc_freeze,
+    "llm-frozen": partial(_freeze, "llm-frozen", "llm"),
+    "adaptor-freeze": partial(_freeze, "adaptor-freeze", "audio_adaptor"),
+    "ctc-freeze": partial(_freeze, "ctc-freeze", "ctc_decoder"),
     "fs-stage": _fs_stage,
     "fs-data": _fs_data,
     "lora-freeze": _lora_freeze,

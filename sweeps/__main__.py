@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from conf.command_line import add_flag, command_line
 from conf.errors import run_command
 
 _EXAMPLES = """examples:
@@ -77,14 +78,8 @@ def _look(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sweeps",
-        description="Searches over fine-tunes: Ray Tune runs trials that Optuna chooses.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    description = "Searches over fine-tunes: Ray Tune runs trials that Optuna chooses."
+    parser, commands = command_line("sweeps", description, _EXAMPLES)
     run = commands.add_parser(
         "run",
         help="run or resume a sweep",
@@ -94,9 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("sweep", type=Path, metavar="SWEEP.yaml", help="the sweep file")
     run.add_argument("--name", metavar="N", help="name of the sweep (default: the file's)")
-    run.add_argument(
-        "--dry-run", action="store_true", help="print sampled, checked configs and start nothing"
-    )
+    add_flag(run, "--dry-run", "print sampled, checked configs and start nothing")
     run.add_argument(
         "--tflops",
         type=float,
@@ -113,18 +106,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     pipeline.add_argument("pipeline", type=Path, metavar="PIPELINE.yaml", help="the pipeline file")
     pipeline.add_argument("--name", metavar="N", help="name of the pipeline (default: the file's)")
-    pipeline.add_argument(
-        "--dry-run", action="store_true", help="check all steps, show the plan and start nothing"
-    )
+    add_flag(pipeline, "--dry-run", "check all steps, show the plan and start nothing")
     looks = {
         name: commands.add_parser(name, help=text, allow_abbrev=False)
         for name, text in _LOOKS.items()
     }
     for name in ("status", "stop"):
         looks[name].add_argument("name", metavar="NAME", help="name of the sweep")
-    looks["status"].add_argument(
-        "--watch", action="store_true", help="show it until nobody runs it any more"
-    )
+    add_flag(looks["status"], "--watch", "show it until nobody runs it any more")
     return parser
 
 

@@ -79,7 +79,7 @@ class _OwnKeys(Part):
     name: Annotated[str, Field(min_length=1)]
     base: Annotated[str, Field(min_length=1)]
     allow: list[Annotated[str, AfterValidator(_may_differ)]] = []
-    steps: Annotated[list[_StepKeys], Field(min_length=1)]  # type: ignore[valid-type]
+    steps: Annotated[list[_StepKeys], Field(min_length=1)]
 
 
 _Keys = create_model(  # type: ignore[call-overload]
@@ -238,9 +238,9 @@ class _Reading:
         below, above = _blocks(self._right, _COMMON), _blocks(own, SweepFile.model_fields)
         values = {BASE: self.base, **below, **above, "name": f"{self.name}-{name}"}
         for key in _LAID_OVER:
-            blocks = below.get(key), above.get(key)
-            if all(isinstance(block, Mapping) for block in blocks):
-                values[key] = {**blocks[0], **blocks[1]}
+            common, inner = below.get(key), above.get(key)
+            if isinstance(common, Mapping) and isinstance(inner, Mapping):
+                values[key] = {**common, **inner}
         skipped = values.get("skip_checks", [])
         if index and _FS in self.allow and isinstance(skipped, list) and _FS_CHECK not in skipped:
             values["skip_checks"] = [*skipped, _FS_CHECK]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conf.command_line import add_flag, command_line
 from conf.errors import ConfigError, UserError, run_command
 from trainer.prepare import flags as prepare_flags
 
@@ -54,14 +55,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer",
-        description="Fine-tunes, scores and packages Fun-ASR-Nano.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    description = "Fine-tunes, scores and packages Fun-ASR-Nano."
+    parser, commands = command_line("trainer", description, _EXAMPLES)
     # An abbreviated flag could not be told from an override.
     overridable: dict[str, Any] = {"epilog": f"overrides: {_OVERRIDES}", "allow_abbrev": False}
 
@@ -74,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         help="who trains: our loop (default), or FunASR's own trainer, unmodified",
     )
     train.add_argument("--experiment", metavar="NAME", help="MLflow experiment")
-    train.add_argument("--no_mlflow", action="store_true", help="keep the event log only")
+    add_flag(train, "--no_mlflow", "keep the event log only")
     train.set_defaults(run=_train, takes_overrides=True)
 
     check = commands.add_parser(
@@ -83,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the checks before training; exit 1 if one fails",
         **overridable,
     )
-    check.add_argument("--json", action="store_true", help="a JSON list instead of a table")
+    add_flag(check, "--json", "a JSON list instead of a table")
     check.set_defaults(run=_check, takes_overrides=True)
 
     evaluate = commands.add_parser(
@@ -109,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     package.add_argument("--run", dest="run_dir", type=Path, required=True, metavar="DIR")
     package.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
     package.add_argument("--checkpoint", metavar="NAME", help="default: the one the run chose")
-    package.add_argument("--no_verify", action="store_true", help="do not decode with stock FunASR")
+    add_flag(package, "--no_verify", "do not decode with stock FunASR")
     package.add_argument(
         "--stock_dir",
         type=Path,
@@ -130,9 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.set_defaults(run=_prepare, takes_overrides=False)
 
     effects = commands.add_parser("effects", help="proves which configuration keys do something")
-    effects.add_argument(
-        "--check", action="store_true", help="exit 1 if conf/effects.yaml is stale"
-    )
+    add_flag(effects, "--check", "exit 1 if conf/effects.yaml is stale")
     effects.add_argument("--stage", nargs="+", default=[], metavar="8k", help="print these only")
     effects.set_defaults(run=_effects, takes_overrides=False)
 
@@ -155,11 +148,8 @@ def _fine_tune_flags() -> argparse.ArgumentParser:
         "--output_dir", metavar="DIR", help="directory of the run: new, or one to go on in"
     )
     flags.add_argument("--gpu_id", metavar="N", help="GPU to use; without one, the first or CPU")
-    flags.add_argument(
-        "--allow-unknown",
-        action="store_true",
-        help="let keys through that the schema does not know; the deltas name them",
-    )
+    unknown = "let keys through that the schema does not know; the deltas name them"
+    add_flag(flags, "--allow-unknown", unknown)
     flags.add_argument(
         "--skip-check",
         action="append",

@@ -23,13 +23,11 @@ import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 from analysis.export import card
 from analysis.export.provenance import PROVENANCE, recorded, seal
 from analysis.facts.comparison import objective_of, winner
-from analysis.facts.records import OUTCOMES, RunSource, SweepRecord, TrialRecord, load_sweep
-from analysis.facts.utterances import EvidenceSource
+from analysis.facts.records import OUTCOMES, Source, SweepRecord, TrialRecord, load_sweep
 from conf.document.numbers import rate
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json
@@ -40,12 +38,6 @@ CONFIG, MODEL, ORIGIN = "best_config.yaml", "model", "export.json"
 STOCK, SCRIPT = "stock", "train_with_stock.sh"
 MODEL_FILES = ("config.yaml", "configuration.json", "model.pt")
 """What stock FunASR cannot do without; without model.pt it would build random weights, silently."""
-
-
-class Source(EvidenceSource, Protocol):
-    """What is read of a `trainer.tracking.mlflow_store.Store`, and where it is."""
-
-    uri: str
 
 
 @dataclass(frozen=True)
@@ -69,7 +61,7 @@ class Origin:
     """What else is to be known of the choice."""
 
 
-def best_config(name: str, store: RunSource) -> str:
+def best_config(name: str, store: Source) -> str:
     """The best trial's whole config as YAML, each value set against the pretrained model's.
 
     Raises:
@@ -239,7 +231,7 @@ def _complete_card(
         (model / PROVENANCE).write_text(text, encoding="utf-8")
 
 
-def _config(sweep: SweepRecord, trial: TrialRecord, store: RunSource) -> Config:
+def _config(sweep: SweepRecord, trial: TrialRecord, store: Source) -> Config:
     """The trial's, without its output_dir: the next fine-tune goes somewhere else."""
     from conf.load import load_config
 

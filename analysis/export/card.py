@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.facts.comparison import Comparison, compare
-from analysis.facts.records import SweepRecord, TrialRecord
+from analysis.facts.records import Source, SweepRecord, TrialRecord
 from analysis.facts.significance import Estimate
-from analysis.facts.utterances import BASE, SPLITS, EvidenceSource, Reader
+from analysis.facts.utterances import BASE, SPLITS, Reader
 from conf.delta import by_weight, change_table, classify
 from conf.document.numbers import NOTHING, ends, p_value, points, rate
 from conf.document.tables import table
@@ -55,7 +55,7 @@ class DataSet:
 
 
 def compared(
-    sweep: SweepRecord, trial: TrialRecord, store: EvidenceSource, cache: Path | None = None
+    sweep: SweepRecord, trial: TrialRecord, store: Source, cache: Path | None = None
 ) -> Comparison:
     """The comparison of a trial with its stage's default config and the base, on every set."""
     reader = Reader(sweep, store, cache)

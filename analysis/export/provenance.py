@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.facts.records import RunSource
+from analysis.facts.records import Source
 from conf.document.numbers import rate
 from conf.errors import DataError
 from conf.files import file_sha256
@@ -117,7 +117,7 @@ def read(path: Path) -> Provenance:
         raise DataError(f"{path}: got no chain of weights, expected one of a pipeline") from None
 
 
-def recorded(run_id: str, trial: int, store: RunSource) -> Provenance | None:
+def recorded(run_id: str, trial: int, store: Source) -> Provenance | None:
     """The chain that ends with a trial of a sweep, from its run in MLflow.
 
     Returns:

@@ -21,12 +21,13 @@ from analysis.facts.records import (
     COMPARABLE,
     DEFAULT_OBJECTIVE,
     OUTCOMES,
+    Source,
     SweepRecord,
     TrialRecord,
     load_sweep,
 )
 from analysis.facts.significance import Estimate, difference, noise_band, rate
-from analysis.facts.utterances import Evidence, EvidenceSource, Reader, Scored
+from analysis.facts.utterances import Evidence, Reader, Scored
 
 LR, WEIGHT_DECAY, EPOCHS = "optim_conf.lr", "optim_conf.weight_decay", "train_conf.max_epoch"
 FIRST = (LR, WEIGHT_DECAY, EPOCHS)
@@ -186,7 +187,7 @@ class Comparison:
         return tuple(k for k in rows[0] if all(k in r for r in rows)) if rows else ()
 
 
-def comparison(name: str, store: EvidenceSource, cache: Path | None = None) -> Comparison:
+def comparison(name: str, store: Source, cache: Path | None = None) -> Comparison:
     """Read sweep `name` from the store and compare its trials.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.facts.comparison import Comparison, Row, comparison, foreign, yardstick
-from analysis.facts.utterances import EvidenceSource
+from analysis.facts.records import Source
 from conf.errors import UserError
 
 _SAME = ("base", "data", "objective", "stages")
@@ -28,7 +28,7 @@ class EqualCost:
 
 
 def find_other(
-    facts: Comparison, store: EvidenceSource, name: str | None = None, cache: Path | None = None
+    facts: Comparison, store: Source, name: str | None = None, cache: Path | None = None
 ) -> Comparison | None:
     """The sweep of this name; without one, the newest random search over the same.
 
@@ -92,7 +92,7 @@ def at_equal_cost(facts: Comparison, other: Comparison) -> EqualCost | None:
     return EqualCost(epochs, reached[0][-1], reached[1][-1])
 
 
-def _random_search(facts: Comparison, store: EvidenceSource) -> str | None:
+def _random_search(facts: Comparison, store: Source) -> str | None:
     ours = facts.sweep_record.settings
     if "sampler" not in ours or ours["sampler"] == "random":
         return None

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from conf.delta import RUN_KEYS
 from conf.errors import DataError
-from trainer.tracking.mlflow_store import StoredRun
+from trainer.tracking.mlflow_store import MetricPoint, StoredRun
 
 OUTCOMES = ("completed", "pruned", "failed", "killed", "running")
 """How a trial can stand, in the order in which tables list it."""
@@ -29,8 +29,10 @@ COMPARABLE: Mapping[str, str] = {
 """Tags that compared trials must share, and what is said of a trial that differs."""
 
 
-class RunSource(Protocol):
-    """What is read of a `trainer.tracking.mlflow_store.Store`; tests give a fake."""
+class Source(Protocol):
+    """What is asked of a `trainer.tracking.mlflow_store.Store`; tests give a fake."""
+
+    uri: str
 
     def sweep_names(self) -> Sequence[str]:
         """All sweeps of the store."""
@@ -43,6 +45,15 @@ class RunSource(Protocol):
 
     def download(self, run_id: str, name: str, directory: Path) -> Path:
         """Copy an artifact to a directory; DataError if there is none of this name."""
+
+    def history(self, run_id: str, metric: str) -> Sequence[MetricPoint]:
+        """A metric's values in the order of their steps."""
+
+    def log_artifact(self, run_id: str, path: Path, name: str | None = None) -> None:
+        """Log a file to a run."""
+
+    def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        """Set tags on a run."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,7 @@ class SweepRecord:
         return {trial.trial: trial for trial in self.trials}
 
 
-def load_sweep(name: str, store: RunSource) -> SweepRecord:
+def load_sweep(name: str, store: Source) -> SweepRecord:
     """Read a sweep and all its trials; of several sweeps of one name, the newest.
 
     Raises:

@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy
 import orjson
 
-from analysis.facts.records import RunSource, SweepRecord, TrialRecord
+from analysis.facts.records import Source, SweepRecord, TrialRecord
 from analysis.facts.significance import Ints, cluster_indices
 from conf.errors import DataError, UserError
 from conf.files import write_bytes
@@ -44,13 +44,6 @@ BASE_HYPOTHESES = "hypotheses/base"
 """Where the base's texts lie: as artifacts of the sweep's run, and in a trial's directory."""
 _CHANGES_NO_MORE = ("completed", "pruned", "failed")
 _OF_RECORDING = ("reference", "speaker", "call", "duration_s", *SLICED_BY)
-
-
-class EvidenceSource(RunSource, Protocol):
-    """What is read of a `trainer.tracking.mlflow_store.Store`."""
-
-    def history(self, run_id: str, metric: str) -> Sequence[MetricPoint]:
-        """A metric's values in the order of their steps."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,7 @@ class Reader:
         cache: Directory to remember ended runs in; None asks anew each time.
     """
 
-    def __init__(self, sweep: SweepRecord, store: EvidenceSource, cache: Path | None) -> None:
+    def __init__(self, sweep: SweepRecord, store: Source, cache: Path | None) -> None:
         self._sweep = sweep
         self._store = store
         self._cache = cache

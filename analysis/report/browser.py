@@ -12,7 +12,8 @@ from typing import Any
 from kaldialign import align
 
 from analysis.facts.comparison import Comparison
-from analysis.facts.utterances import BASE, EvidenceSource, Reader
+from analysis.facts.records import Source
+from analysis.facts.utterances import BASE, Reader
 from analysis.tables.sections import SAID_KINDS, cuts, slice_name
 from conf.document.language import ENGLISH, Language, Said
 from trainer.evaluation.error_rates import normalise
@@ -36,7 +37,7 @@ def systems(facts: Comparison, words: Language = ENGLISH) -> tuple[System, ...]:
     return (*found, System(words(Said("base")), BASE))
 
 
-def texts(facts: Comparison, store: EvidenceSource, words: Language = ENGLISH) -> dict[str, Any]:
+def texts(facts: Comparison, store: Source, words: Language = ENGLISH) -> dict[str, Any]:
     """What the browser shows, as JSON: by set its utterances, each with every system's text."""
     reader = Reader(facts.sweep_record, store, None)
     shown = systems(facts, words)

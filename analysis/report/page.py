@@ -15,12 +15,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from analysis.facts.comparison import Comparison, comparison
 from analysis.facts.importance import FEWEST_TRIALS, Pruning, importances, pruning
 from analysis.facts.other_sweep import at_equal_cost, find_other
-from analysis.facts.utterances import BASE, EvidenceSource
+from analysis.facts.records import Source
+from analysis.facts.utterances import BASE
 from analysis.report.browser import systems, texts
 from analysis.report.figures import (
     front,
@@ -60,19 +61,9 @@ _SORTED_BY = {
 """The field by which a column of the trials is sorted, where its name is another."""
 
 
-class ReportStore(EvidenceSource, Protocol):
-    """What is asked of a `trainer.tracking.mlflow_store.Store`."""
-
-    def log_artifact(self, run_id: str, path: Path, name: str | None = None) -> None:
-        """Log a file to a run."""
-
-    def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
-        """Set tags on a run."""
-
-
 def report(
     name: str,
-    store: ReportStore,
+    store: Source,
     output_dir: Path,
     *,
     language: str = "en",
@@ -116,7 +107,7 @@ def description(facts: Comparison, words: Language) -> str:
 
 def render(
     facts: Comparison,
-    store: EvidenceSource,
+    store: Source,
     words: Language,
     other: Comparison | None = None,
 ) -> str:
@@ -360,7 +351,7 @@ def _heading(section: Section, words: Language, name: str) -> str:
     return text if "/" in text else words(Said(text))
 
 
-def _alignment(facts: Comparison, store: EvidenceSource, words: Language) -> str:
+def _alignment(facts: Comparison, store: Source, words: Language) -> str:
     """The changes of the best trial's config as it recorded them, most severe first."""
     if facts.best is None:
         return ""

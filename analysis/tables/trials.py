@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.facts.comparison import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
@@ -95,64 +95,47 @@ def _over_seeds(row: Row) -> str:
     return f"{rate(row.confirmed)} ({len(row.seeds)})" if row.seeds else NOTHING
 
 
-def notes(facts: Comparison) -> list[Said]:
+def notes(facts: Comparison) -> Iterator[Said]:
     """What a reader must know to read the table of trials."""
-    found = [
-        Said(
-            "objective: {objective} of the checkpoint that would be exported (of a trial cut "
-            "short: the best it had); errors: substitutions + deletions + insertions on the "
-            "validation set; against: relative change; base: untrained; baseline: the stage's "
-            "default config.",
-            objective=facts.objective,
-        )
-    ]
+    yield Said(
+        "objective: {objective} of the checkpoint that would be exported (of a trial cut short: "
+        "the best it had); errors: substitutions + deletions + insertions on the validation set; "
+        "against: relative change; base: untrained; baseline: the stage's default config.",
+        objective=facts.objective,
+    )
     if facts.common_critical:
         keys = ", ".join(facts.common_critical)
-        found.append(Said("Critical deltas of every trial: {keys}.", keys=keys))
+        yield Said("Critical deltas of every trial: {keys}.", keys=keys)
     if any(row.interval for row in facts.rows):
-        found.append(
-            Said(
-                "95 % interval and paired points: of the objective, and of its difference from the "
-                "baseline on the same utterances, leaving out one speaker (or call, or utterance) "
-                "at a time. With many trials one in twenty differs by chance: the test set "
-                "confirms."
-            )
+        yield Said(
+            "95 % interval and paired points: of the objective, and of its difference from the "
+            "baseline on the same utterances, leaving out one speaker (or call, or utterance) at a "
+            "time. With many trials one in twenty differs by chance: the test set confirms."
         )
-        found += clustering(facts)[:1]
+        yield from clustering(facts)[:1]
     if facts.noise is not None:
         band = f"{100 * facts.noise.band:.2g}"
-        found.append(Said("Differences under {band} points are noise here.", band=band))
+        yield Said("Differences under {band} points are noise here.", band=band)
     if any(row.seeds for row in facts.rows):
-        found.append(
-            Said(
-                "over seeds: the mean objective over as many seeds as stand in brackets; the best "
-                "is chosen by it among the configs that were repeated."
-            )
+        yield Said(
+            "over seeds: the mean objective over as many seeds as stand in brackets; the best is "
+            "chosen by it among the configs that were repeated."
         )
     for row in facts.rows:
         if row.replicate_of is not None:
-            values = {"trial": row.trial, "of": row.replicate_of}
-            found.append(Said("Trial {trial} repeats trial {of} with another seed.", **values))
+            template = "Trial {trial} repeats trial {of} with another seed."
+            yield Said(template, trial=row.trial, of=row.replicate_of)
     for row in facts.rows:
         if row.known_from and row.known_epochs is None:
             template = "Trial {trial} was not trained: the curve of trial {of} answers it."
-            found.append(Said(template, trial=row.trial, of=row.known_from))
+            yield Said(template, trial=row.trial, of=row.known_from)
         elif row.known_from:
             template = "Trial {trial} went on from trial {of} after {epochs} epochs."
-            found.append(
-                Said(template, trial=row.trial, of=row.known_from, epochs=row.known_epochs)
-            )
+            yield Said(template, trial=row.trial, of=row.known_from, epochs=row.known_epochs)
     for row in facts.rows:
         if row.reason and row.outcome in ("failed", "killed"):
-            found.append(
-                Said(
-                    "Trial {trial} {outcome}: {reason}",
-                    trial=row.trial,
-                    outcome=Said(row.outcome),
-                    reason=row.reason,
-                )
-            )
-    return found
+            said = {"outcome": Said(row.outcome), "reason": row.reason}
+            yield Said("Trial {trial} {outcome}: {reason}", trial=row.trial, **said)
 
 
 def stage_grid(facts: Comparison) -> Grid:

@@ -6,7 +6,7 @@ One form for all who draw them: Markdown, console, CSV, JSON and HTML pages.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,7 +136,7 @@ def markdown_text(text: str) -> str:
     return re.sub(r"<(?=[A-Za-z/!|])", "&lt;", " ".join(text.split("\n"))).replace("|", "\\|")
 
 
-def markdown_notes(notes: Sequence[Said], words: Language = ENGLISH) -> str:
+def markdown_notes(notes: Iterable[Said], words: Language = ENGLISH) -> str:
     """Notes under a table, as a list."""
     return "\n".join(f"- {words(note)}" for note in notes)
 

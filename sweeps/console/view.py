@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -175,21 +176,16 @@ def table(progress: Progress, *, leave_out: Collection[str] = ()) -> Table:
         for key in _SHORT
         if _SHORT[key] not in leave_out and any(key in s.values for s in progress.states)
     ]
-    drawn = Table(box=None, pad_edge=False)
-    for name in ("trial", "stage", *(_SHORT[key] for key in keys)):
-        drawn.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
-    drawn.add_column("epoch", justify="right", no_wrap=True)
     rate = progress.objective in _RATES
     base = None if _BASE in leave_out else progress.base
     curves = _CURVE not in leave_out
-    drawn.add_column(
-        f"{progress.objective} %" if rate else progress.objective, justify="right", no_wrap=True
-    )
-    if base:
-        drawn.add_column(_BASE, justify="right", no_wrap=True)
-    if curves:
-        drawn.add_column(_CURVE, no_wrap=True)
-    drawn.add_column("state", no_wrap=True)
+    objective = f"{progress.objective} %" if rate else progress.objective
+    names = ["trial", "stage", *(_SHORT[key] for key in keys), "epoch", objective]
+    names += [*([_BASE] if base else []), *([_CURVE] if curves else []), "state"]
+    drawn = Table(box=None, pad_edge=False)
+    for name in names:
+        of_text = name in ("stage", _CURVE, "state")
+        drawn.add_column(name, justify="left" if of_text else "right", no_wrap=True)
     best = progress.best
     for state in chosen(progress.states):
         value = state.best if state.best is not None else state.curve.get(0)
@@ -228,14 +224,13 @@ def describe(state: TrialState, progress: Progress) -> str:
     head = f"trial {state.number} {state.stage}{' default' if state.baseline else ''} ({values})"
     if state.outcome == "running":
         return f"{head}: started{_origin(state)}"
-    found = (
-        f", {progress.objective} {numbers.rate(state.best, 1)}" if state.best is not None else ""
-    )
-    base = (
-        f" (base {numbers.rate(progress.base, 1)})" if found and progress.base is not None else ""
-    )
+    found = ""
+    if state.best is not None:
+        found = f", {progress.objective} {numbers.rate(state.best, 1)}"
+        if progress.base is not None:
+            found += f" (base {numbers.rate(progress.base, 1)})"
     why = f", {state.reason}" if state.reason else _origin(state)
-    return f"{head}: {state.outcome}{found}{base}{why}; {summary(progress)}"
+    return f"{head}: {state.outcome}{found}{why}; {summary(progress)}"
 
 
 def _origin(state: TrialState) -> str:
@@ -249,15 +244,10 @@ def _origin(state: TrialState) -> str:
 
 def summary(progress: Progress) -> str:
     """Say how far the sweep is, what is best so far and how long it may still take."""
-    counts: dict[str, int] = {}
-    for state in progress.states:
-        counts[state.outcome] = counts.get(state.outcome, 0) + 1
+    counts: Counter[str] = Counter(state.outcome for state in progress.states)
     parts = [f"{progress.ended}/{progress.trials} trials"]
-    parts += [
-        f"{counts[name]} {name}"
-        for name in ("pruned", "failed", "killed", "running")
-        if name in counts
-    ]
+    others = ("pruned", "failed", "killed", "running")
+    parts += [f"{counts[name]} {name}" for name in others if counts[name]]
     best = progress.best
     if best is not None and best.objective is not None:
         base = f", base {numbers.rate(progress.base, 1)}" if progress.base is not None else ""
@@ -267,7 +257,7 @@ def summary(progress: Progress) -> str:
     if said := cost(progress):
         parts.append(said)
     left = progress.seconds_left(time.time_ns() // 1_000_000)
-    if left is not None and progress.ended < progress.trials and counts.get("running"):
+    if left is not None and progress.ended < progress.trials and counts["running"]:
         parts.append(f"about {numbers.clock(left)} left")
     if progress.note:
         parts.append(progress.note)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from conf.command_line import add_flag
 from conf.errors import UserError
 from trainer.prepare.settings import SPLITS, Given, Settings
 
@@ -119,29 +120,19 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     rules.add_argument(
         "--keep", nargs="+", default=[], metavar="RULE", help="rules that leave nothing out"
     )
-    rules.add_argument(
-        "--strict", action="store_true", help="end at the first mistake in the input"
-    )
+    add_flag(rules, "--strict", "end at the first mistake in the input")
 
     how = parser.add_argument_group("what to write")
     how.add_argument("--output_dir", type=_path, required=True, metavar="DIR")
-    how.add_argument(
-        "--spoken", action="store_true", help="lower case, no punctuation, no ambiguous numerals"
-    )
-    how.add_argument(
-        "--keep_spaces", action="store_true", help="leave spaces between Chinese characters"
-    )
+    add_flag(how, "--spoken", "lower case, no punctuation, no ambiguous numerals")
+    add_flag(how, "--keep_spaces", "leave spaces between Chinese characters")
     how.add_argument("--model", type=_path, metavar="DIR", help="count text in its tokens")
-    how.add_argument(
-        "--no_scan",
-        action="store_true",
-        help="do not read all audio: no bandwidth, levels and content hashes",
-    )
+    add_flag(how, "--no_scan", "do not read all audio: no bandwidth, levels and content hashes")
     how.add_argument(
         "--simulate", metavar="NAME", help="send all over a telephone: conf/channel/NAME, or a YAML"
     )
     how.add_argument("--seed", type=int, default=defaults.seed, metavar="N", help="of --simulate")
-    how.add_argument("--no_report", action="store_true", help="no data_report.html and .md")
+    add_flag(how, "--no_report", "no data_report.html and .md")
     how.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes")
 
 
