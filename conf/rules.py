@@ -72,6 +72,13 @@ class Finding:
         return severities.get(self.status)
 
 
+def judged(
+    id: str, right: bool, key: str, expected: str, found: str, otherwise: Status = "failed"
+) -> Finding:
+    """Passed where what was found is right, `otherwise` where it is not."""
+    return Finding(id, "passed" if right else otherwise, key, expected, found)
+
+
 Rule = Callable[[Config, Run], Finding]
 
 
@@ -113,12 +120,6 @@ def peak_lr(lr: float, warmup_steps: int, num_updates: int) -> float:
     return lr * min(1.0, num_updates / warmup_steps)
 
 
-def _judged(
-    id: str, right: bool, key: str, expected: str, found: str, otherwise: Status = "failed"
-) -> Finding:
-    return Finding(id, "passed" if right else otherwise, key, expected, found)
-
-
 def _freeze(id: str, part: str, config: Config, run: Run) -> Finding:
     key = FREEZE_KEYS[part]
     found = config[key]
@@ -126,7 +127,7 @@ def _freeze(id: str, part: str, config: Config, run: Run) -> Finding:
         return Finding(id, "passed", key, "any (custom stage)", format_value(found))
     expected = part not in STAGE_TRAINS[config.stage]
     right = found == expected or key in run.searched
-    return _judged(
+    return judged(
         id, right, key, f"{format_value(expected)} (stage {config.stage})", format_value(found)
     )
 
@@ -138,7 +139,7 @@ def _learning_rate(config: Config, run: Run) -> Finding:
     right = key in run.searched or not (too_low or lr > HIGHEST_LR)
     highest = format_value(HIGHEST_LR)
     expected = f"above the released model's {format_value(released)}, at most {highest}"
-    return _judged("learning-rate", right, key, expected, format_value(lr))
+    return judged("learning-rate", right, key, expected, format_value(lr))
 
 
 def _one_gpu(config: Config, run: Run) -> Finding:
@@ -148,7 +149,7 @@ def _one_gpu(config: Config, run: Run) -> Finding:
     found = format_value(config.get(key, False))
     found += "" if key in config.in_file else " (inherited)"
     others = [f"{name}: true" for name in on if name != "use_deepspeed"]
-    return _judged("deepspeed-off", not on, key, "false (one GPU)", ", ".join([found, *others]))
+    return judged("deepspeed-off", not on, key, "false (one GPU)", ", ".join([found, *others]))
 
 
 def _weight_decay(config: Config, run: Run) -> Finding:
@@ -156,7 +157,7 @@ def _weight_decay(config: Config, run: Run) -> Finding:
     value = config.get(key, 0.01)
     none = value == 0 and config.stage in STAGE_TRAINS
     right = not none or key in run.searched
-    return _judged("weight-decay", right, key, "above 0", format_value(value))
+    return judged("weight-decay", right, key, "above 0", format_value(value))
 
 
 def _specaug(config: Config, run: Run) -> Finding:
@@ -164,7 +165,7 @@ def _specaug(config: Config, run: Run) -> Finding:
     missing = found != "SpecAugLFR" and config.stage in STAGE_TRAINS
     right = not missing or "specaug" in run.searched
     expected = "SpecAugLFR" if config.stage in STAGE_TRAINS else "any (custom stage)"
-    return _judged("specaug-on", right, "specaug", expected, format_value(found))
+    return judged("specaug-on", right, "specaug", expected, format_value(found))
 
 
 def _fs_stage(config: Config, run: Run) -> Finding:
@@ -177,7 +178,7 @@ def _fs_stage(config: Config, run: Run) -> Finding:
     else:
         return Finding("fs-stage", "passed", key, "any (custom stage)", f"{fs} Hz")
     right = fs == expected or key in run.searched
-    return _judged("fs-stage", right, key, f"{expected} Hz ({why})", f"{fs} Hz")
+    return judged("fs-stage", right, key, f"{expected} Hz ({why})", f"{fs} Hz")
 
 
 def _fs_data(config: Config, run: Run) -> Finding:
@@ -190,7 +191,7 @@ def _fs_data(config: Config, run: Run) -> Finding:
     if len(rates) == 1 and max(rates) < fs:
         found += f", upsampled to {fs} Hz"
     right = len(rates) == 1 and max(rates) <= fs
-    return _judged("fs-data", right, key, expected, found, "warning")
+    return judged("fs-data", right, key, expected, found, "warning")
 
 
 def _lora_freeze(config: Config, run: Run) -> Finding:
@@ -217,14 +218,14 @@ def _trains_something(config: Config, run: Run) -> Finding:
         found += ", and ctc_weight 0"
     expected = "a part that trains and a loss that reaches it"
     right = bool(parts) and not ctc_only
-    return _judged("trains-something", right, "*.freeze", expected, found)
+    return judged("trains-something", right, "*.freeze", expected, found)
 
 
 def _text_path(config: Config, run: Run) -> Finding:
     parts = trained(config)
     expected = "encoder, adaptor or LLM trains, so that valid/cer can change"
     found = ", ".join(sorted(parts)) or "everything frozen"
-    return _judged("text-path", parts != {"ctc_decoder"}, "*.freeze", expected, found, "warning")
+    return judged("text-path", parts != {"ctc_decoder"}, "*.freeze", expected, found, "warning")
 
 
 def _warmup(config: Config, run: Run) -> Finding:
@@ -237,7 +238,7 @@ def _warmup(config: Config, run: Run) -> Finding:
     reached = format_value(float(f"{peak_lr(lr, warmup, number):.3g}"))
     expected = f"at most the run's {number:,} updates, so that lr {format_value(lr)} is reached"
     found = f"{warmup:,}, so the learning rate peaks at {reached}"
-    return _judged("warmup", warmup <= number, key, expected, found, "warning")
+    return judged("warmup", warmup <= number, key, expected, found, "warning")
 
 
 def _intervals(config: Config, run: Run) -> Finding:
@@ -252,7 +253,7 @@ def _intervals(config: Config, run: Run) -> Finding:
     expected = f"at most the run's {number:,} updates"
     if late:
         found = f"{', '.join(late)}: comes due at the ends of epochs alone"
-    return _judged("intervals", not late, key, expected, found, "warning")
+    return judged("intervals", not late, key, expected, found, "warning")
 
 
 def _batch_longest(config: Config, run: Run) -> Finding:
@@ -266,20 +267,20 @@ def _batch_longest(config: Config, run: Run) -> Finding:
         return Finding("batch-longest", "not run", key, expected, f"{found}, no data given")
     expected += f", {run.longest_utterance:,} frames and tokens"
     right = run.longest_utterance <= size
-    return _judged("batch-longest", right, key, expected, found, "warning")
+    return judged("batch-longest", right, key, expected, found, "warning")
 
 
 def _dither(config: Config, run: Run) -> Finding:
     key = "frontend_conf.dither"
     value = config.get(key, 1.0)
-    return _judged("dither", value == 0, key, "0.0", format_value(value), "warning")
+    return judged("dither", value == 0, key, "0.0", format_value(value), "warning")
 
 
 def _precision(config: Config, run: Run) -> Finding:
     names = ("use_bf16", "use_fp16")
     on = [name for name in names if config.get(f"train_conf.{name}", False)]
     expected, found = "at most one of use_bf16 and use_fp16", ", ".join(on) or "neither"
-    return _judged("precision", len(on) <= 1, "train_conf.use_bf16", expected, found)
+    return judged("precision", len(on) <= 1, "train_conf.use_bf16", expected, found)
 
 
 RULES: Mapping[str, Rule] = {

@@ -19,7 +19,7 @@ import soundfile
 from conf.document import numbers as shown
 from conf.files import file_sha256
 from conf.load import Config
-from conf.rules import STAGE_TRAINS, Finding, Status
+from conf.rules import STAGE_TRAINS, Finding, Status, judged
 from trainer.data.audio import SILENCE, TELEPHONE_HZ, WIDEBAND_SHARE, power_above
 from trainer.data.manifest import (
     CALL_KEYS,
@@ -210,13 +210,9 @@ class Survey:
     def _decoding(self) -> Finding:
         seen = [item for items in self._decoded.values() for item in items]
         wrong = [f"{item.utterance.place}: {item.problem}" for item in seen if item.problem]
-        return Finding(
-            "decoding",
-            "failed" if wrong else "passed",
-            "",
-            "recordings that decode and hold sound",
-            _some(wrong, len(seen)) or f"{len(seen)} of {len(seen)} decoded recordings",
-        )
+        expected = "recordings that decode and hold sound"
+        found = _some(wrong, len(seen)) or f"{len(seen)} of {len(seen)} decoded recordings"
+        return judged("decoding", not wrong, "", expected, found)
 
     def _bandwidth(self) -> Finding:
         wrong, found = [], []
@@ -232,13 +228,8 @@ class Survey:
                 found[-1] += ", which a telephone channel takes away"
             elif self._config.stage in STAGE_TRAINS and wide > len(heard) / 10:
                 wrong.append(split)
-        return Finding(
-            "bandwidth",
-            "warning" if wrong else "passed",
-            "",
-            "telephone sound in the lists of calls, clean speech in the wideband list",
-            "; ".join(found),
-        )
+        expected = "telephone sound in the lists of calls, clean speech in the wideband list"
+        return judged("bandwidth", not wrong, "", expected, "; ".join(found), "warning")
 
     def _lengths(self) -> Finding:
         left_out, total = self.sampler.left_out, len(self.utterances["train"])
@@ -246,14 +237,10 @@ class Survey:
         found = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
         durations_s = self.audios["train"].durations_s
         span = f"{durations_s.min():.1f} to {durations_s.max():.1f} s"
-        status: Status = "warning" if left_out else "passed"
-        return Finding(
-            "lengths",
-            "failed" if len(left_out) == total else status,
-            "dataset_conf",
-            f"all {total:,} training utterances within the limits",
-            f"{len(left_out):,} left out: {found} ({span})" if left_out else f"all, {span}",
-        )
+        found = f"{len(left_out):,} left out: {found} ({span})" if left_out else f"all, {span}"
+        expected = f"all {total:,} training utterances within the limits"
+        wrong: Status = "failed" if len(left_out) == total else "warning"
+        return judged("lengths", not len(left_out), "dataset_conf", expected, found, wrong)
 
     def _texts(self) -> Finding:
         total = sum(map(len, self.utterances.values()))
@@ -269,14 +256,10 @@ class Survey:
             found.append(f"with marks: {_some(marked, total)}")
         if empty:
             found.append(f"empty: {_some(empty, len(self.utterances['train']))}")
-        status: Status = "warning" if empty else "passed"
-        return Finding(
-            "texts",
-            "failed" if marked else status,
-            "",
-            "transcripts of what is said, without annotators' marks",
-            "; ".join(found) or f"{total:,} clean",
-        )
+        expected = "transcripts of what is said, without annotators' marks"
+        wrong: Status = "failed" if marked else "warning"
+        said = "; ".join(found) or f"{total:,} clean"
+        return judged("texts", not found, "", expected, said, wrong)
 
     def _spelling(self) -> Finding:
         expected = "both tokenizers give every character back"
@@ -294,13 +277,8 @@ class Survey:
                 times = sum(counts[char] for char in lost)
                 shown = " ".join(lost[:20])
                 found.append(f"{name}: {len(lost)} characters, {times:,} times: {shown}")
-        return Finding(
-            "spelling",
-            "warning" if found else "passed",
-            "",
-            expected,
-            "; ".join(found) or f"{len(counts):,} characters",
-        )
+        said = "; ".join(found) or f"{len(counts):,} characters"
+        return judged("spelling", not found, "", expected, said, "warning")
 
     def _splits(self) -> Finding:
         pairs = [
@@ -314,13 +292,10 @@ class Survey:
             for what, common in self._shared(one, two):
                 said = f"{len(common)} {what} in {one} and {two} ({_some(sorted(common), 0)})"
                 (light if what == "speakers" else grave).append(said)
-        return Finding(
-            "splits",
-            "failed" if grave else "warning" if light else "passed",
-            "",
-            "no recording, call or speaker in two of training, validation and test",
-            "; ".join([*grave, *light]) or "none",
-        )
+        expected = "no recording, call or speaker in two of training, validation and test"
+        wrong: Status = "failed" if grave else "warning"
+        found = "; ".join([*grave, *light])
+        return judged("splits", not found, "", expected, found or "none", wrong)
 
     def _shared(self, one: str, two: str) -> Iterator[tuple[str, set[str]]]:
         """What two lists have in common, if anything."""

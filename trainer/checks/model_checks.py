@@ -18,7 +18,7 @@ import torch
 from conf.document import numbers
 from conf.errors import UserError
 from conf.load import STAGES, Config, load_config, stage_config_path
-from conf.rules import Finding, trained
+from conf.rules import Finding, judged, trained
 from trainer.checks.data_checks import Largest, Survey
 from trainer.checks.step_cost import QWEN3_06B, BatchShape, forecast
 from trainer.data.batch import collate, make_example
@@ -89,9 +89,8 @@ class Built:
         found = coverage.counts()
         if coverage.unused:
             found += f", {len(coverage.unused)} unused ({coverage.unused[0]})"
-        return Finding(
-            "coverage", "passed", "init_param", expected, f"{found}; SHA-256 {coverage.sha256}"
-        )
+        found += f"; SHA-256 {coverage.sha256}"
+        return Finding("coverage", "passed", "init_param", expected, found)
 
     def _counts(self, nano: Nano, _: Survey | None) -> Finding:
         wanted = {"llm" if part == "lora" else part for part in trained(self._config)}
@@ -101,13 +100,8 @@ class Built:
             f"{name} {self._trainable.get(name, 0):,} of {_size(nano.model, name):,}"
             for name in COMPONENTS
         )
-        return Finding(
-            "trainable",
-            "passed" if learns == wanted else "failed",
-            "*.freeze",
-            f"{', '.join(name for name in COMPONENTS if name in wanted) or 'nothing'} trains",
-            found,
-        )
+        named = ", ".join(name for name in COMPONENTS if name in wanted) or "nothing"
+        return judged("trainable", learns == wanted, "*.freeze", f"{named} trains", found)
 
     def _memory(self, nano: Nano, survey: Survey | None) -> Finding:
         largest = survey.largest_batch if survey else self._largest_by_limits()
@@ -120,13 +114,8 @@ class Built:
             full_need = forecast(full, shape, llm=QWEN3_06B, count_flops=False).peak
             found += f"; at full size about {numbers.size(full_need)}"
         batch = f"{largest.utterances} utterances of up to {largest.num_frames / 100:.1f} s"
-        return Finding(
-            "memory",
-            "failed" if need > free else "passed",
-            "dataset_conf.batch_size",
-            f"the longest batch ({batch}) fits",
-            found,
-        )
+        expected = f"the longest batch ({batch}) fits"
+        return judged("memory", need <= free, "dataset_conf.batch_size", expected, found)
 
     def _largest_by_limits(self) -> Largest:
         """Without data: one batch as large as the configuration allows."""
@@ -143,23 +132,17 @@ class Built:
         size = sum(
             parameter.nbytes for parameter in nano.model.parameters() if parameter.requires_grad
         )
-        epochs, keep = (
-            self._config["train_conf.max_epoch"],
-            self._config["train_conf.keep_nbest_models"],
-        )
+        keys = ("train_conf.max_epoch", "train_conf.keep_nbest_models")
         # The kept epochs, the one being written, and the average.
-        need = (min(epochs, keep) + 2) * size
+        count = min(self._config[key] for key in keys) + 2
+        need = count * size
         place = Path(output_dir).absolute()
         while not place.exists():
             place = place.parent
         free = shutil.disk_usage(place).free
-        return Finding(
-            "disk",
-            "passed" if need < free else "failed",
-            "output_dir",
-            f"room for {min(epochs, keep) + 2} checkpoints of {numbers.size(size)}",
-            f"{numbers.size(need)} needed, {numbers.size(free)} free",
-        )
+        expected = f"room for {count} checkpoints of {numbers.size(size)}"
+        found = f"{numbers.size(need)} needed, {numbers.size(free)} free"
+        return judged("disk", need < free, "output_dir", expected, found)
 
     def _time(self, nano: Nano, survey: Survey | None) -> Finding:
         expected = "a forecast"
@@ -176,14 +159,11 @@ class Built:
             return Finding("time", "not run", "", expected, error.problems[0])
         epochs = self._config["train_conf.max_epoch"]
         train_s = seconds * batches * epochs
-        return Finding(
-            "time",
-            "passed",
-            "",
-            expected,
+        found = (
             f"{batches:,} batches an epoch at {1000 * seconds:.0f} ms on {nano.device.type}: "
-            f"{epochs} epochs train in {numbers.roughly(train_s)}, evaluation not counted",
+            f"{epochs} epochs train in {numbers.roughly(train_s)}, evaluation not counted"
         )
+        return Finding("time", "passed", "", expected, found)
 
 
 def batch_shape(config: Config, largest: Largest) -> BatchShape:

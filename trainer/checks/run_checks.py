@@ -24,7 +24,7 @@ from conf.delta import classify
 from conf.errors import ConfigError, DataError, WorkError
 from conf.explain import nearest_hint
 from conf.load import ALLOWED, Config
-from conf.rules import Finding, Run
+from conf.rules import Finding, Run, judged
 
 if TYPE_CHECKING:
     from trainer.checks.data_checks import Survey
@@ -273,7 +273,7 @@ def _init_param(config: Config) -> Finding:
         return Finding("init-param", "failed", "init_param", expected, "none")
     there = Path(str(named)).is_file()
     found = str(named) if there else f"{named}, which is not there"
-    return Finding("init-param", "passed" if there else "failed", "init_param", expected, found)
+    return judged("init-param", there, "init_param", expected, found)
 
 
 def _effects(config: Config) -> Finding:
@@ -288,25 +288,16 @@ def _effects(config: Config) -> Finding:
     ]
     if unproven:
         found.append(f"{len(unproven)} of {len(changed)} changed keys unproven")
-    return Finding(
-        "effects",
-        "warning" if dead else "passed",
-        "",
-        "changed keys that this trainer reads",
-        "; ".join(found) or f"{len(changed)} changed keys, all read",
-    )
+    expected = "changed keys that this trainer reads"
+    said = "; ".join(found) or f"{len(changed)} changed keys, all read"
+    return judged("effects", not dead, "", expected, said, "warning")
 
 
 def _unknown_keys(config: Config) -> Finding:
     allowed = config[ALLOWED]
     found = [f"{key}{nearest_hint(key, [*keys.all_keys(), *keys.blocks()])}" for key in allowed]
-    return Finding(
-        "unknown-keys",
-        "warning" if allowed else "passed",
-        ALLOWED,
-        "no key outside the schema",
-        ", ".join(found) or "none",
-    )
+    expected, said = "no key outside the schema", ", ".join(found) or "none"
+    return judged("unknown-keys", not allowed, ALLOWED, expected, said, "warning")
 
 
 def _channel(config: Config) -> Finding:
