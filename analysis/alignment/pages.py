@@ -249,17 +249,11 @@ class Page:
 
     def files(self) -> str:
         """What each configuration is for, what it trains and from where it starts."""
-        head = [self._say(word) for word in ("file", "purpose", "trains", "starts from")]
         rows = [
-            (
-                f"`{column.file}`",
-                self._say(column.heading),
-                self._trains(column.config),
-                self._start(name),
-            )
-            for name, column in self._facts.columns.items()
+            (f"`{c.file}`", self._say(c.heading), self._trains(c.config), self._start(name))
+            for name, c in self._facts.columns.items()
         ]
-        return "\n".join(table(head, rows))
+        return self._table(("file", "purpose", "trains", "starts from"), rows)
 
     def greps(self, config: str) -> str:
         """The source document's seven steps as commands."""
@@ -297,7 +291,7 @@ class Page:
             )
             for check in CHECKS.values()
         ]
-        return "\n".join(table([self._say(word) for word in head], rows))
+        return self._table(head, rows)
 
     def mend(self, id: str) -> str:
         """How one check is mended."""
@@ -306,18 +300,12 @@ class Page:
     def diff(self, config: str) -> str:
         """What one configuration changes, most severe first."""
         column = self._facts.columns[config]
-        headings = dict(
-            zip(
-                SEVERITIES,
-                ("Critical changes", "Important changes", "Minor changes"),
-                strict=True,
-            )
-        )
+        headings = ("Critical changes", "Important changes", "Minor changes")
         lines = []
-        for severity in SEVERITIES:
+        for severity, heading in zip(SEVERITIES, headings, strict=True):
             chosen = [d for d in by_weight(column.deltas) if d.severity == severity]
             if chosen:
-                title = f"### {self._say(headings[severity])} ({len(chosen)})"
+                title = f"### {self._say(heading)} ({len(chosen)})"
                 lines += [title, "", *change_table(chosen, self._language), ""]
         return "\n".join(lines).strip()
 
@@ -336,8 +324,7 @@ class Page:
                 alone = f"`{note.partition(': ')[2]}`"
                 who = self._say("all") if len(leaves) == len(columns) else ", ".join(leaves)
                 rows.append((f"`{key}`", self._pretrained(key), alone, who))
-        head = [self._say(word) for word in ("key", "pretrained", "standalone", "left out by")]
-        return "\n".join(table(head, rows))
+        return self._table(("key", "pretrained", "standalone", "left out by"), rows)
 
     def counts(self) -> str:
         """How many keys each configuration has in each class."""
@@ -400,7 +387,7 @@ class Page:
         """The CER that users of the recipe aim at, stage by stage."""
         targets = self._facts.expectations["targets"]
         rows = [(f"`{STAGES[name]}`", self.target(name)) for name in STAGES if name in targets]
-        return "\n".join(table([self._say("stage"), self._say("CER, at most")], rows))
+        return self._table(("stage", "CER, at most"), rows)
 
     def measured(self) -> str:
         """The runs that were measured."""
@@ -409,17 +396,11 @@ class Page:
             return self._say("No run has been measured yet.")
         head = ("config", "model", "data", "before", "after", "measured")
         rows = [
-            (
-                f"`{run['config']}`",
-                self._say(run["model"]),
-                self._say(run["data"]),
-                rate(run["before"], 1),
-                rate(run["after"], 1),
-                run["source"],
-            )
+            (f"`{run['config']}`", *(self._say(run[name]) for name in ("model", "data")))
+            + (rate(run["before"], 1), rate(run["after"], 1), run["source"])
             for run in runs
         ]
-        return "\n".join(table([self._say(word) for word in head], rows))
+        return self._table(head, rows)
 
     def effects(self) -> str:
         """How many keys have each effect, and those that the files change in vain."""
@@ -430,7 +411,7 @@ class Page:
         for column in self._facts.columns.values():
             number = Counter(delta.effect or UNPROVEN for delta in column.deltas if delta.is_change)
             rows.append((f"`{column.file}`", *(str(number[word]) for word in head[1:])))
-        return "\n".join(table([self._say(word) for word in head], rows))
+        return self._table(head, rows)
 
     def every_key(self) -> str:
         """Every key with all that is known of it, block by block."""
@@ -443,6 +424,9 @@ class Page:
         return "\n".join(lines).strip()
 
     # Pieces of blocks
+
+    def _table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        return "\n".join(table([self._say(word) for word in head], rows))
 
     def _modules(self) -> Mapping[str, list[str]]:
         """The keys by the block that they belong to: `llm` goes with `llm_conf`."""
@@ -467,32 +451,19 @@ class Page:
                 f"{self._say('pretrained')}{self._colon}{self._pretrained(key)}",
             ]
             lines += [self._say(known.meaning), "", " · ".join(facts), ""]
-        effects = {
-            name: effect_of(key, column.config.stage)
-            for name, column in self._facts.columns.items()
-        }
+        columns = self._facts.columns.items()
+        effects = {name: effect_of(key, column.config.stage) for name, column in columns}
         if proven := self._effect_line(key, effects):
             lines += [proven, ""]
-        deltas = {
-            name: column.by_key[key]
-            for name, column in self._facts.columns.items()
-            if key in column.by_key
-        }
-        told = [delta for delta in deltas.values() if delta.change != "OMITTED"]
-        if told:
-            head = [self._say(word) for word in ("config", "value", "change", "effect", "why")]
-            rows = [
-                (
-                    name,
-                    cell(delta.value),
-                    delta.change,
-                    self._say(delta.effect or UNPROVEN),
-                    self._say(delta.reason) or self._say(delta.note) or NOTHING,
-                )
-                for name, delta in deltas.items()
-                if delta.change != "OMITTED"
-            ]
-            lines += [*table(head, rows), ""]
+        deltas = {name: column.by_key[key] for name, column in columns if key in column.by_key}
+        rows = [
+            (name, cell(delta.value), delta.change, self._say(delta.effect or UNPROVEN))
+            + (self._say(delta.reason) or self._say(delta.note) or NOTHING,)
+            for name, delta in deltas.items()
+            if delta.change != "OMITTED"
+        ]
+        if rows:
+            lines += [self._table(("config", "value", "change", "effect", "why"), rows), ""]
         else:
             note = next((delta.note for delta in deltas.values()), "")
             value = note.partition(": ")[2]
@@ -604,38 +575,9 @@ GREP_KEYS: Mapping[str, str] = {
 }
 
 SLOTS: Mapping[str, Callable[..., str]] = {
-    name: getattr(Page, name)
-    for name in (
-        "value",
-        "raw",
-        "times",
-        "count",
-        "target",
-        "minutes",
-        "file",
-        "doc",
-        "funasr",
-        "require",
-        "notice",
-        "critical",
-        "others",
-        "matrix",
-        "files",
-        "greps",
-        "expected",
-        "checks",
-        "mend",
-        "diff",
-        "omitted",
-        "counts",
-        "modules",
-        "purposes",
-        "parameters",
-        "targets",
-        "measured",
-        "effects",
-        "every_key",
-    )
+    name: method
+    for name, method in vars(Page).items()
+    if not name.startswith("_") and name != Page.render.__name__
 }
 
 
