@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -133,10 +134,7 @@ def test_frames_serve_where_there_are_no_seconds(tmp_path: Path) -> None:
 
 def test_a_models_tokenizers_are_asked(tmp_path: Path) -> None:
     model = tmp_path / "model"
-    model.mkdir()
-    for path in BASE.iterdir():
-        (model / path.name).symlink_to(path)
-    (model / "config.yaml").unlink()
+    shutil.copytree(BASE, model, ignore=shutil.ignore_patterns("model.pt", "config.yaml"))
     config = (BASE / "config.yaml").read_text(encoding="utf-8")
     fewer = re.sub(r"(?m)^(ctc_vocab_size:) \d+", r"\1 260", config)
     assert fewer != config
