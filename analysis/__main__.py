@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.document.numbers import rate, size
 from conf.errors import UserError, run_command
 
 if TYPE_CHECKING:
@@ -170,6 +169,7 @@ def main(argv: Sequence[str]) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     from analysis.facts.comparison import comparison
     from analysis.facts.utterances import cache_directory
+    from analysis.tables import formats
 
     form = arguments.format
     if arguments.table != "trials" and form != "csv":
@@ -181,28 +181,29 @@ def _compare(arguments: argparse.Namespace) -> int:
 
         # Into a file or a pipe there is no width to respect: all columns.
         width = None if sys.stdout.isatty() else 200
-        Console(width=width, highlight=False).print(facts.render_rich())
+        Console(width=width, highlight=False).print(formats.Rendering(facts))
     else:
         texts = {
-            "md": facts.to_markdown,
-            "csv": lambda: facts.to_csv(arguments.table),
-            "json": facts.to_json,
-            "svg": facts.to_svg,
+            "md": formats.markdown,
+            "csv": lambda facts: formats.csv_text(facts, arguments.table),
+            "json": formats.json_text,
+            "svg": formats.svg,
         }
-        sys.stdout.write(texts[form]())
+        sys.stdout.write(texts[form](facts))
     return 0
 
 
 def _report(arguments: argparse.Namespace) -> int:
     from analysis.facts.utterances import cache_directory
     from analysis.report.page import report
+    from conf.document.numbers import size
 
     path = report(
         arguments.sweep,
         _store(),
         arguments.output_dir,
         language=arguments.lang,
-        beside=arguments.beside,
+        other_sweep=arguments.beside,
         cache=None if arguments.no_cache else cache_directory(),
         log=not arguments.no_log,
     )
@@ -212,6 +213,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from analysis.export.best_trial import CONFIG, MODEL, SCRIPT, export
+    from conf.document.numbers import rate
     from trainer.export.mlflow_model import NAME
 
     if arguments.no_register and arguments.register_as is not None:
@@ -245,11 +247,10 @@ def _align(arguments: argparse.Namespace) -> int:
     from conf.document.language import LANGUAGES
 
     if arguments.config:
-        [language] = [each for each in LANGUAGES if each.code == arguments.language]
         text = own_document(
             arguments.config,
             base=arguments.base,
-            language=language,
+            language=LANGUAGES[arguments.language],
             allow_unknown=arguments.allow_unknown,
         )
         sys.stdout.write(text)

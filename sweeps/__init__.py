@@ -1,4 +1,8 @@
-"""The search: sweep files, trials, Ray Tune as executor, an Optuna study as the record."""
+"""Sweeps: many fine-tunes, chosen by Optuna, run by Ray Tune and recorded in MLflow.
+
+Here is what one sweep is made of, and pipelines of several sweeps; one fine-tune is in `trainer`.
+Begin with `run.py`.
+"""
 
 import os
 

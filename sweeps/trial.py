@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from conf.errors import UserError, WorkError
 from conf.files import is_full_disk, locked
@@ -23,12 +23,10 @@ from conf.load import Config, load_config, stage_config_path
 from sweeps.directory import SweepDirectory
 from sweeps.output import descriptors_to, lasting_file
 from sweeps.spec.sweep_file import SweepFile, load_sweep
+from trainer.finetune.result import Evaluation, FinetuneResult, OnEval
 from trainer.tracking.event_log import EventLog, Tracker
 
-if TYPE_CHECKING:
-    from trainer.finetune.run import Evaluation, FinetuneResult
-
-Finetune = Callable[["Config", "Tracker", "Callable[[Evaluation], None]"], "FinetuneResult"]
+Finetune = Callable[[Config, Tracker, OnEval], FinetuneResult]
 Report = Callable[[dict[str, Any]], None]
 """Takes the number of an epoch with its value, or the trial's outcome; may not return (pruned)."""
 

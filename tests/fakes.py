@@ -10,8 +10,6 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +20,8 @@ from conf.files import file_sha256
 from conf.load import Config
 from trainer.data.sets import read_data
 from trainer.finetune.extend import identity
+from trainer.finetune.result import Evaluation, FinetuneResult, OnEval
 from trainer.tracking.event_log import Tracker
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """As `trainer.finetune.run.Evaluation`, whose module would import torch."""
-
-    epoch: int
-    step: int
-    metrics: dict[str, float]
-    finished: bool
-
-
-@dataclass(frozen=True)
-class FinetuneResult:
-    """As `trainer.finetune.run.FinetuneResult`."""
-
-    objective: float
-    epoch: int
-    checkpoint: str
-    metrics: dict[str, float]
-    output_dir: Path
 
 
 def cer_after(config: Any, epoch: int, stage: str) -> float:
@@ -59,7 +37,7 @@ def scores(cer: float) -> dict[str, float]:
     return {"valid/cer": cer, "valid/cer_ctc": 2 * cer, "wideband/cer": 0.5 - 0.5 * cer}
 
 
-def finetune(config: Config, tracker: Tracker, on_eval: Callable[[Any], None]) -> FinetuneResult:
+def finetune(config: Config, tracker: Tracker, on_eval: OnEval) -> FinetuneResult:
     """Report `cer_after` epoch by epoch, and choose a checkpoint as the trainer does.
 
     The average of the best epochs is a little better than they. It keeps the trainer's files, and
@@ -126,9 +104,7 @@ def finetune(config: Config, tracker: Tracker, on_eval: Callable[[Any], None]) -
     return FinetuneResult(objective, chosen, name, last | final, directory)
 
 
-def held_finetune(
-    config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
-) -> FinetuneResult:
+def held_finetune(config: Config, tracker: Tracker, on_eval: OnEval) -> FinetuneResult:
     """As `finetune`, but trials from the one that a file `hold` names wait until it is gone.
 
     So a test acts while trials are under way for certain, however fast or slow the machine is.
@@ -149,9 +125,7 @@ def held_finetune(
     return finetune(config, tracker, wait)
 
 
-def failing_finetune(
-    config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
-) -> FinetuneResult:
+def failing_finetune(config: Config, tracker: Tracker, on_eval: OnEval) -> FinetuneResult:
     """As `finetune`, but stage 2 raises, and stage 3 takes its process down."""
     if config.stage == "s2":
         raise RuntimeError("no weights\nat all")
@@ -160,9 +134,7 @@ def failing_finetune(
     return finetune(config, tracker, on_eval)
 
 
-def troubled_finetune(
-    config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
-) -> FinetuneResult:
+def troubled_finetune(config: Config, tracker: Tracker, on_eval: OnEval) -> FinetuneResult:
     """As `finetune`, but stage 1 hangs at first, stage 2 always, and stage 3 has no memory.
 
     A trial that hangs adds to the file `hangs`, by which a test may reckon time.
@@ -185,9 +157,7 @@ def troubled_finetune(
     return finetune(config, tracker, hang)
 
 
-def full_disk_finetune(
-    config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
-) -> FinetuneResult:
+def full_disk_finetune(config: Config, tracker: Tracker, on_eval: OnEval) -> FinetuneResult:
     """As `finetune`, but trial 1 finds the disk full as long as a file says so."""
     if Path("full").exists() and Path(config["output_dir"]).name == "001":
         try:
@@ -197,9 +167,7 @@ def full_disk_finetune(
     return finetune(config, tracker, on_eval)
 
 
-def brief_finetune(
-    config: Config, tracker: Tracker, on_eval: Callable[[Any], None]
-) -> FinetuneResult:
+def brief_finetune(config: Config, tracker: Tracker, on_eval: OnEval) -> FinetuneResult:
     """As `finetune`, a fifth of a second per epoch."""
 
     def wait(evaluation: Any) -> None:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 
 from analysis import __main__ as analysis_main
 from conf.errors import UserError, WorkError
@@ -27,17 +28,20 @@ from sweeps import __main__ as sweeps_main
 from sweeps import preflight
 from sweeps.directory import SweepDirectory
 from sweeps.execute import disk
-from sweeps.spec.sweep_file import SweepFile, load_sweep
+from sweeps.run import _Run
+from sweeps.spec.sweep_file import SweepFile, load_sweep, stage_configs
 from tests.conf.test_rules import BROKEN
 from tests.conftest import BASE, ROOT
 from tests.documents import NAMES, PAGES, PAIRS, Page, page_at
-from tests.trainer.checks.test_run_checks import BAD_DATA
+from tests.trainer.checks.test_data_checks import BAD_DATA
 from trainer import __main__ as trainer_main
 from trainer.checks.run_checks import one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.finetune import loop
 from trainer.finetune.resume import refuse_another_run
+from trainer.finetune.run import finetune
 from trainer.model.build import build
+from trainer.tracking.event_log import NullTracker
 
 ENGLISH, CHINESE = page_at("docs/messages.md"), page_at("docs/zh/messages.md")
 TELEPHONE = ROOT / "conf" / "sweep" / "telephone.yaml"
@@ -85,7 +89,7 @@ def _no_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _full_disk(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "free_bytes", lambda path: 1_000_000)
     sweep, _places = load_sweep(TELEPHONE, overrides=[f"base={BASE}"])
-    disk.check_room(sweep, SweepDirectory.of("calls"), disk.Need(1, 1, 10**9))
+    disk.check_disk_space(sweep, SweepDirectory.of("calls"), disk.Need(1, 1, 10**9))
 
 
 def _exhausted(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,23 +162,77 @@ def test_every_check_that_warns_is_explained() -> None:
         assert sorted(named) == sorted(warns)
 
 
-def test_what_is_logged_as_a_warning_is_quoted_as_it_is() -> None:
-    """The places that differ are the code's own."""
-    code = "".join(
-        path.read_text("utf-8")
-        for part in ("trainer", "sweeps")
-        for path in ROOT.glob(f"{part}/**/*.py")
+def _quoted(page: Page, heading: str) -> list[str]:
+    """The warnings that the page quotes, in the order of its table; ids are of one word."""
+    cells = [row[0] for row in page.rows(heading) if " " in row[0]]
+    return [cell.strip("`") for cell in cells if "`、`" not in cell and "`, `" not in cell]
+
+
+WARNED = _quoted(*WARNINGS[0])
+
+
+def test_both_languages_quote_the_same_warnings() -> None:
+    assert _quoted(*WARNINGS[1]) == WARNED
+    assert len(WARNED) == 5
+
+
+def _warned(message: str, said: Sequence[str]) -> bool:
+    pattern = ".*".join(map(re.escape, message.split("…")))
+    return any(re.fullmatch(pattern, line) for line in said)
+
+
+def test_a_fine_tune_warns_as_the_page_quotes(
+    tiny_config: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of texts that are too long, a GPU that is not there and a cache that is too small."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = tiny_config(
+        "s2",
+        specaug=None,
+        device="cuda:7",
+        dataset_conf__max_target_length=12,
+        finetune_conf__feature_cache_dir=str(tmp_path / "cache"),
+        finetune_conf__feature_cache_mb=1,
     )
-    english, chinese = (
-        [row[0].strip("`") for row in page.rows(heading) if " " in row[0].strip("`")]
-        for page, heading in WARNINGS
-    )
-    quoted = [row for row in english if "`, `" not in row]
-    assert quoted == [row for row in chinese if "`、`" not in row and "`, `" not in row]
-    assert len(quoted) == 5
-    for message in quoted:
-        pattern = r"(?:%[ds]|%r|\{.*?\})".join(map(re.escape, message.split("…")))
-        assert re.search(rf'_LOG\.warning\(\s*"{pattern}', code), message
+
+    def stop(_: object) -> None:
+        raise SystemExit  # at the evaluation before the first epoch
+
+    with pytest.raises(SystemExit):
+        finetune(config, NullTracker(), stop)
+    unheard = [message for message in WARNED[:3] if not _warned(message, caplog.messages)]
+    assert not unheard, caplog.messages
+
+
+class _Away:
+    """A store that does not answer."""
+
+    def ensure_sweep(self, *_: object) -> str:
+        raise OSError("no answer")
+
+
+def test_a_sweep_warns_as_the_page_quotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a store that is away when it stops, and of a disk that is nearly full."""
+    monkeypatch.chdir(tmp_path)
+    sweep, places = load_sweep(TELEPHONE, overrides=[f"base={BASE}"])
+    directory = SweepDirectory.of("calls")
+    directory.create(sweep)
+    room, configs = disk.Need(1, 1, 1), stage_configs(sweep, places)
+    around = (Console(), None, None, 1, None)
+    run = _Run(directory, sweep, configs, _Away(), room, *around)  # type: ignore[arg-type]
+    run._ledger.ask()
+    with pytest.raises(WorkError, match="no answer"):
+        run.begin()
+    run.stopped(interrupted=False)
+    monkeypatch.setattr(disk, "free_bytes", lambda path: room.floor)
+    assert run._room.allows()
+    unheard = [message for message in WARNED[3:] if not _warned(message, caplog.messages)]
+    assert not unheard, caplog.messages
 
 
 _PARSERS = {

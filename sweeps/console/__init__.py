@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: live view, status, dry run with its cost.
+"""What a sweep prints: the live view, the status, and the dry run with its cost forecast.
 
-Begin with `view.py`.
+Tables and reports of the results are made in `analysis`. Begin with `view.py`.
 """

@@ -1,4 +1,5 @@
-"""Running trials: Ray Tune, worker processes, their deaths, and disk space.
+"""Running trials with Ray Tune: worker processes, their failures, signals and disk space.
 
-The only room that imports ray. Begin with `tuner.py`.
+Only this room imports Ray; which trial to run and when it ends is decided in `search`. Begin with
+`tuner.py`.
 """

@@ -1,4 +1,5 @@
-"""What is tried next and when to stop: study, samplers, pruning, budgets, reuse of epochs trained.
+"""The search: which trial comes next, when to prune or stop, and which trained epochs to reuse.
 
-Nothing here runs a trial. Begin with `ledger.py`.
+Each decision follows from the Optuna study, the record of the sweep; nothing here runs a trial.
+Begin with `ledger.py`.
 """

@@ -1,4 +1,4 @@
-"""What a sweep file may say: ranges, stages, and which keys can be searched.
+"""The sweep file: its schema, the ranges it may give, and the keys that can be searched.
 
-Begin with `sweep_file.py`.
+What to try next is decided in `search`, not here. Begin with `sweep_file.py`.
 """

@@ -42,6 +42,17 @@ def drive(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]
     )
 
 
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command on `sweep.yaml`, where it is refused or has nothing to start."""
+    return subprocess.run(
+        [sys.executable, "-m", "sweeps", "run", "sweep.yaml", *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @contextmanager
 def driving(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A sweep under way; what is left of it at the end is killed."""

@@ -32,7 +32,7 @@ from tests.sweeps.driving import (
 COUNTED_CLOCK = """
 import functools
 from pathlib import Path
-from sweeps import deaths, tuner
+from sweeps.execute import deaths, tuner
 
 def clock():
     return 10.0 * Path("hangs").stat().st_size if Path("hangs").exists() else 0.0

@@ -1,10 +1,10 @@
-"""Telephone channels: speech as it comes out of a call, with everything drawn from ranges.
+"""Simulated telephone channels: speech as it comes out of a call, all of it drawn from ranges.
 
     ranges = load_channel("landline_g711")
     telephone, drawn = simulate(samples, 16000, seed=0, key="call-7", ranges=ranges)
 
-`simulate_manifest` does that to a whole corpus, in parallel; `python -m trainer prepare --simulate`
-calls it. `OnTheFly` does it to training utterances, anew in each epoch (`finetune_conf.channel`).
+`corpus.py` does that to a whole manifest, `on_the_fly.py` to training utterances, anew in each
+epoch; the ranges are `conf.channels`. Begin with `telephone_line.py`, which is one call.
 """
 
 from conf.channels import ChannelRange, load_channel

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from conf.errors import DataError
 from trainer.data.manifest import one_line, resolve
-from trainer.prepare import read_kaldi as kaldi
 from trainer.prepare.lines import Line, Mistake, open_bytes, text_lines
-from trainer.prepare.read_kaldi import read_kaldi
+from trainer.prepare.read_kaldi import OPTIONAL, read_kaldi
 from trainer.prepare.read_tables import looks_like_a_table, read_jsonl, read_table
 from trainer.prepare.settings import Given, Settings
 
@@ -103,7 +102,7 @@ def _kaldi_files(given: Given) -> tuple[Path, dict[str, Path]]:
         raise DataError(f"{given.path}: got no wav.scp in it, expected {_FORMS}")
     beside = dict(given.beside)
     if not beside:
-        usual = {name: wav_scp.parent / name for name in ("text", *kaldi.OPTIONAL)}
+        usual = {name: wav_scp.parent / name for name in ("text", *OPTIONAL)}
         beside = {name: path for name, path in usual.items() if path.is_file()}
     if "text" not in beside:
         raise DataError(f"{wav_scp}: got no text beside it, expected transcripts (--text FILE)")

@@ -1,9 +1,10 @@
-"""The whole course of a preparation, from lines to manifests.
+"""A preparation from beginning to end, from lines to manifests.
 
-1. Each line is read, and its text and its recording's header looked at (`headers`), in parallel.
+1. Each line is read, and its text and its recording's header looked at (`first_pass`), in
+   parallel.
 2. Every line gets its split (`split`).
 3. The audio is read: measured, and cut where a line is a part or a side of a recording
-   (`content`), in parallel.
+   (`second_pass`), in parallel.
 4. What is kept is sent over a telephone channel (`simulate`), if that is asked.
 5. Manifests, left-out lines and ``prepare.json`` are written (`write`).
 

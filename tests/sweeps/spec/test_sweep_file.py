@@ -10,7 +10,7 @@ import pytest
 
 from conf.errors import ConfigError
 from sweeps.directory import sweep_text
-from sweeps.spec.sweep_file import DEMO, Range, load_sweep, stage_configs, suggest
+from sweeps.spec.sweep_file import DEMO, load_sweep, stage_configs, suggest
 from tests.sweeps.conftest import ROOT, SWEEP
 
 pytestmark = pytest.mark.quick
@@ -121,19 +121,6 @@ def test_all_mistakes_at_once(place: Path) -> None:
     assert len(error.value.problems) == 2
 
 
-@pytest.mark.parametrize(
-    ("range_", "inside", "outside"),
-    [
-        (Range(low=1, high=5, step=2), [1, 3, 5], [0, 2, 6, None, "3"]),
-        (Range(low=1e-5, high=1e-2, log=True), [1e-5, 3e-4], [1e-6]),
-        (Range(choices=([0, 10], [0, 15])), [[0, 10]], [[0, 11], 0]),
-    ],
-)
-def test_what_a_range_contains(range_: Range, inside: list[Any], outside: list[Any]) -> None:
-    assert all(range_.contains(value) for value in inside)
-    assert not any(range_.contains(value) for value in outside)
-
-
 def test_space_depends_on_the_stage(place: Path) -> None:
     (place / "sweep.yaml").write_text(
         SWEEP
@@ -211,92 +198,6 @@ def test_a_mistake_about_the_search_is_named(place: Path, line: str, expected: s
         load_sweep(Path("sweep.yaml"))
     assert len(error.value.problems) == 1
     assert error.value.problems[0].startswith(f"sweep.yaml:14: {expected}")
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("dataset_conf.num_workers: {choices: [0, 4]}", "changes how fast it runs"),
-        ("train_conf.log_interval: {choices: [1, 4]}", "changes how it runs, not what is learnt"),
-        ("finetune_conf.feature_cache_mb: {choices: [0, 4]}", "changes how it runs or is scored"),
-        ("finetune_conf.feature_cache_dir: {choices: [a, b]}", "changes how it runs or is scored"),
-        ("finetune_conf.seed: {choices: [0, 4]}", "replicates repeats the best configs"),
-        ("train_conf.keep_nbest_models: {choices: [1, 4]}", "changes what is kept"),
-        ("frontend_conf.n_mels: {choices: [40, 80]}", "belongs to the weights"),
-        ("audio_encoder_conf.output_size: {choices: [1, 2]}", "belongs to the weights"),
-        ("init_param: {choices: [a, b]}", "a key that the sweep sets itself, expected it as base"),
-        ("dataset_conf.index_ds: {choices: [a, b]}", "names a class"),
-        (
-            "train_conf.use_fp16: {choices: [true, false]}",
-            "effect stock (it acts in stock FunASR alone), expected one that acts here "
-            "(stage 8k, s1, s2, s3)",
-        ),
-        ("model_conf.lsm_weight: {low: 0.0, high: 0.2}", "effect none (it changes nothing)"),
-        (
-            "llm_conf.lora_conf.r: {choices: [4, 8]}",
-            "it would with llm_conf.use_lora: true, llm_conf.lora_conf.freeze_lora: false "
-            "(stage 8k, s1, s2)",
-        ),
-        (
-            "detach_ctc_decoder: {choices: [true, false]}",
-            "expected one that acts here (stage s2, s3)",
-        ),
-        ("specaug_conf.time_warp_window: {choices: [3, 5]}", "specaug_conf.apply_time_warp: true"),
-    ],
-)
-def test_a_search_over_a_key_that_does_nothing_is_refused(
-    place: Path, line: str, expected: str
-) -> None:
-    (place / "sweep.yaml").write_text(SWEEP.replace("space:\n", f"space:\n  {line}\n"))
-    with pytest.raises(ConfigError) as error:
-        stage_configs(*load_sweep(Path("sweep.yaml")))
-    assert len(error.value.problems) == 1
-    assert error.value.problems[0].startswith(f"sweep.yaml:9: space.{line.partition(':')[0]}: got")
-    assert expected in error.value.problems[0]
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        "specaug_conf.time_warp_window: {choices: [3, 5]}\n"
-        "  specaug_conf.apply_time_warp: {choices: [true, false]}",
-        "frontend_conf.fs: {choices: [8000, 16000]}",
-        "llm_conf.lora_conf.r: {choices: [4, 8]}\n  llm_conf.use_lora: {choices: [true, false]}\n"
-        "  llm_conf.lora_conf.freeze_lora: {choices: [true, false]}",
-        "audio_encoder_conf.freeze: {choices: [true, false]}\n"
-        "  detach_ctc_decoder: {choices: [true, false]}",
-    ],
-)
-def test_a_key_may_act_only_beside_another(place: Path, space: str) -> None:
-    (place / "sweep.yaml").write_text(SWEEP.replace("space:\n", f"space:\n  {space}\n"))
-    stage_configs(*load_sweep(Path("sweep.yaml")))
-
-
-def test_a_search_that_can_train_nothing_is_refused(place: Path) -> None:
-    (place / "sweep.yaml").write_text(
-        SWEEP + "stage_space:\n  s1:\n    audio_encoder_conf.freeze: {choices: [true]}\n"
-    )
-    with pytest.raises(ConfigError, match="stages: got every part frozen, expected.*stage s1"):
-        stage_configs(*load_sweep(Path("sweep.yaml")))
-
-
-@pytest.mark.parametrize(
-    ("range_", "whole", "values"),
-    [
-        (Range(choices=(4, 6)), True, (4, 6)),
-        (Range(low=1, high=5, step=2), True, (1, 3, 5)),
-        (Range(low=1, high=3), True, (1, 2, 3)),
-        (Range(low=0.1, high=0.3, step=0.1), False, (0.1, 0.2, 0.3)),
-        (Range(low=1e-5, high=1e-3, log=True, points=3), False, (1e-5, 1e-4, 1e-3)),
-        (Range(low=0.0, high=1.0, points=2), False, (0.0, 1.0)),
-        (Range(low=1e-5, high=1e-3, log=True), False, None),
-    ],
-)
-def test_a_grid_goes_through_finite_ranges(
-    range_: Range, whole: bool, values: tuple[Any, ...] | None
-) -> None:
-    assert range_.problem() is None
-    assert range_.grid(whole=whole) == values
 
 
 def test_a_grid_has_as_many_points_as_trials(place: Path) -> None:

@@ -21,7 +21,8 @@ from trainer.data.audio import read_mono
 from trainer.data.batch import Batch
 from trainer.data.loader import Loader
 from trainer.data.manifest import Manifest, Utterance, read_data_list
-from trainer.finetune.run import Evaluation, finetune
+from trainer.finetune.result import Evaluation
+from trainer.finetune.run import finetune
 from trainer.model import stages
 from trainer.model.build import Nano, build
 from trainer.model.frozen_outputs import example_source, kept_level
@@ -79,7 +80,7 @@ def test_features_are_those_of_a_file_with_the_same_line(
         seed=0,
         key=f"{utterance.key}:epoch 2",
         ranges=augment.ranges,
-        babble=OtherSpeakers(utterances).besides(utterance),
+        babble=OtherSpeakers(utterances).all_but(utterance),
     )
     path = tmp_path / "sent.wav"
     soundfile.write(path, to_pcm(sent), 8000, subtype="PCM_16")

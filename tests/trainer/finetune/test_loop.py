@@ -16,7 +16,8 @@ from trainer.data.batch import Batch, collate, make_example
 from trainer.data.loader import Loaded
 from trainer.data.manifest import read_data_list
 from trainer.finetune.loop import Listeners, LoopConf, Trainer
-from trainer.finetune.run import Evaluation, finetune
+from trainer.finetune.result import Evaluation
+from trainer.finetune.run import finetune
 from trainer.model import stages
 from trainer.model.build import build
 from trainer.model.losses import Objective

@@ -18,8 +18,9 @@ import torch
 from conf.errors import ConfigError, WorkError
 from conf.load import Config
 from trainer.finetune.loop import Trainer
+from trainer.finetune.result import Evaluation, FinetuneResult
 from trainer.finetune.resume import ResumeFolder, random_state, refuse_another_run, set_random_state
-from trainer.finetune.run import Evaluation, FinetuneResult, finetune
+from trainer.finetune.run import finetune
 from trainer.model.checkpoint import load_state
 from trainer.tracking.event_log import EventLog, NullTracker, read_events
 

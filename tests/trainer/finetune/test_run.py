@@ -8,7 +8,8 @@ import pytest
 
 from conf.errors import WorkError
 from conf.load import Config
-from trainer.finetune.run import Evaluation, finetune
+from trainer.finetune.result import Evaluation
+from trainer.finetune.run import finetune
 from trainer.model.checkpoint import load_metadata
 from trainer.tracking.event_log import EventLog, NullTracker, read_events
 

@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import pytest
 import soundfile
 
+from conf.errors import DataError
 from trainer.prepare.job import Prepared, prepare
 from trainer.prepare.progress import Progress
 from trainer.prepare.settings import Given, Settings
+
+GOOD = {"key": "good", "source": "good.wav", "target": "你好"}
+"""A line of a manifest; `check` makes its recording."""
 
 
 def write_wav(
@@ -78,3 +83,25 @@ def kept(output_dir: Path) -> dict[str, dict[str, Any]]:
 
 def left_out(output_dir: Path) -> Sequence[dict[str, Any]]:
     return lines(output_dir / "left_out.jsonl")
+
+
+def write_no_numbers(path: Path) -> None:
+    """A recording whose header says nothing against it."""
+    soundfile.write(path, numpy.full(8000, numpy.nan), 8000, subtype="FLOAT")
+
+
+def check(
+    tmp_path: Path, given: Path, rule: str, why: str, *, line: int = 2, **changes: Any
+) -> None:
+    """One line is good; the other is left out by that rule, and stops a strict preparation."""
+    write_wav(tmp_path / "good.wav")
+    run(tmp_path / "out", given, **changes)
+    assert [each["target"] for each in kept(tmp_path / "out").values()] == ["你好"]
+    [found] = left_out(tmp_path / "out")
+    assert found["rule"] == rule
+    assert found["place"] == f"{given}:{line}"
+    assert why in found["why"]
+    with pytest.raises(DataError) as caught:
+        run(tmp_path / "strict", given, strict=True, **changes)
+    assert str(caught.value).startswith(f"{found['place']}: {rule}: ")
+    assert "\n" not in str(caught.value)

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from conf.errors import UserError
 from tests.conftest import HANG_S, ROOT, until
 from tests.trainer.prepare.prepared import corpus, kept, run, write_lines, write_wav
-from trainer.prepare import passes
-from trainer.prepare.directory import working
 
 COUNT = 1000
 
@@ -61,10 +58,10 @@ HELD = """
 import signal, sys
 from conf.errors import run_command
 from trainer import __main__ as trainer
-from trainer.prepare import headers, passes
+from trainer.prepare import first_pass, passes
 
 place, count = sys.argv[1], int(sys.argv[2])
-keep, check = passes._keep, headers.check_lines
+keep, check = passes._keep, first_pass.check_lines
 
 def keep_and_hold(path, records):
     kept = keep(path, records)
@@ -81,7 +78,7 @@ if count:
 else:
     # By this name it is sent to the workers.
     hold.__module__, hold.__qualname__ = check.__module__, check.__qualname__
-    headers.check_lines = hold
+    first_pass.check_lines = hold
     print("held", flush=True)
 _, _, _, *arguments = sys.argv
 sys.argv[0] = trainer.__file__  # by which the command names itself
@@ -172,24 +169,6 @@ def test_another_command_does_not_go_on_from_there(tmp_path: Path) -> None:
     assert len(kept(tmp_path / "out")) == 20
 
 
-def test_two_at_once_are_refused(tmp_path: Path) -> None:
-    given = write_lines(tmp_path / "m.jsonl", *corpus(tmp_path, 1))
-    with (
-        working(tmp_path / "out", {}),
-        pytest.raises(UserError, match="is being prepared by another process"),
-    ):
-        run(tmp_path / "out", given)
-
-
-def test_a_batch_that_was_not_written_whole_is_done_again(tmp_path: Path) -> None:
-    for content in (b"", b"{}\n{}", b"{}\nend 2", b"{}\n{}\nend "):
-        path = tmp_path / "0.jsonl"
-        path.write_bytes(content)
-        assert passes.read(path) is None
-    path.write_bytes(b"{}\n{}\nend 2")
-    assert passes.read(path) == [{}, {}]
-
-
 def test_an_earlier_preparation_is_replaced_whole(tmp_path: Path) -> None:
     made = corpus(tmp_path, 20)
     write_wav(tmp_path / "call.wav", channels=2, seed=77)
@@ -201,18 +180,3 @@ def test_an_earlier_preparation_is_replaced_whole(tmp_path: Path) -> None:
     assert not (tmp_path / "out/test.jsonl").exists()
     assert not (tmp_path / "out/chat/test.jsonl").exists()
     assert len(list((tmp_path / "out/wav").rglob("*.wav"))) == 1
-
-
-def test_recordings_of_somebody_else_are_not_replaced(tmp_path: Path) -> None:
-    write_wav(tmp_path / "wav/train/side.wav", channels=2)
-    line = {"key": "side", "source": "wav/train/side.wav", "target": "好", "side": "A"}
-    given = write_lines(tmp_path / "all.jsonl", line)
-    with pytest.raises(UserError, match="whose wav/ holds recordings that were not written here"):
-        run(tmp_path, given)
-
-
-def test_manifests_of_somebody_else_are_not_replaced(tmp_path: Path) -> None:
-    given = write_lines(tmp_path / "m.jsonl", *corpus(tmp_path, 1))
-    write_lines(tmp_path / "out/valid.jsonl", {})
-    with pytest.raises(UserError, match=r"whose valid\.jsonl was not prepared here"):
-        run(tmp_path / "out", given)

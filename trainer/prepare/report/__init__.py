@@ -3,8 +3,9 @@
     from trainer.prepare.report import write
     write(Path("data/calls"))
 
-`gather.py` reads the directory once into the records of `facts.py`, `warnings.py` judges,
-`tables.py`, `figures.py` and `sounds.py` draw, `report.py` puts it together.
+Begin with `pages.py`, which puts it together: `gather.py` reads the directory once into the records
+of `facts.py`, `warnings.py` judges, `tables.py`, `figures.py` and `spectrograms.py` draw. What it
+shares with our other documents, words and pages, is `conf.document`.
 """
 
 from trainer.prepare.report.pages import write

@@ -27,7 +27,7 @@ SCALES: Mapping[str, Scale] = {
 MER counts: Chinese characters singly, other runs as words."""
 
 MEASURED = ("bandwidth_hz", "level_dbfs", "peak_dbfs", "clipped")
-"""What the content pass of `prepare` measures; `sha256` too."""
+"""What the second pass of `prepare` measures; `sha256` too."""
 DRAWN = ("snr_db", "hum_db", "echo_db", "loss_rate")
 """What a simulated telephone channel has drawn."""
 TAGS = ("domain", "channel", "codec", "noise")

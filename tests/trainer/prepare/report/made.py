@@ -15,7 +15,7 @@ _FULL_SCALE = 0.98
 
 
 def measured(path: Path) -> dict[str, Any]:
-    """What the content pass says of a recording; its bandwidth as 99.9 % of the power."""
+    """What the second pass says of a recording; its bandwidth as 99.9 % of the power."""
     samples, rate_hz = soundfile.read(path, dtype="float64")
     power = numpy.abs(numpy.fft.rfft(samples * numpy.hanning(len(samples)))) ** 2
     reached = numpy.searchsorted(numpy.cumsum(power), 0.999 * power.sum())

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from pathlib import Path
 
 import pytest
 
 from conf.errors import DataError
-from tests.conftest import BASE
 from tests.trainer.prepare.report.made import line, write_prepared
-from trainer.prepare.report.characters import kind_of, scripts
 from trainer.prepare.report.facts import Crossing, Rule
 from trainer.prepare.report.gather import gather
 
@@ -104,21 +100,6 @@ def test_what_was_left_out_stands_by_rule(tmp_path: Path) -> None:
     )
 
 
-def test_recordings_to_look_at_do_not_depend_on_order(tmp_path: Path) -> None:
-    lines = [
-        line(f"k{n}", "好", level_dbfs=-20.0 - n, clipped=0.01 * (n == 3), duration_s=1 + n % 7)
-        for n in range(30)
-    ]
-    picked = []
-    for name, order in (("a", lines), ("b", lines[::-1])):
-        write_prepared(tmp_path / name, {"train": order})
-        picked.append([(p.why, p.key) for p in gather(tmp_path / name).picked])
-    whys = dict(picked[0])
-    assert (whys["loudest"], whys["quietest"], whys["most clipped"]) == ("k0", "k29", "k3")
-    assert [p for p in picked[0] if p[0] == "random"] == [p for p in picked[1] if p[0] == "random"]
-    assert len({key for _, key in picked[0]}) == len(picked[0])
-
-
 def test_before_the_content_pass(tmp_path: Path) -> None:
     write_prepared(tmp_path, {"train": [{"key": "a", "source": "a.wav", "target": "好"}]})
     [train] = gather(tmp_path).splits
@@ -130,38 +111,6 @@ def test_frames_serve_where_there_are_no_seconds(tmp_path: Path) -> None:
     lines = [{"key": "a", "source": "a.wav", "target": "好", "source_len": 250}]
     write_prepared(tmp_path, {"train": lines})
     assert gather(tmp_path).splits[0].seconds == 2.5
-
-
-def test_a_models_tokenizers_are_asked(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(BASE, model, ignore=shutil.ignore_patterns("model.pt", "config.yaml"))
-    config = (BASE / "config.yaml").read_text(encoding="utf-8")
-    fewer = re.sub(r"(?m)^(ctc_vocab_size:) \d+", r"\1 260", config)
-    assert fewer != config
-    (model / "config.yaml").write_text(fewer, encoding="utf-8")
-    write_prepared(
-        tmp_path / "a", {"train": [line("a", "你a好a你")]}, settings={"model": str(model)}
-    )
-    lost = gather(tmp_path / "a").characters.unspelt
-    assert lost == {"LLM": (), "CTC": (("你", 2), ("好", 1))}
-    (model / "config.yaml").unlink()
-    assert gather(tmp_path / "a").characters.unspelt is None
-
-
-@pytest.mark.parametrize(
-    ("text", "letters", "kind"),
-    [
-        ("你好", "CC", "chinese"),
-        ("三g", "CL", "mixed"),
-        ("é12", "LDD", "latin"),
-        ("１２", "DD", "digits"),
-        ("かな", "OO", "other"),
-        ("", "", "empty"),
-    ],
-)
-def test_scripts(text: str, letters: str, kind: str) -> None:
-    assert scripts(text) == letters
-    assert kind_of(letters) == kind
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

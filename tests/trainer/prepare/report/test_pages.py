@@ -11,14 +11,12 @@ import numpy
 import pytest
 import soundfile
 
-from conf.document.words import catalogue
+from conf.document.language import catalogue
 from conf.errors import DataError, WorkError
 from tests.trainer.prepare.report.made import line, of_demo, write_lines, write_prepared
 from trainer.__main__ import main
 from trainer.prepare.filters import BAD_INPUT, CHOICES
 from trainer.prepare.report import write
-from trainer.prepare.report.facts import Picked
-from trainer.prepare.report.spectrograms import Sound, listen
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -152,21 +150,6 @@ def test_prepare_ends_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.quick
-def test_a_spectrogram_shows_the_tone(tmp_path: Path) -> None:
-    path = tmp_path / "tone.wav"
-    time_s = numpy.arange(48000) / 16000
-    soundfile.write(path, 0.5 * numpy.sin(2 * numpy.pi * 1000 * time_s), 16000)
-    sound = listen(Picked("random", "train", "tone", path, "", {}))
-    assert isinstance(sound, Sound)
-    middle = [row[len(row) // 2] for row in sound.level_db]
-    assert middle.index(max(middle)) * sound.step_hz == pytest.approx(1000, abs=sound.step_hz)
-    assert sound.top_hz == pytest.approx(8000)
-    assert len(sound.level_db[0]) * sound.step_s == pytest.approx(3, abs=0.2)
-    soundfile.write(path, numpy.zeros(20), 16000)
-    assert listen(Picked("random", "train", "tone", path, "", {})) == "20 samples"
-
-
-@pytest.mark.quick
 def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"got no train\.jsonl"):
         write(tmp_path)
@@ -174,16 +157,6 @@ def test_mistakes(tmp_path: Path) -> None:
     (tmp_path / "data_report.html").mkdir()
     with pytest.raises(WorkError, match="--output_dir"):
         write(tmp_path)
-
-
-@pytest.mark.quick
-def test_a_document_is_in_the_catalogue_once() -> None:
-    """A second entry would silently take the place of the first."""
-    from conf.document.words import CATALOGUE
-
-    lines = CATALOGUE.read_text(encoding="utf-8").splitlines()
-    entries = [line for line in lines if line and not line.startswith("#")]
-    assert len(entries) == len(catalogue())
 
 
 @pytest.mark.quick

@@ -1,0 +1,130 @@
+"""What is wrong is said before a sweep starts: one line for each mistake, and nothing is made."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from sweeps.preflight import effective_concurrency, num_gpus
+from sweeps.spec.sweep_file import load_sweep
+from tests.sweeps.conftest import SWEEP
+from tests.sweeps.driving import ENVIRONMENT, run_command
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        ("sweep.yaml: trials: 8 -> trails: 8", "sweep.yaml:11: trails: got an unknown key"),
+        ("sweep.yaml: low: 1e-5 -> low: 1", "sweep.yaml:9: space.optim_conf.lr: got low=1"),
+        (
+            "sweep.yaml: valid: data/ -> valid: no/",
+            "sweep.yaml:3: data.valid: got 'no/valid.jsonl'",
+        ),
+        ("sweep.yaml: cpu -> cpu", ""),
+        ("data/train.jsonl: { -> {{", "data/train.jsonl:1: got no JSON"),
+        ("data/a.wav: RIFF -> nope", "data/train.jsonl:1: source: got 'data/a.wav'"),
+        ("model/model.pt: gone", "sweep.yaml:2: base: got 'model' (no model.pt)"),
+        ("sweep.yaml: gone", "sweep.yaml: no such file"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(place: Path, spoil: str, expected: str) -> None:
+    name, _, change = spoil.partition(": ")
+    file = place / name
+    if change == "gone":
+        file.unlink()
+    elif expected:
+        old, _, new = change.partition(" -> ")
+        file.write_bytes(file.read_bytes().replace(old.encode(), new.encode(), 1))
+    else:
+        file.write_text(SWEEP + "resources: {cpu: 4096}\n")
+        expected = "sweep.yaml:14: resources.cpu: got 4096, expected at most"
+    result = run_command()
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert result.stderr.startswith("sweeps: ")
+    assert "Traceback" not in result.stderr
+    assert not (place / "outputs").exists()
+    assert not (place / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--name", "a/b"], "name: got 'a/b', expected letters"),
+        (["resources.gpu=64"], "resources.gpu: got 64, expected at most"),
+        (["data.valid=none.jsonl"], "data.valid: got 'none.jsonl' (no such file)"),
+        (["stages=[s9]"], "stages"),
+    ],
+)
+def test_a_bad_command_line_is_one_line_and_leaves_nothing(
+    place: Path, arguments: list[str], expected: str
+) -> None:
+    _refused(place, expected, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("store", "expected"),
+    [
+        ("deleted", "MLflow experiment fun-asr-nano-8k-telephone: got a deleted one"),
+        ("sqlite:///nowhere/mlflow.db", "MLflow store sqlite:///nowhere/mlflow.db: got 'nowhere'"),
+        ("http://127.0.0.1:9", "MLflow store http://127.0.0.1:9: got no answer (Connection refu"),
+        ("foo://bar", "MLflow store foo://bar: got foo, expected sqlite:///FILE"),
+        ("no experiment", "MLFLOW_EXPERIMENT_ID: got 77, expected an experiment of sqlite:///"),
+        ("a file", "got a place that cannot be written"),
+        ("no database", "expected a database"),
+    ],
+)
+def test_a_store_that_is_of_no_use_is_one_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, store: str, expected: str
+) -> None:
+    if store == "a file":
+        (place / "outputs").write_text("")
+    elif store == "no database":
+        (place / "mlflow.db").write_text("nothing of the kind" * 100)
+    elif store in ("deleted", "no experiment"):
+        with contextlib.closing(sqlite3.connect(place / "mlflow.db")) as database, database:
+            columns = "experiment_id INTEGER, name TEXT, lifecycle_stage TEXT"
+            database.execute(f"CREATE TABLE experiments ({columns})")
+            database.execute(
+                "INSERT INTO experiments VALUES (1, 'fun-asr-nano-8k-telephone', 'deleted')"
+            )
+        if store == "no experiment":
+            monkeypatch.setitem(ENVIRONMENT, "MLFLOW_EXPERIMENT_ID", "77")
+    else:
+        monkeypatch.setitem(ENVIRONMENT, "MLFLOW_TRACKING_URI", store)
+    _refused(place, expected)
+
+
+def _refused(place: Path, expected: str, *arguments: str) -> None:
+    before = sorted(place.rglob("*"))
+    result = run_command(*arguments)
+    assert result.returncode == 2, result.stderr
+    [line] = result.stderr.splitlines()
+    assert line.startswith("sweeps: ")
+    assert expected in line
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("visible", "there"), [("", 0), ("-1", 0), ("0", 1), ("1, 3", 2), ("GPU-5ebe9f43", 1)]
+)
+def test_the_gpus_are_those_that_the_environment_shows(
+    monkeypatch: pytest.MonkeyPatch, visible: str, there: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert num_gpus() == there
+
+
+@pytest.mark.parametrize(("gpu", "at_once"), [("0", 8), ("0.5", 4), ("1", 2), ("2", 1), ("4", 1)])
+def test_as_many_trials_run_at_once_as_have_their_gpus(
+    place: Path, monkeypatch: pytest.MonkeyPatch, gpu: str, at_once: int
+) -> None:
+    """Without GPUs the number is the user's choice, whatever the CPUs are."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    overrides = ["concurrency=8", f"resources.gpu={gpu}"]
+    assert effective_concurrency(load_sweep(Path("sweep.yaml"), overrides=overrides)[0]) == at_once
