@@ -8,12 +8,18 @@
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import FrameType
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells give it (128 + SIGINT)."""
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C, as shells give it."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems and `kill` send it: Ctrl-C with another exit code."""
 
 
 PRIVATE = 0o077
@@ -75,12 +81,14 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
         argv: The arguments, without the program's name.
 
     Returns:
-        The exit code: that of `main`, 2 for a UserError, 1 for a WorkError, 130 after Ctrl-C.
+        The exit code: that of `main`, 2 for a UserError, 1 for a WorkError, 130 after Ctrl-C, 143
+        after SIGTERM.
     """
     debug = "--debug" in argv
     arguments = [argument for argument in argv if argument != "--debug"]
-    before = os.umask(PRIVATE)
-    os.umask(before | PRIVATE)
+    umask = os.umask(PRIVATE)
+    os.umask(umask | PRIVATE)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return main(arguments)
     except (UserError, WorkError) as error:
@@ -89,13 +97,18 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
         for line in str(error).splitlines():
             print(f"{_program()}: {line}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if debug:
             raise
         print(f"{_program()}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + signal.SIGTERM if isinstance(error, Terminated) else INTERRUPTED
     finally:
-        os.umask(before)
+        signal.signal(signal.SIGTERM, before)
+        os.umask(umask)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def _program() -> str:

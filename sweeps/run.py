@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from conf.errors import UserError, WorkError
-from conf.files import write_text
+from conf.files import is_full_disk, write_text
 from conf.load import Config
 from sweeps import preflight
 from sweeps.console.view import Progress, View, make_view
@@ -75,17 +75,14 @@ def run_sweep(
         stack.enter_context(directory.locked())
         directory.refuse_changes(sweep)
         stack.enter_context(output_to(directory.log))
-        signals.at_once = lambda: end_at_once(
-            directory, console, "ended at once; the same command goes on"
-        )
+        goes_on = f"the same command goes on (python -m sweeps run {path} ...)"
+        signals.at_once = lambda: end_at_once(directory, console, f"interrupted; {goes_on}")
         if left_over := end_marked(directory.root):
             _LOG.warning("ended %d processes that an earlier driver left", left_over)
         try:
             comparison = _run(directory, sweep, configs, disk, console, signals, finetune, tags)
         except KeyboardInterrupt:
-            _say(
-                console, f"interrupted; the same command goes on (python -m sweeps run {path} ...)"
-            )
+            _say(console, f"interrupted; {goes_on}")
             return signals.exit_code
         from analysis.tables.formats import Rendering
 
@@ -119,10 +116,14 @@ def _run(
 
             engines.enter_context(
                 cluster(
-                    directory, sweep, concurrency, lambda line: _hang_up(directory, console, line)
+                    directory,
+                    sweep,
+                    concurrency,
+                    say=view.say,
+                    hang_up=lambda line: _hang_up(directory, console, line),
+                    interrupted=signals.end,
                 )
             )
-            signals.take()
         store = opening.result()
         directory.create(sweep)
         run = _Run(directory, sweep, configs, store, disk, console, view, base, concurrency, tags)
@@ -192,6 +193,10 @@ class _Run:
             )
         except Aborted as aborted:
             cause = aborted.__cause__
+            if is_full_disk(cause) and not isinstance(cause, WorkError):  # Optuna blames the data
+                cause = WorkError(
+                    f"{self._directory.root}: the disk is full; with room the same command goes on"
+                )
             raise WorkError(f"sweep {self._sweep.name}: {cause}".splitlines()[0]) from cause
         if not self._ledger.finished:
             if not self._disk.allows():

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import stat
 import sys
 from collections.abc import Sequence
@@ -111,3 +112,15 @@ def test_what_a_command_writes_is_for_its_user(umask: int, mode: int, tmp_path: 
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "hypotheses.jsonl").stat().st_mode) == mode
+
+
+def test_sigterm_is_ctrl_c_with_another_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def main(_: Sequence[str]) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    assert run_command(main, []) == 143
+    assert capsys.readouterr() == ("", "trainer: interrupted\n")
+    assert signal.getsignal(signal.SIGTERM) is before
