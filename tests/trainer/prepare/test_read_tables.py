@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.prepare.prepared import check, kept, left_out, run, write_lines, write_wav
+from tests.trainer.prepare.given import write_lines, write_wav
+from tests.trainer.prepare.prepared import check, kept, left_out, run
 from trainer.data.manifest import chat_line
 
 pytestmark = pytest.mark.quick
