@@ -1,4 +1,4 @@
-"""What a sweep showed: typed records from MLflow, tables, report, export of the best trial.
+"""What a sweep showed: facts from MLflow, tables, the report, and the best trial's export.
 
-`python -m analysis --help` lists the commands.
+Nothing here trains or searches. Begin with `facts/comparison.py`; `__main__.py` has the commands.
 """

@@ -169,6 +169,7 @@ def main(argv: Sequence[str]) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     from analysis.facts.comparison import comparison
     from analysis.facts.utterances import cache_directory
+    from analysis.tables import formats
 
     form = arguments.format
     if arguments.table != "trials" and form != "csv":
@@ -180,15 +181,15 @@ def _compare(arguments: argparse.Namespace) -> int:
 
         # Into a file or a pipe there is no width to respect: all columns.
         width = None if sys.stdout.isatty() else 200
-        Console(width=width, highlight=False).print(facts.render_rich())
+        Console(width=width, highlight=False).print(formats.Rendering(facts))
     else:
         texts = {
-            "md": facts.to_markdown,
-            "csv": lambda: facts.to_csv(arguments.table),
-            "json": facts.to_json,
-            "svg": facts.to_svg,
+            "md": formats.markdown,
+            "csv": lambda facts: formats.csv_text(facts, arguments.table),
+            "json": formats.json_text,
+            "svg": formats.svg,
         }
-        sys.stdout.write(texts[form]())
+        sys.stdout.write(texts[form](facts))
     return 0
 
 
@@ -202,7 +203,7 @@ def _report(arguments: argparse.Namespace) -> int:
         _store(),
         arguments.output_dir,
         language=arguments.lang,
-        beside=arguments.beside,
+        other_sweep=arguments.beside,
         cache=None if arguments.no_cache else cache_directory(),
         log=not arguments.no_log,
     )
@@ -246,11 +247,10 @@ def _align(arguments: argparse.Namespace) -> int:
     from conf.document.language import LANGUAGES
 
     if arguments.config:
-        [language] = [each for each in LANGUAGES if each.code == arguments.language]
         text = own_document(
             arguments.config,
             base=arguments.base,
-            language=language,
+            language=LANGUAGES[arguments.language],
             allow_unknown=arguments.allow_unknown,
         )
         sys.stdout.write(text)

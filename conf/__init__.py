@@ -1,4 +1,4 @@
-"""What may be said: the configurations, their schema, and what differs from the released model.
+"""What may be configured: the schema, YAML in layers, and differences from the released model.
 
-Nothing heavy is imported here; every other package may import this one.
+Nothing heavy is imported here, so every other package may import this one. Begin with `load.py`.
 """

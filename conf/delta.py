@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from conf import keys, schema
-from conf.document.language import ENGLISH, Language
+from conf.document.language import ENGLISH, Language, Name
 from conf.document.tables import cell, table
 from conf.effects import effect_of
 from conf.layers import merge
@@ -123,14 +123,14 @@ def deltas_markdown(
     """
     number = {change: sum(delta.change == change for delta in deltas) for change in CHANGES}
     lines = [
-        f"# {language.say_or_keep(title)}",
+        f"# {language(Name(title))}",
         "",
         ", ".join(f"{count} {change}" for change, count in number.items()),
         "",
         *change_table(by_weight(deltas), language, base),
     ]
     if inherited := [delta for delta in deltas if delta.change == "OMITTED" and delta.note]:
-        heading = language.say("Left out, and another value in a standalone file")
+        heading = language("Left out, and another value in a standalone file")
         lines += ["", f"## {heading}", "", *omitted_table(inherited, language)]
     return "\n".join(lines) + "\n"
 
@@ -141,14 +141,14 @@ def change_table(
     """One row per delta: values, class, severity, effect, and why."""
     head = ("key", base, "value", "change", "severity", "effect", "why")
     return table(
-        [language.say_or_keep(word) for word in head], [_row(delta, language) for delta in deltas]
+        [language(Name(word)) for word in head], [_row(delta, language) for delta in deltas]
     )
 
 
 def omitted_table(deltas: Sequence[Delta], language: Language = ENGLISH) -> list[str]:
     """One row per key that is left out and would be another value in a standalone file."""
     return table(
-        [language.say(word) for word in ("key", "value", "note")],
+        [language(word) for word in ("key", "value", "note")],
         [(f"`{delta.key}`", cell(delta.value), _note(delta, language)) for delta in deltas],
     )
 
@@ -225,14 +225,14 @@ def mark(delta: Delta) -> str:
 
 def _row(delta: Delta, language: Language) -> tuple[str, ...]:
     before = "-" if delta.change == "NEW" else cell(delta.base)
-    effect = language.say(delta.effect or UNPROVEN)
-    why = language.say_or_keep(delta.reason) or _note(delta, language)
-    fields = (cell(delta.value), delta.change, language.say(delta.severity), effect)
+    effect = language(delta.effect or UNPROVEN)
+    why = language(Name(delta.reason)) or _note(delta, language)
+    fields = (cell(delta.value), delta.change, language(delta.severity), effect)
     return (f"`{delta.key}`", before, *fields, why.replace("|", "\\|"))
 
 
 def _note(delta: Delta, language: Language) -> str:
     label, colon, value = delta.note.partition(": ")
     if label == "standalone":
-        return f"{language.say(label)}{colon}`{value}`"
-    return language.say(delta.note)
+        return f"{language(label)}{colon}`{value}`"
+    return language(delta.note)

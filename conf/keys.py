@@ -24,7 +24,7 @@ class Key:
 
 
 @cache
-def keys() -> Mapping[str, Key]:
+def all_keys() -> Mapping[str, Key]:
     """Every leaf key by its dotted name, in the schema's order."""
     return {key.name: key for key in _walk(FineTuneConfig, "")}
 
@@ -32,23 +32,23 @@ def keys() -> Mapping[str, Key]:
 @cache
 def blocks() -> frozenset[str]:
     """The dotted names of the blocks around those keys."""
-    parents = {name.rpartition(".")[0] for name in keys()}
+    parents = {name.rpartition(".")[0] for name in all_keys()}
     return frozenset(parents | {name.rpartition(".")[0] for name in parents}) - {""}
 
 
 def find_key(name: str) -> Key | None:
     """The key of that name, or the free-form one (`llm_kwargs`) that it lies in."""
-    if name in keys():
-        return keys()[name]
+    if name in all_keys():
+        return all_keys()[name]
     outer = name.rpartition(".")[0]
-    while outer and outer not in keys():
+    while outer and outer not in all_keys():
         outer = outer.rpartition(".")[0]
-    return keys()[outer] if outer and is_block(outer) else None
+    return all_keys()[outer] if outer and is_block(outer) else None
 
 
 def is_block(name: str) -> bool:
     """Whether a name holds further keys, of the schema's or free ones."""
-    return name in blocks() or (name in keys() and keys()[name].expected == FREE_BLOCK)
+    return name in blocks() or (name in all_keys() and all_keys()[name].expected == FREE_BLOCK)
 
 
 def belongs_to_model(name: str) -> bool:

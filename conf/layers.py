@@ -99,7 +99,7 @@ def _lies_in(key: str, block: str) -> bool:
 
 def unknown_key(key: str) -> Problem:
     """Say that a configuration has no such key, and the nearest that it has."""
-    return explain.unknown_key(key, [*keys.keys(), *keys.blocks()], listed=False)
+    return explain.unknown_key(key, [*keys.all_keys(), *keys.blocks()], listed=False)
 
 
 def _name_problems(layer: Layer, known: Iterable[str]) -> list[str]:

@@ -296,7 +296,9 @@ def _part(document: Document, wanted: Callable[[str], bool]) -> Layer:
 
 def _our_defaults() -> dict[str, Any]:
     """`finetune_conf` is always complete: nobody else has defaults for it."""
-    ours = ((name, key) for name, key in keys.keys().items() if name.startswith("finetune_conf."))
+    ours = (
+        (name, key) for name, key in keys.all_keys().items() if name.startswith("finetune_conf.")
+    )
     return {name: key.default for name, key in ours}
 
 

@@ -125,12 +125,16 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The opposite of `flatten`."""
     nested: dict[str, Any] = {}
     for key, value in flat.items():
-        *blocks, last = key.split(".")
-        block = nested
-        for name in blocks:
-            block = block.setdefault(name, {})
-        block[last] = value
+        put(nested, key, value)
     return nested
+
+
+def put(nested: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value by its dotted key; blocks that are missing are added."""
+    *blocks, last = key.split(".")
+    for name in blocks:
+        nested = nested.setdefault(name, {})
+    nested[last] = value
 
 
 def _leaves(nested: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

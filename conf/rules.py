@@ -128,6 +128,10 @@ def _llm_frozen(config: Config, run: Run) -> Finding:
     return _freeze("llm-frozen", "llm", config, run)
 
 
+def _judged(id: str, right: bool, key: str, expected: str, found: str) -> Finding:
+    return Finding(id, "passed" if right else "failed", key, expected, found)
+
+
 def _freeze(id: str, part: str, config: Config, run: Run) -> Finding:
     key = FREEZE_KEYS[part]
     found = config[key]
@@ -135,12 +139,8 @@ def _freeze(id: str, part: str, config: Config, run: Run) -> Finding:
         return Finding(id, "passed", key, "any (custom stage)", format_value(found))
     expected = part not in STAGE_TRAINS[config.stage]
     right = found == expected or key in run.searched
-    return Finding(
-        id,
-        "passed" if right else "failed",
-        key,
-        f"{format_value(expected)} (stage {config.stage})",
-        format_value(found),
+    return _judged(
+        id, right, key, f"{format_value(expected)} (stage {config.stage})", format_value(found)
     )
 
 
@@ -149,13 +149,9 @@ def _learning_rate(config: Config, run: Run) -> Finding:
     lr, released = config[key], config.base["optim_conf"]["lr"]
     too_low = lr <= released and config.stage in STAGE_TRAINS
     right = key in run.searched or not (too_low or lr > HIGHEST_LR)
-    return Finding(
-        "learning-rate",
-        "passed" if right else "failed",
-        key,
-        f"above the released model's {format_value(released)}, at most {format_value(HIGHEST_LR)}",
-        format_value(lr),
-    )
+    highest = format_value(HIGHEST_LR)
+    expected = f"above the released model's {format_value(released)}, at most {highest}"
+    return _judged("learning-rate", right, key, expected, format_value(lr))
 
 
 def _one_gpu(config: Config, run: Run) -> Finding:
@@ -178,25 +174,16 @@ def _weight_decay(config: Config, run: Run) -> Finding:
     key = "optim_conf.weight_decay"
     value = config.get(key, 0.01)
     none = value == 0 and config.stage in STAGE_TRAINS
-    return Finding(
-        "weight-decay",
-        "failed" if none and key not in run.searched else "passed",
-        key,
-        "above 0",
-        format_value(value),
-    )
+    right = not none or key in run.searched
+    return _judged("weight-decay", right, key, "above 0", format_value(value))
 
 
 def _specaug(config: Config, run: Run) -> Finding:
     found = config.get("specaug")
     missing = found != "SpecAugLFR" and config.stage in STAGE_TRAINS
-    return Finding(
-        "specaug-on",
-        "failed" if missing and "specaug" not in run.searched else "passed",
-        "specaug",
-        "SpecAugLFR" if config.stage in STAGE_TRAINS else "any (custom stage)",
-        format_value(found),
-    )
+    right = not missing or "specaug" in run.searched
+    expected = "SpecAugLFR" if config.stage in STAGE_TRAINS else "any (custom stage)"
+    return _judged("specaug-on", right, "specaug", expected, format_value(found))
 
 
 def _fs_stage(config: Config, run: Run) -> Finding:
@@ -209,9 +196,7 @@ def _fs_stage(config: Config, run: Run) -> Finding:
     else:
         return Finding("fs-stage", "passed", key, "any (custom stage)", f"{fs} Hz")
     right = fs == expected or key in run.searched
-    return Finding(
-        "fs-stage", "passed" if right else "failed", key, f"{expected} Hz ({why})", f"{fs} Hz"
-    )
+    return _judged("fs-stage", right, key, f"{expected} Hz ({why})", f"{fs} Hz")
 
 
 def _fs_data(config: Config, run: Run) -> Finding:

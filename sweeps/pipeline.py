@@ -193,7 +193,7 @@ class _Run:
             base=base.name,
             base_sha256=file_sha256(base / "model.pt"),
         )
-        self._take_up()
+        self._restore()
 
     def steps(self) -> int:
         """Run what is left to run; returns 0, or the exit code of an interrupted sweep."""
@@ -208,7 +208,7 @@ class _Run:
             self._conclude(step)
         return 0
 
-    def _take_up(self) -> None:
+    def _restore(self) -> None:
         """Find the finished steps, and refuse what does not fit to what was begun."""
         for step in self._pipeline.steps:
             base = self._base(step)

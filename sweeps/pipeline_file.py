@@ -30,7 +30,7 @@ from typing import Any
 
 from conf.errors import ConfigError, DataError, UserError
 from conf.explain import nearest_hint, unknown_key
-from conf.keys import keys
+from conf.keys import all_keys
 from conf.layers import who_said
 from conf.load import Config, parse_overrides
 from conf.model_dir import with_copy
@@ -74,7 +74,9 @@ class Pipeline:
     path: Path
     name: str
     base: str
+    """The model directory that the first step starts from."""
     allow: tuple[str, ...]
+    """Keys in which steps may differ, and `base` where a step may name one of its own."""
     steps: tuple[Step, ...]
 
 
@@ -133,7 +135,7 @@ def load_pipeline(
 
 def seen_keys() -> tuple[str, ...]:
     """Keys that say what the model sees and how it spells."""
-    return tuple(key for key, known in keys().items() if known.role in _SEEN_ROLES)
+    return tuple(key for key, known in all_keys().items() if known.role in _SEEN_ROLES)
 
 
 # Reading

@@ -23,7 +23,7 @@ from sweeps import preflight
 from sweeps.console.view import Progress, View, make_view
 from sweeps.directory import SweepDirectory, sweep_text
 from sweeps.execute.base_scores import BaseScores
-from sweeps.execute.disk import Need, Room, check_room, need
+from sweeps.execute.disk import DiskSpace, Need, check_disk_space, need
 from sweeps.execute.orphans import end_marked
 from sweeps.execute.process import Signals, output_to, own_console
 from sweeps.preflight import check
@@ -66,9 +66,9 @@ def run_sweep(
     sweep, configs, _ = check(path, name=name, overrides=overrides)
     directory = SweepDirectory.of(sweep.name)
     preflight.check_store(os.environ)
-    room = need(sweep, configs, preflight.effective_concurrency(sweep))
+    disk = need(sweep, configs, preflight.effective_concurrency(sweep))
     if not _is_finished(directory, sweep):
-        check_room(sweep, directory, room)
+        check_disk_space(sweep, directory, disk)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         console = stack.enter_context(own_console())
@@ -81,13 +81,15 @@ def run_sweep(
         if left_over := end_marked(directory.root):
             _LOG.warning("ended %d processes that an earlier driver left", left_over)
         try:
-            comparison = _run(directory, sweep, configs, room, console, signals, finetune, tags)
+            comparison = _run(directory, sweep, configs, disk, console, signals, finetune, tags)
         except KeyboardInterrupt:
             _say(
                 console, f"interrupted; the same command goes on (python -m sweeps run {path} ...)"
             )
             return signals.exit_code
-        console.print(comparison.render_rich())
+        from analysis.tables.formats import Rendering
+
+        console.print(Rendering(comparison))
         _show_next(console, sweep, directory)
     if comparison.best is None:
         raise WorkError(f"sweep {sweep.name}: no trial completed; see {directory.root}/trials")
@@ -98,7 +100,7 @@ def _run(
     directory: SweepDirectory,
     sweep: SweepFile,
     configs: dict[str, Config],
-    room: Need,
+    disk: Need,
     console: Console,
     signals: Signals,
     finetune: Finetune | None,
@@ -123,7 +125,7 @@ def _run(
             signals.take()
         store = opening.result()
         directory.create(sweep)
-        run = _Run(directory, sweep, configs, store, room, console, view, base, concurrency, tags)
+        run = _Run(directory, sweep, configs, store, disk, console, view, base, concurrency, tags)
         try:
             run.begin()
             run.trials(finetune)
@@ -143,7 +145,7 @@ class _Run:
         sweep: SweepFile,
         configs: dict[str, Config],
         store: Store,
-        room: Need,
+        disk: Need,
         console: Console,
         view: View,
         base: BaseScores,
@@ -157,7 +159,7 @@ class _Run:
         self._sweep = sweep
         self._store = store
         self._console = console
-        self._room = Room(directory, sweep.checkpoints_of, room.floor)
+        self._disk = DiskSpace(directory, sweep.checkpoints_of, disk.floor)
         self._view = view
         self._base = base
         self._concurrency = concurrency
@@ -185,15 +187,15 @@ class _Run:
                 self._concurrency,
                 self._on_change,
                 finetune,
-                allows=self._room.allows,
+                allows=self._disk.allows,
                 hang_up=self._hang_up,
             )
         except Aborted as aborted:
             cause = aborted.__cause__
             raise WorkError(f"sweep {self._sweep.name}: {cause}".splitlines()[0]) from cause
         if not self._ledger.finished:
-            if not self._room.allows():
-                raise WorkError(f"sweep {self._sweep.name}: {self._room.refusal}")
+            if not self._disk.allows():
+                raise WorkError(f"sweep {self._sweep.name}: {self._disk.refusal}")
             raise WorkError(
                 f"sweep {self._sweep.name}: Ray Tune ended early; see {self._directory.log}, "
                 "the same command goes on"
@@ -214,13 +216,14 @@ class _Run:
         from analysis.export.best_trial import best_config
         from analysis.facts.comparison import comparison
         from analysis.report.page import report
+        from analysis.tables import formats
 
         self._projector.log_base(self._base.metrics())
         self._projector.log_sums(self._ledger.sums())
         compared = comparison(self._sweep.name, self._store)
         texts = {
-            "comparison.md": compared.to_markdown(),
-            "comparison.csv": compared.to_csv(),
+            "comparison.md": formats.markdown(compared),
+            "comparison.csv": formats.csv_text(compared),
             "sweep.yaml": sweep_text(self._sweep),
         }
         if compared.best is not None:
@@ -261,12 +264,12 @@ class _Run:
                 states=self._ledger.states(),
                 trial_hours=spent.trial_hours,
                 gpus=self._sweep.resources.gpu,
-                note=self._room.tight or self._ledger.stopped,
+                note=self._disk.tight or self._ledger.stopped,
             )
         )
 
     def _care(self) -> None:
-        self._room.care(self._ledger.states(), self._ledger.preferred, self._ledger.awaited)
+        self._disk.care(self._ledger.states(), self._ledger.preferred, self._ledger.awaited)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from sweeps.spec.sweep_file import SweepFile, load_sweep, stage_configs
 from tests.conf.test_rules import BROKEN
 from tests.conftest import BASE, ROOT, base_without_ctc
 from tests.documents import NAMES, PAGES, PAIRS, Page, page_at
-from tests.trainer.checks.test_run_checks import BAD_DATA
+from tests.trainer.checks.test_data_checks import BAD_DATA
 from trainer import __main__ as trainer_main
 from trainer.checks.run_checks import one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
@@ -82,7 +82,7 @@ def _no_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _full_disk(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "free_bytes", lambda path: 1_000_000)
     sweep, _places = load_sweep(TELEPHONE, overrides=[f"base={BASE}"])
-    disk.check_room(sweep, SweepDirectory.of("calls"), disk.Need(1, 1, 10**9))
+    disk.check_disk_space(sweep, SweepDirectory.of("calls"), disk.Need(1, 1, 10**9))
 
 
 def _exhausted(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from conf.errors import ConfigError, UserError, run_command
 from trainer.prepare import flags as prepare_flags
@@ -59,13 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # An abbreviated flag could not be told from an override.
+    overridable: dict[str, Any] = {"epilog": f"overrides: {_OVERRIDES}", "allow_abbrev": False}
 
     train = commands.add_parser(
-        "train",
-        parents=[_fine_tune_flags()],
-        help="one fine-tune",
-        epilog=f"overrides: {_OVERRIDES}",
-        allow_abbrev=False,
+        "train", parents=[_fine_tune_flags()], help="one fine-tune", **overridable
     )
     train.add_argument(
         "--engine",
@@ -80,8 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         parents=[_fine_tune_flags()],
         help="the checks before training; exit 1 if one fails",
-        epilog=f"overrides: {_OVERRIDES}",
-        allow_abbrev=False,
+        **overridable,
     )
     check.add_argument("--json", action="store_true", help="a JSON list instead of a table")
     check.set_defaults(run=_check, takes_overrides=True)
@@ -89,8 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser(
         "evaluate",
         help="CER, MER, WER and keywords of a model on one or more sets",
-        epilog=f"overrides: {_OVERRIDES}",
-        allow_abbrev=False,
+        **overridable,
     )
     evaluate.add_argument("--model", type=Path, required=True, metavar="DIR")
     evaluate.add_argument(
@@ -213,7 +209,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     from conf.document.numbers import rate
     from trainer.checks.run_checks import one_line, raise_if_failed, run_checks, tags
     from trainer.data.sets import read_data
-    from trainer.finetune.extend import is_longer, reopen
+    from trainer.finetune.extend import can_extend, reopen
     from trainer.finetune.result import Evaluation
     from trainer.finetune.resume import refuse_another_run
     from trainer.finetune.run import finetune
@@ -229,7 +225,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     for check in results:
         if check.status == "warning":
             print(f"warning: {one_line(check)}", file=sys.stderr)
-    if is_longer(output_dir, config):
+    if can_extend(output_dir, config):
         reopen(output_dir)
     log = EventLog(output_dir, resume=config.get("train_conf.resume", True))
     log.set_tags(tags(results))

@@ -1,4 +1,4 @@
-"""Documents that compare our configurations with the pretrained model's, made from the files.
+"""The documents that set our configurations next to the released model's, made from the files.
 
-Begin with `align.py`.
+Their templates are in `conf/templates`. Begin with `align.py`.
 """

@@ -51,7 +51,7 @@ def documents(facts: Facts | None = None) -> dict[str, str]:
     """Every document by its file's name: `README_CONFIG.md`, `README_CONFIG_zh.md`, ..."""
     facts = facts or gather()
     made: dict[str, str] = {}
-    for language in LANGUAGES:
+    for language in LANGUAGES.values():
         texts: dict[str, str] = {}
         # README_CONFIG says how long the others take to read, so it comes last.
         for name in reversed(NAMES):

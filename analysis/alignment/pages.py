@@ -17,16 +17,17 @@ from typing import Any
 from conf import keys
 from conf.checks import CHECKS, GREPS, SEVEN
 from conf.delta import CHANGES, SEVERITIES, UNPROVEN, Delta, by_weight, change_table
-from conf.document.language import LANGUAGES, TEMPLATES, Language
+from conf.document.language import LANGUAGES, Language, Name
 from conf.document.numbers import rate
 from conf.document.tables import cell, table
 from conf.effects import effect_of, funasr_version, load_effects, load_parameters
 from conf.errors import ConfigError
-from conf.load import PATHS, STAGES, Config
+from conf.load import HERE, PATHS, STAGES, Config
 from conf.reading import flatten, parse_value
 from conf.rules import trained
 from conf.writing import format_value
 
+TEMPLATES = HERE / "templates"
 MATRIX = (
     "audio_encoder_conf.freeze",
     "optim_conf.lr",
@@ -90,7 +91,7 @@ class Facts:
     def keys(self) -> tuple[str, ...]:
         """Every key that any of the configurations has, in the schema's order."""
         present = {delta.key for column in self.columns.values() for delta in column.deltas}
-        known = [name for name in list(keys.keys()) if name in present]
+        known = [name for name in list(keys.all_keys()) if name in present]
         return (*known, *sorted(present - set(known)))
 
 
@@ -102,7 +103,7 @@ class Page:
     ) -> None:
         self._facts = facts
         self._language = language
-        self._say = language.say
+        self._say = language
         self._name = name
         self._others = others
         self._path = TEMPLATES / language.code / f"{name}.md"
@@ -202,7 +203,7 @@ class Page:
 
     def notice(self) -> str:
         """Where a document comes from, and its other language."""
-        other = next(item for item in LANGUAGES if item != self._language)
+        other = next(item for item in LANGUAGES.values() if item != self._language)
         names = {"en": "English", "zh": "中文"}
         link = f"[{names[other.code]}]({self._name}{other.suffix}.md)"
         made = {
@@ -513,7 +514,7 @@ class Page:
         if proven.read_by:
             parts.append(f"{self._say('read by')}{self._colon}`{proven.read_by}`")
         if proven.note:
-            parts.append(self._language.say_or_keep(proven.note))
+            parts.append(self._language(Name(proven.note)))
         return " · ".join(parts)
 
     def _side_by_side(self, keys: Sequence[str], *, marks: bool = False) -> str:
@@ -645,7 +646,7 @@ def _counts(deltas: Sequence[Delta]) -> Counter[str]:
 
 
 def _roles() -> list[str]:
-    return list(dict.fromkeys(key.role for key in keys.keys().values()))
+    return list(dict.fromkeys(key.role for key in keys.all_keys().values()))
 
 
 def _snippet(delta: Delta, word: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The best trial as a configuration and a model directory, with its card and provenance.
+"""The best trial as a configuration and a model directory, with model card and provenance.
 
-Begin with `best_trial.py`; packaging itself is `trainer.export`.
+Packaging itself is in `trainer.export`. Begin with `best_trial.py`.
 """

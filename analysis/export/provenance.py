@@ -62,8 +62,10 @@ class Provenance:
 
     pipeline: str
     steps: int
+    """How many the pipeline has, done or not."""
     base: str
     base_sha256: str
+    """Of the base's model.pt."""
     links: tuple[Link, ...] = ()
 
     def plus(self, link: Link) -> Provenance:

@@ -1,4 +1,4 @@
 """What a sweep showed, as typed records and statistics, read from MLflow.
 
-Nothing here is rendered. Begin with `records.py` and `comparison.py`.
+Nothing here is rendered: see `analysis.tables`. Begin with `records.py`, then `comparison.py`.
 """

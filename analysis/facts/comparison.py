@@ -1,4 +1,4 @@
-"""The comparison of a sweep's trials, as facts; `analysis.tables.formats` draws them.
+"""The comparison of a sweep's trials, as facts; `analysis.tables` renders them.
 
     python -m analysis compare --sweep demo --format md
 
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median
-from typing import TYPE_CHECKING
 
 from analysis.facts.records import (
     COMPARABLE,
@@ -28,9 +27,6 @@ from analysis.facts.records import (
 )
 from analysis.facts.significance import Estimate, difference, noise_band, rate
 from analysis.facts.utterances import Evidence, EvidenceSource, Reader, Scored
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 LR, WEIGHT_DECAY, EPOCHS = "optim_conf.lr", "optim_conf.weight_decay", "train_conf.max_epoch"
 FIRST = (LR, WEIGHT_DECAY, EPOCHS)
@@ -188,43 +184,6 @@ class Comparison:
         """Critical deltas that every trial has: said once under the table, not in every row."""
         rows = [row.critical for row in self.rows if row.critical]
         return tuple(k for k in rows[0] if all(k in r for r in rows)) if rows else ()
-
-    @property
-    def answer(self) -> str:
-        """The comparison in one paragraph."""
-        from analysis.tables.answer import answer
-
-        return answer(self)
-
-    def render_rich(self) -> RenderableType:
-        """For the console; a narrow one gets fewer columns and is told which."""
-        from analysis.tables import formats as tables
-
-        return tables.Rendering(self)
-
-    def to_markdown(self) -> str:
-        """For documents and MLflow."""
-        from analysis.tables import formats as tables
-
-        return tables.markdown(self)
-
-    def to_svg(self) -> str:
-        """Draw the trials as a picture, for a page."""
-        from analysis.tables import formats as tables
-
-        return tables.svg(self)
-
-    def to_csv(self, table: str = "trials") -> str:
-        """One table, rates as fractions, empty where not measured; by default a line a trial."""
-        from analysis.tables import formats as tables
-
-        return tables.csv_text(self, table)
-
-    def to_json(self) -> str:
-        """All the facts, rates as fractions."""
-        from analysis.tables import formats as tables
-
-        return tables.json_text(self)
 
 
 def comparison(name: str, store: EvidenceSource, cache: Path | None = None) -> Comparison:

@@ -30,6 +30,7 @@ class Importance:
 
     stage: str
     trials: int
+    """Completed ones that it was computed from."""
     shares: Mapping[str, float]
 
 
@@ -53,6 +54,7 @@ class Pruning:
     """What ending weak trials early saved."""
 
     pruned: int
+    """Trials that it ended."""
     epochs_run: int
     epochs_saved: int
     rungs: tuple[Rung, ...]

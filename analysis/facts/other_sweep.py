@@ -1,6 +1,6 @@
 """Another sweep to see this one's search against: a random search of what it cost, if one was run.
 
-other = beside(facts, store)              # the newest random search over the same, or None
+other = find_other(facts, store)          # the newest random search over the same, or None
 found = at_equal_cost(facts, other)       # what each had reached when both had cost the same
 """
 
@@ -15,7 +15,7 @@ from analysis.facts.utterances import EvidenceSource
 from conf.errors import UserError
 
 _SAME = ("base", "data", "objective", "stages")
-"""What two sweeps must share in their files, so that one may be set beside the other unasked."""
+"""What two sweeps must share in their files, so that one may be compared with the other unasked."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class EqualCost:
     theirs: float
 
 
-def beside(
+def find_other(
     facts: Comparison, store: EvidenceSource, name: str | None = None, cache: Path | None = None
 ) -> Comparison | None:
     """The sweep of this name; without one, the newest random search over the same.
 
     Args:
-        facts: What it is set beside.
+        facts: What it is compared with.
         store: Where both are.
         name: The sweep that was asked for.
         cache: Directory in which ended runs are remembered.
@@ -59,7 +59,7 @@ def beside(
     )
 
 
-def course(facts: Comparison) -> list[tuple[int, Row]]:
+def trials_with_cost(facts: Comparison) -> list[tuple[int, Row]]:
     """Trials by number, each with the epochs that all had cost by then."""
     spent, points = 0, []
     for row in sorted(facts.rows, key=lambda row: row.trial):
@@ -72,7 +72,7 @@ def course(facts: Comparison) -> list[tuple[int, Row]]:
 def best_so_far(facts: Comparison) -> list[tuple[int, float]]:
     """After so many epochs in all, the best objective of a completed trial."""
     found: list[tuple[int, float]] = []
-    for epochs, row in course(facts):
+    for epochs, row in trials_with_cost(facts):
         if row.outcome == "completed" and row.objective is not None:
             found.append((epochs, min(row.objective, found[-1][1] if found else row.objective)))
         elif found:

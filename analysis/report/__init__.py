@@ -1,4 +1,4 @@
-"""The sweep's report: one HTML file with tables, figures and an utterance browser.
+"""The sweep's report: one HTML file with the answer, tables, figures and an utterance browser.
 
-Begin with `page.py`.
+The page that it shares with the data report is in `conf.document`. Begin with `page.py`.
 """

@@ -14,7 +14,7 @@ from kaldialign import align
 from analysis.facts.comparison import Comparison
 from analysis.facts.utterances import BASE, EvidenceSource, Reader
 from analysis.tables.sections import SAID_KINDS, cuts, slice_name
-from conf.document.words import Said, Words, english
+from conf.document.language import ENGLISH, Language, Said
 from trainer.evaluation.error_rates import normalise
 
 
@@ -26,7 +26,7 @@ class System:
     trial: int
 
 
-def systems(facts: Comparison, words: Words = english) -> tuple[System, ...]:
+def systems(facts: Comparison, words: Language = ENGLISH) -> tuple[System, ...]:
     """The finalists and the base."""
     found = []
     for row in facts.finalists:
@@ -36,7 +36,7 @@ def systems(facts: Comparison, words: Words = english) -> tuple[System, ...]:
     return (*found, System(words(Said("base")), BASE))
 
 
-def texts(facts: Comparison, store: EvidenceSource, words: Words = english) -> dict[str, Any]:
+def texts(facts: Comparison, store: EvidenceSource, words: Language = ENGLISH) -> dict[str, Any]:
     """What the browser shows, as JSON: by set its utterances, each with every system's text."""
     reader = Reader(facts.sweep_record, store, None)
     shown = systems(facts, words)

@@ -13,13 +13,13 @@ from typing import Any
 
 from analysis.facts.comparison import Comparison, Row
 from analysis.facts.importance import Importance, Pruning
-from analysis.facts.other_sweep import best_so_far, course
+from analysis.facts.other_sweep import best_so_far, trials_with_cost
 from conf.document.figures import Figure, make_figure
+from conf.document.language import Language, Said
 from conf.document.numbers import number, rate
-from conf.document.words import Said, Words
 
 COLOURS = {"8k": "#0072B2", "s1": "#C85500", "s2": "#00513F", "s3": "#BF5F95"}
-OTHER, BASE_COLOUR, BESIDE = "#000000", "#555555", "#8A5A00"
+OTHER, BASE_COLOUR, OTHER_SWEEP = "#000000", "#555555", "#8A5A00"
 THIN = 0.85
 """Opacity of the many thin lines: they still stand out 3 to 1 from white."""
 HATCHINGS = {"8k": "", "s1": "/", "s2": "x", "s3": "."}
@@ -27,7 +27,7 @@ DASHES = {"8k": "solid", "s1": "dash", "s2": "dot", "s3": "dashdot"}
 MARKERS = {"8k": "circle", "s1": "square", "s2": "diamond", "s3": "cross"}
 
 
-def learning_curves(facts: Comparison, words: Words) -> Figure | None:
+def learning_curves(facts: Comparison, words: Language) -> Figure | None:
     """The objective by epoch: a line a trial, default configs thick, the best thickest."""
     traces: list[Any] = []
     by_stage: dict[str, list[Row]] = {}
@@ -70,7 +70,7 @@ def learning_curves(facts: Comparison, words: Words) -> Figure | None:
     return make_figure(words, title, traces, Said("epoch"), f"{facts.objective} (%)")
 
 
-def parallel_coordinates(facts: Comparison, words: Words) -> Figure | None:
+def parallel_coordinates(facts: Comparison, words: Language) -> Figure | None:
     """Every scored trial as a line through its settings; drag along an axis to choose."""
     rows = [row for row in facts.rows if row.objective is not None and row.lr]
     if len(rows) < 2:
@@ -112,7 +112,7 @@ def parallel_coordinates(facts: Comparison, words: Words) -> Figure | None:
     return figure
 
 
-def importance_bars(found: Sequence[Importance], words: Words) -> Figure | None:
+def importance_bars(found: Sequence[Importance], words: Language) -> Figure | None:
     """fANOVA's shares, a group of bars per stage."""
     if not found:
         return None
@@ -141,9 +141,9 @@ def importance_bars(found: Sequence[Importance], words: Words) -> Figure | None:
     return figure
 
 
-def history(facts: Comparison, beside: Comparison | None, words: Words) -> Figure | None:
+def history(facts: Comparison, other: Comparison | None, words: Language) -> Figure | None:
     """What had been reached after so many epochs of training in all, trial after trial."""
-    points = course(facts)
+    points = trials_with_cost(facts)
     if not points:
         return None
     traces: list[Any] = []
@@ -155,8 +155,8 @@ def history(facts: Comparison, beside: Comparison | None, words: Words) -> Figur
         trace["marker"] |= {"symbol": symbols, "size": 8}
         traces.append(trace)
     traces.append(_line_of_best(facts, words, OTHER, "solid"))
-    if beside is not None:
-        traces.append(_line_of_best(beside, words, BESIDE, "dash"))
+    if other is not None:
+        traces.append(_line_of_best(other, words, OTHER_SWEEP, "dash"))
     base = facts.base.get(facts.objective)
     if base is not None:
         end = points[-1][0]
@@ -176,11 +176,11 @@ def history(facts: Comparison, beside: Comparison | None, words: Words) -> Figur
     )
 
 
-def rungs(facts: Comparison, found: Pruning, words: Words) -> Figure | None:
+def rungs(facts: Comparison, found: Pruning, words: Language) -> Figure | None:
     """The objective after an early epoch against the end: were the right trials cut?"""
     traces = []
     shapes = [*MARKERS.values(), "x", "triangle-up", "star"]
-    colours = [*COLOURS.values(), BESIDE, BASE_COLOUR, OTHER]
+    colours = [*COLOURS.values(), OTHER_SWEEP, BASE_COLOUR, OTHER]
     for index, rung in enumerate(found.rungs):
         rows = [
             row
@@ -220,7 +220,7 @@ def rungs(facts: Comparison, found: Pruning, words: Words) -> Figure | None:
     return make_figure(words, title, traces, early, words(Said("objective at the end (%)")))
 
 
-def front(facts: Comparison, words: Words) -> Figure | None:
+def front(facts: Comparison, words: Language) -> Figure | None:
     """Telephone against wideband speech, with the front of what cannot be had better."""
     rows = [
         row
@@ -307,7 +307,7 @@ def _log_axis(label: str, values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _marks(stage: str, rows: Sequence[Row], x: Sequence[Any], words: Words) -> dict[str, Any]:
+def _marks(stage: str, rows: Sequence[Row], x: Sequence[Any], words: Language) -> dict[str, Any]:
     """A mark for each trial of a stage, at its objective."""
     return {
         "type": "scatter",
@@ -321,7 +321,7 @@ def _marks(stage: str, rows: Sequence[Row], x: Sequence[Any], words: Words) -> d
     }
 
 
-def _line_of_best(facts: Comparison, words: Words, colour: str, dash: str) -> dict[str, Any]:
+def _line_of_best(facts: Comparison, words: Language, colour: str, dash: str) -> dict[str, Any]:
     points = best_so_far(facts)
     return {
         "type": "scatter",
@@ -333,7 +333,7 @@ def _line_of_best(facts: Comparison, words: Words, colour: str, dash: str) -> di
     }
 
 
-def _label(row: Row, words: Words) -> str:
+def _label(row: Row, words: Language) -> str:
     return (
         f"#{row.trial} {row.stage}, lr {number(row.lr)}, wd {number(row.weight_decay)}<br>"
         f"{rate(row.objective)}, {words(Said(row.outcome))}"

@@ -4,8 +4,8 @@
 
 The answer comes first, then the ranked trials, figures, the texts of the finalists utterance by
 utterance, and every further table. Tables are plain HTML, so they are there without scripts; Plotly
-is carried along whole, and what figures and browser show is packed beside it. The file is logged to
-the sweep's run, and the answer becomes that run's description.
+is carried along whole, and what figures and browser show is packed next to it. The file is logged
+to the sweep's run, and the answer becomes that run's description.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from typing import Any, Protocol
 
 from analysis.facts.comparison import Comparison, comparison
 from analysis.facts.importance import FEWEST_TRIALS, Pruning, importances, pruning
-from analysis.facts.other_sweep import at_equal_cost
-from analysis.facts.other_sweep import beside as find_beside
+from analysis.facts.other_sweep import at_equal_cost, find_other
 from analysis.facts.utterances import BASE, EvidenceSource
 from analysis.report.browser import systems, texts
 from analysis.report.figures import (
@@ -36,11 +35,10 @@ from analysis.tables.sections import sections
 from analysis.tables.trials import FIELDS, heading, notes, trial_columns
 from conf.delta import CHANGES, SEVERITIES
 from conf.document.figures import Figure
-from conf.document.language import CHINESE, ENGLISH
+from conf.document.language import LANGUAGES, Language, Name, Said, joined
 from conf.document.numbers import NOTHING, percent, rate, setting
 from conf.document.page import cell, escaped, head, packed, page, part, plot, script_words, table
 from conf.document.tables import Section, span
-from conf.document.words import LANGUAGES, Said, Words, english, joined
 from conf.errors import DataError
 from conf.files import write_output
 
@@ -78,7 +76,7 @@ def report(
     output_dir: Path,
     *,
     language: str = "en",
-    beside: str | None = None,
+    other_sweep: str | None = None,
     cache: Path | None = None,
     log: bool = True,
 ) -> Path:
@@ -89,19 +87,19 @@ def report(
         store: Where it is recorded.
         output_dir: Gets `report.html`; made if missing.
         language: `en` or `zh`.
-        beside: Another sweep for the figure of the search; without one, the newest random search
+        other_sweep: Another one for the figure of the search; without it, the newest random search
             over the same base, data and stages, if there is one.
         cache: Directory in which ended runs are remembered.
         log: Also put it, and the answer as the description, to the sweep's run.
 
     Raises:
-        UserError: No such sweep, the directory cannot be written, or the sweep beside it saw other
+        UserError: No such sweep, the directory cannot be written, or the other sweep saw other
             data.
     """
     words = LANGUAGES[language]
     facts = comparison(name, store, cache)
-    other = find_beside(facts, store, beside, cache)
-    text = render(facts, store, words, language, other)
+    other = find_other(facts, store, other_sweep, cache)
+    text = render(facts, store, words, other)
     path = output_dir / REPORT
     write_output(path, text, "--output_dir")
     if log:
@@ -110,7 +108,7 @@ def report(
     return path
 
 
-def description(facts: Comparison, words: Words) -> str:
+def description(facts: Comparison, words: Language) -> str:
     """The answer in Markdown, for the description that MLflow shows above a run."""
     said = words(Said("Tables: {md}; figures and texts: {html}.", md="comparison.md", html=REPORT))
     return f"{answer(facts, words, full=True)}\n\n{said}\n"
@@ -119,22 +117,21 @@ def description(facts: Comparison, words: Words) -> str:
 def render(
     facts: Comparison,
     store: EvidenceSource,
-    words: Words,
-    language: str,
-    beside: Comparison | None = None,
+    words: Language,
+    other: Comparison | None = None,
 ) -> str:
     """The page."""
     importance, cut = importances(facts), pruning(facts)
     drawn: dict[str, Figure | None] = {
         "curves": learning_curves(facts, words),
-        "history": history(facts, beside, words),
+        "history": history(facts, other, words),
         "parallel": parallel_coordinates(facts, words),
         "importance": importance_bars(importance, words),
         "pruning": rungs(facts, cut, words),
         "front": front(facts, words),
     }
     figures = {name: figure for name, figure in drawn.items() if figure is not None}
-    captions = _captions(facts, beside, figures, cut)
+    captions = _captions(facts, other, figures, cut)
     sets = texts(facts, store, words)
     best = facts.best
     baseline = facts.baseline_of(best) if best else None
@@ -171,7 +168,6 @@ def render(
         changed = words(Said("What the best config changes against the released model"))
         parts.append(part("alignment", changed, alignment))
     return page(
-        language=language,
         words=words,
         title=Said("Sweep {sweep}", sweep=facts.sweep),
         skip=("trials", Said("Skip to the trials")),
@@ -200,11 +196,11 @@ SCRIPT_WORDS = {
 """What the page's script says; numbers in braces are filled by it."""
 
 
-def _answer(facts: Comparison, words: Words) -> str:
+def _answer(facts: Comparison, words: Language) -> str:
     return f'<p class="answer">{escaped(answer(facts, words, full=True))}</p>'
 
 
-def _trials(facts: Comparison, words: Words) -> str:
+def _trials(facts: Comparison, words: Language) -> str:
     columns = trial_columns(facts)
     heads = "".join(head(_trial_heading(c.heading, words), not c.left) for c in columns)
     body = []
@@ -241,7 +237,7 @@ def _trials(facts: Comparison, words: Words) -> str:
     )
 
 
-def _trial_heading(heading: str, words: Words) -> str:
+def _trial_heading(heading: str, words: Language) -> str:
     """Keys by their last part alone, for want of room; metrics as they are."""
     if "_conf." in heading:
         return heading.rpartition(".")[2]
@@ -249,7 +245,7 @@ def _trial_heading(heading: str, words: Words) -> str:
 
 
 def _figures(
-    figures: Mapping[str, Figure], captions: Mapping[str, list[Said]], words: Words
+    figures: Mapping[str, Figure], captions: Mapping[str, list[Said]], words: Language
 ) -> str:
     """Figures with their captions; what has only a caption says why there is no figure."""
     said = {name: joined(words, sentences) for name, sentences in captions.items()}
@@ -259,7 +255,7 @@ def _figures(
 
 
 def _captions(
-    facts: Comparison, beside: Comparison | None, figures: Mapping[str, Figure], cut: Pruning
+    facts: Comparison, other: Comparison | None, figures: Mapping[str, Figure], cut: Pruning
 ) -> dict[str, list[Said]]:
     few = Said(
         "No stage has {least} completed trials that differ, so there is no importance.",
@@ -272,23 +268,23 @@ def _captions(
     if cut.pruned or "pruning" in figures:
         captions["pruning"] = [_saved(cut)]
     if "history" in figures:
-        captions["history"] = _course(facts, beside)
+        captions["history"] = _search_caption(facts, other)
     return captions
 
 
-def _course(facts: Comparison, beside: Comparison | None) -> list[Said]:
+def _search_caption(facts: Comparison, other: Comparison | None) -> list[Said]:
     said = []
     if any(row.outcome != "completed" for row in facts.rows):
         said.append(Said("Hollow marks: trials that did not complete."))
-    equal = None if beside is None else at_equal_cost(facts, beside)
-    if beside is not None and equal is not None:
+    equal = None if other is None else at_equal_cost(facts, other)
+    if other is not None and equal is not None:
         said.append(
             Said(
                 "After {epochs} epochs of training: {sweep} {ours}, {other} {theirs}.",
                 epochs=equal.epochs,
                 sweep=facts.sweep,
                 ours=rate(equal.ours),
-                other=beside.sweep,
+                other=other.sweep,
                 theirs=rate(equal.theirs),
             )
         )
@@ -307,7 +303,7 @@ def _saved(cut: Pruning) -> Said:
     )
 
 
-def _browser(words: Words) -> str:
+def _browser(words: Language) -> str:
     sorts = [
         ("worse", "A worse than B first"),
         ("better", "A better than B first"),
@@ -355,7 +351,7 @@ _SAID_VALUES = frozenset(
 )
 
 
-def _heading(section: Section, words: Words, name: str) -> str:
+def _heading(section: Section, words: Language, name: str) -> str:
     if name.startswith("epoch_"):
         return words(Said("epoch {epoch}", epoch=name.removeprefix("epoch_")))
     if section.name == "configs" and "#" in name:
@@ -364,7 +360,7 @@ def _heading(section: Section, words: Words, name: str) -> str:
     return text if "/" in text else words(Said(text))
 
 
-def _alignment(facts: Comparison, store: EvidenceSource, words: Words) -> str:
+def _alignment(facts: Comparison, store: EvidenceSource, words: Language) -> str:
     """The changes of the best trial's config as it recorded them, most severe first."""
     if facts.best is None:
         return ""
@@ -378,7 +374,6 @@ def _alignment(facts: Comparison, store: EvidenceSource, words: Words) -> str:
     changes.sort(
         key=lambda d: (SEVERITIES.index(d["severity"]), CHANGES.index(d["change"]), d["key"])
     )
-    language = ENGLISH if words is english else CHINESE
     heads = "".join(
         head(words(Said(text)), False)
         for text in ("key", "released", "value", "change", "severity", "effect", "why")
@@ -391,7 +386,7 @@ def _alignment(facts: Comparison, store: EvidenceSource, words: Words) -> str:
         + cell(delta["change"], None, False)
         + cell(words(Said(delta["severity"])), SEVERITIES.index(delta["severity"]), False)
         + cell(delta["effect"] or words(Said("unproven")), None, False)
-        + cell(language.say_or_keep(delta["reason"]) or delta["note"], None, False)
+        + cell(words(Name(delta["reason"])) or delta["note"], None, False)
         + "</tr>"
         for delta in changes
     )
@@ -415,7 +410,7 @@ def _footer(facts: Comparison) -> Said:
     )
 
 
-def _select(name: str, label: str, choices: Sequence[tuple[str, str]], words: Words) -> str:
+def _select(name: str, label: str, choices: Sequence[tuple[str, str]], words: Language) -> str:
     every = ("", words(Said("all")))
     inner = "".join(
         f'<option value="{escaped(v)}">{escaped(t)}</option>' for v, t in [every, *choices]

@@ -1,4 +1,4 @@
-"""The comparison as tables, in words and in every format.
+"""A comparison in words and as tables: for the console, and as Markdown, CSV, JSON and SVG.
 
-Begin with `sections.py`; the facts come from `analysis.facts`.
+The facts come from `analysis.facts`; `analysis.report` makes the HTML. Begin with `answer.py`.
 """

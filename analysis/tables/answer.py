@@ -8,6 +8,7 @@ from analysis.facts.comparison import FIRST, Comparison, Row
 from analysis.facts.records import OUTCOMES, differing
 from analysis.facts.significance import Estimate
 from analysis.facts.utterances import BASE, json_numbers
+from conf.document.language import ENGLISH, Language, Listed, Said, joined
 from conf.document.numbers import (
     NOTHING,
     change,
@@ -20,12 +21,11 @@ from conf.document.numbers import (
     setting,
 )
 from conf.document.tables import span
-from conf.document.words import Listed, Said, Words, english, joined
 
 COMMA = Said(", ")
 
 
-def answer(facts: Comparison, words: Words = english, *, full: bool = False) -> str:
+def answer(facts: Comparison, words: Language = ENGLISH, *, full: bool = False) -> str:
     """The paragraph.
 
     Args:

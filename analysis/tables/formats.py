@@ -15,19 +15,21 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.facts.comparison import EPOCHS, LR, WEIGHT_DECAY, Comparison
+from analysis.tables.answer import answer
 from analysis.tables.sections import sections
 from analysis.tables.trials import (
     BAND_TITLE,
     FIELDS,
     STAGE_TITLE,
     Column,
-    _band_grid,
-    _stage_grid,
-    _trial_grid,
+    band_grid,
     heading,
     notes,
+    stage_grid,
     trial_columns,
+    trial_grid,
 )
+from conf.document.language import Said
 from conf.document.tables import (
     PAIRS,
     Grid,
@@ -37,7 +39,6 @@ from conf.document.tables import (
     markdown_notes,
     markdown_table,
 )
-from conf.document.words import Said
 from conf.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Rendering:
         from rich.text import Text
 
         facts = self.facts
-        yield Text(facts.answer)
+        yield Text(answer(facts))
         if not facts.rows:
             return
         columns = trial_columns(facts)
@@ -85,7 +86,7 @@ class Rendering:
                 f"Left out for want of room: {', '.join(dropped)} (all of them: --format md).",
                 style="dim",
             )
-        for title, grid in ((STAGE_TITLE, _stage_grid(facts)), (BAND_TITLE, _band_grid(facts))):
+        for title, grid in ((STAGE_TITLE, stage_grid(facts)), (BAND_TITLE, band_grid(facts))):
             if grid[1]:
                 yield Text()
                 yield Text(title, style="bold")
@@ -130,7 +131,7 @@ def _trial_table(facts: Comparison, columns: Sequence[Column]) -> Table:
         words = f"{block}\n{dot}{leaf}" if dot else column.heading.replace(" ", "\n")
         table.add_column(words, justify="left" if column.left else "right", no_wrap=True)
     styles = ["bold green" if row is facts.best else STYLES[row.outcome] for row in facts.rows]
-    for cells, style in zip(_trial_grid(facts, columns)[1], [*styles, "italic"], strict=False):
+    for cells, style in zip(trial_grid(facts, columns)[1], [*styles, "italic"], strict=False):
         table.add_row(*cells, style=style)
     return table
 
@@ -152,13 +153,13 @@ def _rich_grid(grid: Grid) -> Table:
 
 def markdown(facts: Comparison) -> str:
     """The answer, the trials, the stages and the learning rates."""
-    parts = [f"# Sweep {facts.sweep}", facts.answer]
+    parts = [f"# Sweep {facts.sweep}", answer(facts)]
     if facts.rows:
         columns = trial_columns(facts)
         on_the_left = {i for i, column in enumerate(columns) if column.left}
-        parts += ["## Trials", markdown_table(_trial_grid(facts, columns), on_the_left)]
+        parts += ["## Trials", markdown_table(trial_grid(facts, columns), on_the_left)]
         parts.append(markdown_notes(notes(facts)))
-    for title, found in ((STAGE_TITLE, _stage_grid(facts)), (BAND_TITLE, _band_grid(facts))):
+    for title, found in ((STAGE_TITLE, stage_grid(facts)), (BAND_TITLE, band_grid(facts))):
         if found[1]:
             parts += [f"## {title}", markdown_table(found, {0})]
     for section in sections(facts) if facts.rows else ():
@@ -238,7 +239,7 @@ def json_text(facts: Comparison) -> str:
         "sweep": facts.sweep,
         "run_id": facts.run_id,
         "objective": facts.objective,
-        "answer": facts.answer,
+        "answer": answer(facts),
         "best_trial": None if best is None else best.trial,
         "base": dict(facts.base),
         "trials": [{k: value(row) for k, value in FIELDS.items()} for row in facts.rows],

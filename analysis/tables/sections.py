@@ -20,8 +20,8 @@ from analysis.facts.records import differing
 from analysis.facts.significance import Estimate, difference, rate
 from analysis.facts.utterances import BASE, EvaluationSet, is_number, json_numbers
 from conf.delta import SEVERITIES, UNPROVEN
+from conf.document.language import Said
 from conf.document.tables import Column, Section
-from conf.document.words import Said
 from conf.effects import effect_of
 from conf.keys import find_key
 from conf.writing import format_value

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from analysis.facts.comparison import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
 from analysis.tables.sections import clustering
+from conf.document.language import Said
 from conf.document.numbers import NOTHING, change, duration, ends, number, p_value, points, rate
 from conf.document.tables import Grid, spaced
-from conf.document.words import Said
 
 
 def short_key(key: str) -> str:
@@ -38,6 +38,7 @@ class Column:
 
 
 def trial_columns(facts: Comparison) -> list[Column]:
+    """The columns of the trial table in which something stands."""
     common = set(facts.common_critical)
     columns = [
         Column("trial", lambda r: str(r.trial)),
@@ -70,7 +71,8 @@ def trial_columns(facts: Comparison) -> list[Column]:
     return [c for c in columns if not c.sacrifice or any(c.cell(r) != NOTHING for r in facts.rows)]
 
 
-def _trial_grid(facts: Comparison, columns: Sequence[Column]) -> Grid:
+def trial_grid(facts: Comparison, columns: Sequence[Column]) -> Grid:
+    """The trials in these columns, and under them the base."""
     rows = [[column.cell(row) for column in columns] for row in facts.rows]
     if facts.base:
         base = {name: rate(value) for name, value in facts.base.items()}
@@ -153,7 +155,8 @@ def notes(facts: Comparison) -> list[Said]:
     return found
 
 
-def _stage_grid(facts: Comparison) -> Grid:
+def stage_grid(facts: Comparison) -> Grid:
+    """What each stage reached, a line per stage."""
     headings = ["stage", "completed", "baseline", "best", "by trial", "with lr"]
     headings += ["median", "worst", "with lr"]
     rows = [
@@ -173,7 +176,8 @@ def _stage_grid(facts: Comparison) -> Grid:
     return headings, rows
 
 
-def _band_grid(facts: Comparison) -> Grid:
+def band_grid(facts: Comparison) -> Grid:
+    """The best objective of each stage, a line per band of learning rates."""
     stages = [s.stage for s in facts.stages]
     rows = [
         [

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from conf.document.words import Said, Words
+from conf.document.language import Language, Said
 
 Figure = dict[str, Any]
 """`data`, `layout` and a `title` that stands above it."""
 
 
 def make_figure(
-    words: Words, title: Said, traces: Sequence[Any], x: Said | str, y: Said | str
+    words: Language, title: Said, traces: Sequence[Any], x: Said | str, y: Said | str
 ) -> Figure:
     """A figure of some traces; `x` and `y` name the axes."""
 

@@ -1,11 +1,14 @@
-"""Say the sentences of documents in English or Chinese.
+"""What documents and reports say, in English or Chinese.
 
-Every sentence stands once, in English: beside a value in a configuration, in the schema, in the
-code that prints it. `templates/zh.yaml` gives the Chinese for each. A sentence that changes no
-longer finds its translation, which is an error: a stale one is never printed.
+Every sentence stands once, in English: beside a value in a configuration, in the schema, or in the
+code that prints it, there as a template with its values, `Said("{trials} trials", trials=7)`.
+`zh.yaml` gives the Chinese for each English text. A text without a translation is an error, so a
+sentence that changes never keeps a stale translation, and no document is half translated.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,50 +17,97 @@ import yaml
 
 from conf.errors import ConfigError
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
-CATALOGUE = TEMPLATES / "zh.yaml"
+CATALOGUE = Path(__file__).with_name("zh.yaml")
 
-Say = Callable[[str], str]
-"""Turns an English sentence into one of the document's language."""
+
+class Said:
+    """A sentence: `str()` gives it in English, a `Language` in that language.
+
+    Args:
+        template: English, with its values' names in braces.
+        values: What stands there; texts among them are data and stay as they are, others said.
+    """
+
+    def __init__(self, template: str, **values: object) -> None:
+        self.template = template
+        self.values: Mapping[str, object] = values
+
+    def __str__(self) -> str:
+        return self.template.format(**self.values)
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+class Listed(Said):
+    """Words and numbers side by side: in every language alike but for the comma."""
+
+
+class Name(Said):
+    """A text from elsewhere: in Chinese where the catalogue knows it, otherwise as it is."""
+
+    def __str__(self) -> str:
+        return self.template
 
 
 @dataclass(frozen=True)
 class Language:
-    """A language of the documents."""
+    """A language of the documents; called with a text, it says the text."""
 
     code: str
     """`en` or `zh`; the folder of its templates."""
     suffix: str
-    """What stands behind a document's name: README_CONFIG_zh.md."""
+    """Ends the names of its documents: README_CONFIG_zh.md."""
 
-    def say(self, text: str) -> str:
-        """A sentence in this language.
+    def __call__(self, said: str | Said) -> str:
+        """Say an English text, or a template with its values, in this language.
 
         Raises:
-            ConfigError: If the catalogue has no translation of it.
+            ConfigError: The catalogue has no translation of it.
         """
-        if self.code == "en" or not text:
-            return text
-        try:
-            return catalogue()[text]
-        except KeyError:
-            raise ConfigError(
-                f"{CATALOGUE}: got no translation of {text!r}, expected one"
-            ) from None
-
-    def say_or_keep(self, text: str) -> str:
-        """As `say`, but a sentence of somebody's own file stays as it was written."""
-        return text if self.code == "en" else catalogue().get(text, text)
+        if self.code == "en":
+            return str(said)
+        template = said.template if isinstance(said, Said) else said
+        if not template:
+            return ""
+        if isinstance(said, Name):
+            return catalogue().get(template, template)
+        if isinstance(said, Listed):
+            translated = template.replace(", ", catalogue()[", "])
+        else:
+            translated = _translation(template)
+        if isinstance(said, str):
+            return translated
+        values = {
+            name: self(value) if isinstance(value, Said) else value
+            for name, value in said.values.items()
+        }
+        return translated.format(**values)
 
 
 ENGLISH = Language("en", "")
 CHINESE = Language("zh", "_zh")
-LANGUAGES = (ENGLISH, CHINESE)
+LANGUAGES: Mapping[str, Language] = {each.code: each for each in (ENGLISH, CHINESE)}
+
+
+def joined(language: Language, sentences: Sequence[Said]) -> str:
+    """Sentences as a paragraph: Chinese has no blanks between them."""
+    return ("" if language == CHINESE else " ").join(language(one) for one in sentences)
 
 
 @cache
-def catalogue() -> dict[str, str]:
-    """All translations into Chinese, by the English sentence."""
+def catalogue() -> Mapping[str, str]:
+    """All translations into Chinese, by the English text."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    blocks = yaml.load(CATALOGUE.read_text(encoding="utf-8"), loader)
-    return {english: chinese for block in blocks.values() for english, chinese in block.items()}
+    content = yaml.load(CATALOGUE.read_text(encoding="utf-8"), loader)
+    return {str(english): str(chinese) for english, chinese in content.items()}
+
+
+def _translation(text: str) -> str:
+    try:
+        return catalogue()[text]
+    except KeyError:
+        raise ConfigError(f"{CATALOGUE}: got no translation of {text!r}, expected one") from None

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from conf.document.language import Language, Said
 from conf.document.tables import LEFT, PAIRS, Section, filled, say, spaced
-from conf.document.words import Said, Words
 
 HERE = Path(__file__).parent
 
@@ -25,8 +25,7 @@ Part = tuple[str, str, str]
 
 def page(
     *,
-    language: str,
-    words: Words,
+    words: Language,
     title: Said,
     skip: tuple[str, Said],
     parts: Sequence[Part],
@@ -38,8 +37,7 @@ def page(
     """The whole page.
 
     Args:
-        language: Its code, `en` or `zh`.
-        words: Says a sentence in it.
+        words: Its language.
         title: Of the page.
         skip: Id of the part that readers with a keyboard want first, and the link's text.
         parts: The sections, made by `part`.
@@ -53,7 +51,7 @@ def page(
 
     target, said = skip
     fields = {
-        "language": language,
+        "language": words.code,
         "title": escaped(words(title)),
         "css": (HERE / "page.css").read_text(encoding="utf-8"),
         "target": target,
@@ -89,7 +87,7 @@ def part(name: str, heading: str, content: str) -> Part:
 
 def table(
     section: Section,
-    words: Words,
+    words: Language,
     *,
     heading: Callable[[str], str] | None = None,
     said: Set[str] = frozenset(),
@@ -164,7 +162,7 @@ SCRIPT_WORDS = {"webgl": "This figure needs WebGL, which this browser does not o
 """What `page.js` says."""
 
 
-def script_words(words: Words, own: Mapping[str, str] | None = None) -> dict[str, str]:
+def script_words(words: Language, own: Mapping[str, str] | None = None) -> dict[str, str]:
     """What scripts say, by the names they have for it.
 
     Args:
@@ -180,7 +178,7 @@ def packed(data: Mapping[str, Any]) -> str:
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
-def _navigation(parts: Sequence[Part], words: Words) -> str:
+def _navigation(parts: Sequence[Part], words: Language) -> str:
     links = "".join(
         f'<li><a href="#{name}">{escaped(heading)}</a></li>' for name, heading, _ in parts
     )

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from conf.document.language import ENGLISH, Language, Said
 from conf.document.numbers import NOTHING, ends, hours, number, p_value, points, rate, setting
-from conf.document.words import Said, Words, english
 from conf.writing import format_value
 
 Kind = Literal[
@@ -81,7 +81,7 @@ def show(kind: Kind, value: Any) -> str:
     return value if isinstance(value, str) else format_value(value)
 
 
-def say(kind: Kind, value: Any, words: Words) -> str:
+def say(kind: Kind, value: Any, words: Language) -> str:
     """A value as `show` gives it, in a language; texts are data, unless they are `Said`."""
     if isinstance(value, Said):
         return words(value)
@@ -107,7 +107,7 @@ def filled(section: Section) -> list[tuple[int, Column]]:
 
 
 def grid_of(
-    section: Section, words: Words = english, heading: Callable[[str], str] = spaced
+    section: Section, words: Language = ENGLISH, heading: Callable[[str], str] = spaced
 ) -> Grid:
     """A section's headings, and its values as a person reads them."""
     columns = filled(section)
@@ -136,7 +136,7 @@ def markdown_text(text: str) -> str:
     return re.sub(r"<(?=[A-Za-z/!|])", "&lt;", " ".join(text.split("\n"))).replace("|", "\\|")
 
 
-def markdown_notes(notes: Sequence[Said], words: Words = english) -> str:
+def markdown_notes(notes: Sequence[Said], words: Language = ENGLISH) -> str:
     """Notes under a table, as a list."""
     return "\n".join(f"- {words(note)}" for note in notes)
 

@@ -35,39 +35,41 @@ def forecast(
         plan: The trials, as far as they are known.
         tflops: What a GPU does in a second; None measures or assumes.
     """
-    from trainer.checks.gpu_forecast import ASSUMED_TFLOPS, Outlook, cards, outlook
+    from trainer.checks.gpu_forecast import ASSUMED_TFLOPS, GpuForecast, cards, gpu_forecast
 
-    looks: dict[str, Outlook] = {}
+    forecasts: dict[str, GpuForecast] = {}
     for stage, config in configs.items():
         try:
-            looks[stage] = look = outlook(config.replace(_places(sweep), "sweep"), tflops=tflops)
+            forecasts[stage] = one = gpu_forecast(
+                config.replace(_places(sweep), "sweep"), tflops=tflops
+            )
         except (UserError, WorkError) as error:
             yield f"stage {stage}: no forecast ({str(error).splitlines()[0]})"
             continue
         full = ""
-        if look.full_peak is not None:
-            full = f"; at full size {size(look.full_peak)}, which {cards(look.full_peak)}"
+        if one.full_peak is not None:
+            full = f"; at full size {size(one.full_peak)}, which {cards(one.full_peak)}"
         yield (
-            f"stage {stage}: memory {size(look.peak)} for the longest batch "
-            f"({look.batch.utterances} utterances of up to {look.batch.num_frames / 100:.1f} s), "
-            f"which {cards(look.peak)}{full}; {look.batches_per_epoch:,} batches an epoch in "
-            f"{roughly(look.epoch_s)}"
+            f"stage {stage}: memory {size(one.peak)} for the longest batch "
+            f"({one.batch.utterances} utterances of up to {one.batch.num_frames / 100:.1f} s), "
+            f"which {cards(one.peak)}{full}; {one.batches_per_epoch:,} batches an epoch in "
+            f"{roughly(one.epoch_s)}"
         )
-    if len(looks) == len(configs):
-        yield _hours(sweep, plan, {stage: look.epoch_s for stage, look in looks.items()})
-        measured = {look.measured_on for look in looks.values()}
+    if len(forecasts) == len(configs):
+        yield _hours(sweep, plan, {stage: one.epoch_s for stage, one in forecasts.items()})
+        measured = {one.measured_on for one in forecasts.values()}
         yield "time of steps, evaluation not counted: " + (
             f"measured here ({', '.join(sorted(measured))}), one step of middling size"
             if all(measured)
             else f"operations counted, at {tflops or ASSUMED_TFLOPS:g} TFLOP/s a GPU"
             + ("" if tflops else " (assumed; --tflops says otherwise, a GPU here measures)")
         )
-    room = need(sweep, configs, concurrency)
+    disk = need(sweep, configs, concurrency)
     stay = min(sweep.checkpoints_of, sweep.trials)
     yield (
-        f"disk: at most {size(room.total)} "
-        f"({concurrency} at once with {size(room.running)} each, "
-        f"the checkpoints of the best {stay} with {size(room.kept)} each, and while there is "
+        f"disk: at most {size(disk.total)} "
+        f"({concurrency} at once with {size(disk.running)} each, "
+        f"the checkpoints of the best {stay} with {size(disk.kept)} each, and while there is "
         f"room points to go on from), "
         f"{size(free_bytes(SweepDirectory.of(sweep.name).root))} free"
     )

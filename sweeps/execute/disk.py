@@ -1,8 +1,8 @@
-"""Room on the disk: a forecast before a sweep, care and a watch while it runs.
+"""Disk space: a forecast before a sweep, care and a watch while it runs.
 
 A trial under way keeps its best epochs, their average, and two points to go on from, each three
 times its weights (Adam's moments come on top). When it has ended only the checkpoints of the best
-trials stay; and, as long as there is room, their last points, and those that longer trials will go
+trials stay; and, as long as there is space, their last points, and those that longer trials will go
 on from.
 """
 
@@ -91,8 +91,8 @@ def _parameters() -> int:
     return sum(count.parameters for part, count in counts.items() if part != "lora")
 
 
-def check_room(sweep: SweepFile, directory: SweepDirectory, asked: Need) -> None:
-    """Check that a sweep will find room, what it already takes included.
+def check_disk_space(sweep: SweepFile, directory: SweepDirectory, asked: Need) -> None:
+    """Check that a sweep will find disk space, what it already takes included.
 
     Raises:
         UserError: There is not enough; nothing has been created.
@@ -140,7 +140,7 @@ def expendable(
     ]
 
 
-class Room:
+class DiskSpace:
     """Looks after the disk while a sweep runs.
 
     Args:
@@ -167,8 +167,8 @@ class Room:
             best: Numbers of completed trials, the best first.
             awaited: Those that a longer trial will go on from.
 
-        The best ones' last points stay for longer trials of later sweeps while there is room; those
-        that are awaited a little longer.
+        The best ones' last points stay for longer trials of later sweeps while there is space;
+        those that are awaited a little longer.
         """
         for number in expendable(states, best, self._keep, {*self._cared, *awaited}):
             if drop(self._directory.trial(number), _CHECKPOINTS):
@@ -180,7 +180,7 @@ class Room:
                 drop(self._directory.trial(state.number), (POINTS,))
 
     def allows(self) -> bool:
-        """Whether there is room for one more trial; points to go on from give way to it."""
+        """Whether there is space for one more trial; points to go on from give way to it."""
         free = free_bytes(self._directory.root)
         if self._is_tight() and not self._warned:
             self._warned = True

@@ -92,7 +92,7 @@ class Retrying(StudySearcher):
         concurrency: Trials under way at once.
         on_change: Called with a trial whose state is new.
         directory: The sweep's directory.
-        allows: Asked before a new trial; False ends the search for want of room.
+        allows: Asked before a new trial; False ends the search for want of disk space.
     """
 
     def __init__(
@@ -292,8 +292,14 @@ def _watched_start(hang_up: Callable[[str], None]) -> Iterator[None]:
                 return
             seen |= there
 
-    thread = threading.Thread(target=look, name="start", daemon=True)
-    thread.start()
+    with _in_thread("start", look, over):
+        yield
+
+
+@contextmanager
+def _in_thread(name: str, look: Callable[[], None], over: threading.Event) -> Iterator[None]:
+    """Run a function in a thread until the block ends, which the event tells it."""
+    threading.Thread(target=look, name=name, daemon=True).start()
     try:
         yield
     finally:
@@ -371,12 +377,10 @@ def _watched(searcher: Retrying, limit_s: float, hang_up: Callable[[str], None])
                     searcher.end_hung(number, limit_s)
 
     before = signal.signal(signal.SIGUSR2, died)
-    thread = threading.Thread(target=look, name="watch", daemon=True)
-    thread.start()
     try:
-        yield
+        with _in_thread("watch", look, over):
+            yield
     finally:
-        over.set()
         signal.signal(signal.SIGUSR2, before)
 
 
@@ -400,7 +404,7 @@ def run_trials(
         concurrency: Trials under way at once.
         on_change: Called in this thread with every new state of a trial.
         finetune: Training function of the workers; default: the real one.
-        allows: Asked before each trial whether there is room for one more.
+        allows: Asked before each trial whether there is disk space for one more.
         hang_up: Ends this process with a line, from any thread, when Ray is gone and Tune hangs.
 
     Raises:

@@ -23,13 +23,12 @@ from optuna.trial import TrialState as OptunaState
 from conf.errors import ConfigError
 from conf.load import Config
 from sweeps.directory import SweepDirectory
-from sweeps.search import reuse
 from sweeps.search import study as record
 from sweeps.search.budget import Spent, saved_epochs
 from sweeps.search.finalists import best_first, replicates, resolve_bounds
 from sweeps.search.pruner import should_prune
-from sweeps.search.remaining import Outlook, outlook, spent
-from sweeps.search.reuse import Twin, Twins, awaited, must_wait
+from sweeps.search.remaining import Remaining, remaining, spent
+from sweeps.search.reuse import Answer, Reuse, awaited, must_wait, write_answer
 from sweeps.search.samplers import complete, draw, excess, grid, in_optunas_terms, known
 from sweeps.search.warm_start import WarmStart, read_warm_start
 from sweeps.spec.sweep_file import Choice, SweepFile
@@ -43,7 +42,7 @@ from sweeps.trial_state import (
     WENT_ON_FROM,
     TrialState,
 )
-from trainer.finetune.extend import has_begun, take_up, taken_up, twin
+from trainer.finetune.extend import equivalence
 
 _SEED = "finetune_conf.seed"
 _TICK_S = 5.0
@@ -81,7 +80,7 @@ class Ledger:
         self._last = clock()
         self._base: Mapping[str, float] = {}
         self._warm = self._read_warm_start()
-        self._twins = Twins(directory, sweep)
+        self._reuse = Reuse(directory, sweep)
 
     def ask(self) -> TrialState | None:
         """Hand out a trial: one that an earlier driver left RUNNING, else a new one.
@@ -137,9 +136,9 @@ class Ledger:
 
     def enough(self, number: int) -> str:
         """Say why a trial under way ends with the sweep: its goal or budget is reached."""
-        stopped = self._outlook()
+        left = self._remaining()
         repeats = REPLICATE_OF in self._trials()[number].user_attrs
-        return stopped.spent if repeats else stopped.spent or stopped.reached
+        return left.spent if repeats else left.spent or left.reached
 
     def tell(
         self,
@@ -207,8 +206,8 @@ class Ledger:
     @property
     def stopped(self) -> str:
         """Which goal or budget ended the sweep; empty while none has."""
-        outlook = self._outlook()
-        return outlook.spent or outlook.reached
+        left = self._remaining()
+        return left.spent or left.reached
 
     @property
     def best(self) -> list[TrialState]:
@@ -231,7 +230,7 @@ class Ledger:
             if trial.state == OptunaState.RUNNING:
                 state = record.state_of(trial)
                 to_come.append((state.stage, state.values))
-        if self._sweep.sampler == "grid" and self._outlook().search:
+        if self._sweep.sampler == "grid" and self._remaining().search:
             drawn = sum(record.DRAWN in trial.user_attrs for trial in trials)
             to_come += [(choice.stage, choice.values) for choice in grid(self._sweep)[drawn:]]
         return awaited(record.states_of(trials), to_come)
@@ -248,14 +247,14 @@ class Ledger:
     @property
     def exhausted(self) -> bool:
         """Whether there is nothing left to hand out, now or after what is under way has ended."""
-        outlook = self._outlook()
-        to_come = outlook.search or outlook.repeats or outlook.may_repeat
-        return outlook.finished or not (to_come or self._not_handed_out())
+        left = self._remaining()
+        to_come = left.search or left.repeats or left.may_repeat
+        return left.finished or not (to_come or self._not_handed_out())
 
     @property
     def finished(self) -> bool:
         """Whether all trials of the sweep have ended."""
-        return self._outlook().finished
+        return self._remaining().finished
 
     # What comes next
 
@@ -269,11 +268,11 @@ class Ledger:
 
     def _add_next(self) -> int | None:
         """Put the next trial on record, RUNNING; its number, or None if there is none now."""
-        outlook, trials = self._outlook(), self._trials()
-        if outlook.search:
+        left, trials = self._remaining(), self._trials()
+        if left.search:
             return self._add_searched(trials)
-        if outlook.repeats:
-            repeat = outlook.repeats[0]
+        if left.repeats:
+            repeat = left.repeats[0]
             of = record.state_of(trials[repeat.of])
             tried = trials[repeat.of].user_attrs[record.TRIES]["overrides"]
             seed = self._configs[of.stage][_SEED] + repeat.turn
@@ -313,7 +312,7 @@ class Ledger:
             tries |= {
                 "values": {key: config.get(key) for key in self._sweep.ranges(choice.stage)},
                 "epochs": config["train_conf.max_epoch"],
-                "twin": None if REPLICATE_OF in attributes else twin(config),
+                record.EQUIVALENCE: None if REPLICATE_OF in attributes else equivalence(config),
             }
             if leaves_nothing(config):
                 tries["wrong"] = "freeze: got every part frozen, expected one that trains"
@@ -351,60 +350,27 @@ class Ledger:
             return
         state = self.state(number)
         self._directory.write_trial(state, tries["overrides"])
-        if tries["twin"] is None or (state.curve and ANSWERED_FROM not in state.notes):
+        if tries[record.EQUIVALENCE] is None or (state.curve and ANSWERED_FROM not in state.notes):
             return
         work = Work(number, state.stage, state.baseline, tries["overrides"])
         config = trial_config(self._sweep, work, self._directory.trial(number))
-        if not self._answer(state, config):
-            self._go_on(number, config)
-
-    def _answer(self, state: TrialState, config: Config) -> bool:
-        """End a trial that is the first part of an earlier one, if it is certain what it found."""
-        name, number = self._sweep.objective, state.number
-        for other in self._twins.of(self._trials(), number, config):
-            course = reuse.read_course(other.directory)
-            found = None if course is None else reuse.answer(course, config)
-            objective = None if found is None else found.objective(name)
-            if course is None or found is None or objective is None:
-                continue
-            if not self._may_answer(other, found, course):
-                continue
-            self._note_of(number, ANSWERED_FROM, other.label)
-            reuse.write_answer(found, course, config, other.label)
-            for epoch in range(state.epochs):
-                self.report(number, epoch, course.epochs[epoch].metrics[name])
-            self.report(number, state.epochs, found.metrics[name])
-            self.tell(number, "completed", objective=objective, metrics=found.metrics)
-            return True
-        self._note_of(number, ANSWERED_FROM, None)
-        return False
-
-    def _may_answer(self, other: Twin, found: reuse.Answer, course: reuse.Course) -> bool:
-        """Whether a trial that is not trained will not be missed when it is the best.
-
-        With the same checkpoint as the longer one it is no better. With another it is no better by
-        the metric that chooses checkpoints, but may be so by others. A trial that answers from
-        another sweep is no candidate here: this one takes its place, with checkpoint and texts.
-        """
-        if found.epoch is None:
-            return other.is_of_this_sweep or found.checkpoint(course).exists()
-        more = self._sweep.beside or self._sweep.at_most
-        return other.is_of_this_sweep and self._sweep.objective == reuse.CHOOSES and not more
-
-    def _go_on(self, number: int, config: Config) -> None:
-        """Put a trial where a shorter one ended; its worker goes on from there."""
-        directory = self._directory.trial(number)
-        origin = taken_up(directory)
-        found = (
-            None if has_begun(directory) else self._twins.longest(self._trials(), number, config)
-        )
-        if origin is None and found is not None:
-            other, finished = found
-            take_up(finished, directory, other.label)
-            origin = other.label, finished.epochs
-        label, epochs = origin or (None, None)
+        found = self._reuse.answer(self._trials(), number, config)
+        self._note_of(number, ANSWERED_FROM, found and found[0])
+        if found is not None:
+            self._complete(state, config, *found)
+            return
+        label, epochs = self._reuse.extend(self._trials(), number, config) or (None, None)
         self._note_of(number, WENT_ON_FROM, label)
         self._note_of(number, WENT_ON_AFTER, epochs)
+
+    def _complete(self, state: TrialState, config: Config, label: str, found: Answer) -> None:
+        """Complete a trial, which is not trained, with what an equivalent one says of it."""
+        name = self._sweep.objective
+        write_answer(found, config, label)
+        for epoch, value in enumerate(found.values(name, state.epochs)):
+            self.report(state.number, epoch, value)
+        objective = found.objective(name)
+        self.tell(state.number, "completed", objective=objective, metrics=found.metrics)
 
     def _note_of(self, number: int, name: str, value: str | int | None) -> None:
         """Write an attribute of a trial that is handed out, if it is new."""
@@ -432,8 +398,8 @@ class Ledger:
             self._base = self._directory.base_metrics()
         return resolve_bounds(self._sweep, self._base)
 
-    def _outlook(self) -> Outlook:
-        return outlook(self._trials(), self._sweep, self.spent(), self._bounds())
+    def _remaining(self) -> Remaining:
+        return remaining(self._trials(), self._sweep, self.spent(), self._bounds())
 
     def _noted(self, states: tuple[TrialState, ...]) -> tuple[TrialState, ...]:
         """Add what is known of a trial only beside the base, or the others."""

@@ -17,7 +17,7 @@ from sweeps.trial_state import REPLICATE_OF
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Remaining:
     """What is left to do in a sweep.
 
     Attributes:
@@ -42,9 +42,9 @@ class Outlook:
         return not (self.search or self.repeats or self.running)
 
 
-def outlook(
+def remaining(
     trials: Sequence[FrozenTrial], sweep: SweepFile, cost: Spent, bounds: Mapping[str, float]
-) -> Outlook:
+) -> Remaining:
     """Say what is left to do, from the record alone."""
     running = [trial for trial in trials if trial.state == OptunaState.RUNNING]
     of_search = [trial for trial in trials if REPLICATE_OF not in trial.user_attrs]
@@ -62,7 +62,7 @@ def outlook(
             if REPLICATE_OF in trial.user_attrs
         }
         repeats = [r for r in replicates(states, sweep, bounds) if (r.of, r.turn) not in done]
-    return Outlook(
+    return Remaining(
         search=search,
         repeats=tuple(repeats),
         may_repeat=searching and sweep.replicates > 0 and not over_budget,
@@ -80,7 +80,7 @@ def is_finished(directory: SweepDirectory, sweep: SweepFile) -> bool:
     trials = found.get_trials(deepcopy=False)
     cost = spent(trials, sweep, float(found.user_attrs.get(record.WALL_S, 0.0)), 0.0)
     bounds = resolve_bounds(sweep, directory.base_metrics())
-    return outlook(trials, sweep, cost, bounds).finished
+    return remaining(trials, sweep, cost, bounds).finished
 
 
 def spent(

@@ -1,13 +1,14 @@
-"""Epochs as fidelity: a trial that is the first part of another is answered from its course.
+"""What other trials have trained already: a trial is answered by one of them, or goes on from it.
 
-The learning rate of `warmuplr` does not depend on the number of epochs, nor does anything else that
-happens in one. So a run of 20 epochs contains the run of 5 with the same other settings, and what
-that one would have found can be read instead of trained again, where it is certain: the objective
-is of the checkpoint that would be exported, which may be an average that only the shorter run would
-have made.
+Trials are equivalent where they differ in their number of epochs alone: the learning rate of
+`warmuplr` does not depend on it, nor does anything else that happens in an epoch. So a run of 20
+epochs contains the run of 5 with the same other settings, and what that one would have found can be
+read instead of trained again, where it is certain: the objective is of the checkpoint that would be
+exported, which may be an average that only the shorter run would have made. And a run of 20 can go
+on from where the run of 5 ended.
 
-    course = read_course(longer_trials_directory)
-    found = answer(course, config_of_the_shorter)   # None: train it
+    curve = read_learning_curve(directory_of_the_longer_trial)
+    found = answer(curve, config_of_the_shorter)    # None: train it
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from conf.delta import classify, deltas_json, deltas_markdown
-from conf.files import file_sha256, link, write_text
+from conf.files import file_sha256, link
 from conf.load import Config
 from sweeps.directory import SweepDirectory
 from sweeps.search import study as record
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.trial_state import ANSWERED_FROM, TrialState
 from trainer.data.sets import read_data
-from trainer.finetune.extend import Finished, identity, read_finished
+from trainer.finetune.extend import (
+    extend_from,
+    extended_from,
+    has_begun,
+    identity,
+    read_finished,
+)
+from trainer.finetune.record import log_config
 from trainer.finetune.run_directory import CHECKPOINTS, EPOCHS, HYPOTHESES, read_result
 from trainer.tracking.event_log import EventLog, read_events
 
@@ -45,7 +52,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Course:
+class LearningCurve:
     """A completed trial, as it logged itself."""
 
     directory: Path
@@ -64,25 +71,33 @@ class Answer:
     """What a shorter trial would have found.
 
     Attributes:
-        metrics: Its last values.
-        epoch: Whose checkpoint it would have chosen; None for the very one that the longer trial
-            chose, whose texts are there.
+        curve: Of the trial that knows.
+        metrics: The shorter one's last values.
+        epoch: Whose checkpoint it would have chosen; None for the very one that the trial that
+            knows chose, whose texts are there.
     """
 
+    curve: LearningCurve
     metrics: Mapping[str, float]
     epoch: int | None
 
-    def checkpoint(self, course: Course) -> Path:
+    @property
+    def checkpoint(self) -> Path:
         """The file of the checkpoint that it would have chosen, among those of the longer trial."""
-        name = course.chosen if self.epoch is None else f"epoch-{self.epoch:03d}"
-        return course.directory / CHECKPOINTS / f"{name}.safetensors"
+        name = self.curve.chosen if self.epoch is None else f"epoch-{self.epoch:03d}"
+        return self.curve.directory / CHECKPOINTS / f"{name}.safetensors"
 
     def objective(self, name: str) -> float | None:
         """The sweep's objective, as a trial would have told it."""
         return self.metrics.get("objective" if name == CHOOSES else name)
 
+    def values(self, name: str, epochs: int) -> list[float]:
+        """A metric after each epoch, from 0 to the last."""
+        before = [self.curve.epochs[epoch].metrics[name] for epoch in range(epochs)]
+        return [*before, self.metrics[name]]
 
-def read_course(directory: Path) -> Course | None:
+
+def read_learning_curve(directory: Path) -> LearningCurve | None:
     """Read a completed trial's event log; None if it does not hold a whole one."""
     steps: dict[int, dict[str, float]] = {}
     for event in read_events(directory):
@@ -96,78 +111,67 @@ def read_course(directory: Path) -> Course | None:
         return None
     last = epochs[max(epochs)]
     final = steps.get(last.step + 1, {})
-    return Course(directory, epochs, {**last.metrics, **final}) if "objective" in final else None
+    return (
+        LearningCurve(directory, epochs, {**last.metrics, **final})
+        if "objective" in final
+        else None
+    )
 
 
-def answer(course: Course, config: Config) -> Answer | None:
+def answer(curve: LearningCurve, config: Config) -> Answer | None:
     """Say what a trial of fewer epochs, or as many, would have found; None where only it can tell.
 
     Args:
-        course: A completed trial that is equal but for its number of epochs.
+        curve: A completed trial that is equal but for its number of epochs.
         config: Of the shorter one.
     """
-    epochs, last = config["train_conf.max_epoch"], max(course.epochs)
+    epochs, last = config[EPOCHS], max(curve.epochs)
     if epochs > last:
         return None
     if epochs == last:
-        return Answer(course.final, None)
+        return Answer(curve, curve.final, None)
     averaged = min(config["train_conf.avg_nbest_model"], config["train_conf.keep_nbest_models"])
-    ranked = sorted((e.metrics[CHOOSES], number) for number, e in course.epochs.items() if number)
-    shorter = course.epochs[epochs].metrics
+    ranked = sorted((e.metrics[CHOOSES], number) for number, e in curve.epochs.items() if number)
+    shorter = curve.epochs[epochs].metrics
     # Candidates are the best epoch and the average of the best ones; where those of the longer
     # trial lie within the shorter one, they are its own.
     if max(number for _, number in ranked[: max(1, averaged)]) <= epochs:
-        return Answer({**shorter, **_scores(course.final)}, None)
+        return Answer(curve, {**shorter, **_scores(curve.final)}, None)
     alone = averaged <= 1 or epochs == 1  # no average: it is the best epoch
     scored_at_the_end = ("finetune_conf.test_data_set_list", "finetune_conf.valid_subset")
     if not alone or any(config.get(key) is not None for key in scored_at_the_end):
         return None
     _, best = min(item for item in ranked if item[1] <= epochs)
-    chosen = course.epochs[best].metrics
-    return Answer({**shorter, **_scores(chosen), "objective": chosen[CHOOSES]}, best)
+    chosen = curve.epochs[best].metrics
+    return Answer(curve, {**shorter, **_scores(chosen), "objective": chosen[CHOOSES]}, best)
 
 
-def write_answer(found: Answer, course: Course, config: Config, label: str) -> None:
+def write_answer(found: Answer, config: Config, label: str) -> None:
     """Write what a trial would have logged to the directory that its config names.
 
     Where the checkpoint that it would have chosen is there it gets that, too.
 
     Args:
         found: What it would have found.
-        course: The trial that knows.
         config: Of the shorter one, with its data and `output_dir`.
         label: What the trial that knows is called.
     """
-    directory, epochs = Path(config["output_dir"]), config["train_conf.max_epoch"]
+    directory, epochs = Path(config["output_dir"]), config[EPOCHS]
+    curve = found.curve
     log = EventLog(directory)
-    deltas = classify(config)
-    for name, text in {
-        "config.yaml": config.to_yaml(),
-        "deltas.json": deltas_json(deltas),
-        "deltas.md": deltas_markdown(deltas),
-    }.items():
-        write_text(directory / name, text)
-        log.log_artifact(directory / name, name)
-    log.log_params(config.flat())
-    changes = [delta.change for delta in deltas]
-    own = {
-        "config.sha256": config.fingerprint(),
-        "delta.modified": str(changes.count("MODIFIED")),
-        "delta.new": str(changes.count("NEW")),
-        ANSWERED_FROM: label,
-    }
+    own = {**log_config(config, log), ANSWERED_FROM: label}
     if found.epoch is not None:
         own["checkpoint"] = f"epoch-{found.epoch:03d}"
-    log.set_tags({**_tags(course.directory), **own})
+    log.set_tags({**_tags(curve.directory), **own})
     for epoch in range(epochs + 1):
-        log.log_metrics(course.epochs[epoch].metrics, step=course.epochs[epoch].step)
-    log.log_metrics(found.metrics, step=course.epochs[epochs].step + 1)
-    texts = course.directory / HYPOTHESES
+        log.log_metrics(curve.epochs[epoch].metrics, step=curve.epochs[epoch].step)
+    log.log_metrics(found.metrics, step=curve.epochs[epochs].step + 1)
+    texts = curve.directory / HYPOTHESES
     if found.epoch is None and texts.is_dir():
         shutil.copytree(texts, directory / HYPOTHESES, dirs_exist_ok=True)
         for path in sorted((directory / HYPOTHESES).glob("*.jsonl")):
             log.log_artifact(path, f"{HYPOTHESES}/{path.name}")
-    if (checkpoint := found.checkpoint(course)).exists():
+    if (checkpoint := found.checkpoint).exists():
         link(checkpoint, directory / CHECKPOINTS / checkpoint.name)
 
 
@@ -184,7 +188,7 @@ def _tags(directory: Path) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Twin:
+class EquivalentTrial:
     """A completed trial that was trained and differs in its number of epochs alone.
 
     Attributes:
@@ -203,59 +207,97 @@ class Twin:
         return self.label.isdecimal()
 
 
-class Twins:
-    """Finds twins of a sweep's trials.
-
-    Args:
-        directory: The sweep's directory.
-        sweep: The sweep.
-    """
+class Reuse:
+    """Finds what a sweep's trials can take from trials that are equivalent to them."""
 
     def __init__(self, directory: SweepDirectory, sweep: SweepFile) -> None:
         self._directory = directory
         self._sweep = sweep
         self._contents: tuple[str, str] | None = None
 
-    def of(self, trials: Sequence[FrozenTrial], number: int, config: Config) -> list[Twin]:
-        """Name a trial's twins, those of its own sweep first.
+    def answer(
+        self, trials: Sequence[FrozenTrial], number: int, config: Config
+    ) -> tuple[str, Answer] | None:
+        """Find what a trial would find, where an equivalent one makes it certain.
 
         Args:
             trials: The sweep's, by number.
             number: Of the trial; only earlier ones count, so that the record alone decides.
             config: Its own, with its places.
-        """
-        twin = trials[number].user_attrs[record.TRIES].get("twin")
-        if twin is None:
-            return []
-        found = [
-            Twin(str(other.number), self._directory.trial(other.number), _epochs(other))
-            for other in _completed(trials[:number], twin)
-        ]
-        return [*found, *self._of_the_warm_start(twin, config)]
 
-    def longest(
-        self, trials: Sequence[FrozenTrial], number: int, config: Config
-    ) -> tuple[Twin, Finished] | None:
-        """Find the twin of the most epochs that a trial can go on from."""
-        shorter = [twin for twin in self.of(trials, number, config) if twin.epochs < config[EPOCHS]]
-        for twin in sorted(shorter, key=lambda twin: -twin.epochs):
-            finished = read_finished(twin.directory)
-            # Another device, or data that was changed in its place, and it is not the same.
-            if finished is not None and finished.identity == self._identity(config):
-                return twin, finished
+        Returns:
+            The label of the trial that knows, and what the trial would find; None: train it.
+        """
+        for other in self._equivalent(trials, number, config):
+            curve = read_learning_curve(other.directory)
+            found = None if curve is None else answer(curve, config)
+            if found is None or found.objective(self._sweep.objective) is None:
+                continue
+            if self._may_answer(other, found):
+                return other.label, found
         return None
 
-    def _of_the_warm_start(self, twin: str, config: Config) -> Iterator[Twin]:
+    def extend(
+        self, trials: Sequence[FrozenTrial], number: int, config: Config
+    ) -> tuple[str, int] | None:
+        """Put a trial where a shorter one ended; its worker goes on from there.
+
+        Args:
+            trials: As in `answer`.
+            number: As in `answer`.
+            config: As in `answer`.
+
+        Returns:
+            The label of the shorter one and its number of epochs; None where there is none.
+        """
+        directory = self._directory.trial(number)
+        origin = extended_from(directory)
+        if origin is not None or has_begun(directory):
+            return origin
+        shorter = [o for o in self._equivalent(trials, number, config) if o.epochs < config[EPOCHS]]
+        for other in sorted(shorter, key=lambda other: -other.epochs):
+            finished = read_finished(other.directory)
+            # Another device, or data that was changed in its place, and it is not the same.
+            if finished is not None and finished.identity == self._identity(config):
+                extend_from(finished, directory, other.label)
+                return other.label, finished.epochs
+        return None
+
+    def _may_answer(self, other: EquivalentTrial, found: Answer) -> bool:
+        """Whether a trial that is not trained will not be missed when it is the best.
+
+        With the same checkpoint as the longer one it is no better. With another it is no better by
+        the metric that chooses checkpoints, but may be so by others. A trial that answers from
+        another sweep is no candidate here: this one takes its place, with checkpoint and texts.
+        """
+        if found.epoch is None:
+            return other.is_of_this_sweep or found.checkpoint.exists()
+        more = self._sweep.beside or self._sweep.at_most
+        return other.is_of_this_sweep and self._sweep.objective == CHOOSES and not more
+
+    def _equivalent(
+        self, trials: Sequence[FrozenTrial], number: int, config: Config
+    ) -> Iterator[EquivalentTrial]:
+        """The completed trials equivalent to one, those of its own sweep first."""
+        key = trials[number].user_attrs[record.TRIES].get(record.EQUIVALENCE)
+        if key is None:
+            return
+        for other in _completed(trials[:number], key):
+            directory = self._directory.trial(other.number)
+            yield EquivalentTrial(str(other.number), directory, _epochs(other))
+        yield from self._of_the_warm_start(key, config)
+
+    def _of_the_warm_start(self, key: str, config: Config) -> Iterator[EquivalentTrial]:
         wish = self._sweep.warm_start
         if wish is None:
             return
         directory = SweepDirectory.of(wish.sweep)
         study = record.load_study(directory.study, wish.sweep) if directory.study.exists() else None
-        for other in _completed(() if study is None else study.get_trials(deepcopy=False), twin):
+        for other in _completed(() if study is None else study.get_trials(deepcopy=False), key):
             place = directory.trial(other.number)
             result = read_result(place)
             if result is not None and result["identity"] == self._identity(config):
-                yield Twin(f"{wish.sweep}/{other.number}", place, _epochs(other))
+                yield EquivalentTrial(f"{wish.sweep}/{other.number}", place, _epochs(other))
 
     def _identity(self, config: Config) -> str:
         """What a trial's points hold for; data and weights are read once."""
@@ -266,11 +308,11 @@ class Twins:
 
 
 def must_wait(trials: Sequence[FrozenTrial], number: int) -> bool:
-    """Whether an earlier, shorter twin is under way, which the trial can soon go on from."""
+    """Whether an equivalent, shorter trial is under way, which this one can soon go on from."""
     tries = trials[number].user_attrs[record.TRIES]
-    return tries.get("twin") is not None and any(
+    return tries.get(record.EQUIVALENCE) is not None and any(
         other.state == OptunaState.RUNNING
-        and other.user_attrs[record.TRIES].get("twin") == tries["twin"]
+        and other.user_attrs[record.TRIES].get(record.EQUIVALENCE) == tries[record.EQUIVALENCE]
         and _epochs(other) < tries["epochs"]
         for other in trials[:number]
     )
@@ -305,12 +347,12 @@ def _apart_from_epochs(stage: str, values: Mapping[str, object]) -> str:
     return repr((stage, *numbers))
 
 
-def _completed(trials: Iterable[FrozenTrial], twin: str) -> Iterator[FrozenTrial]:
+def _completed(trials: Iterable[FrozenTrial], key: str) -> Iterator[FrozenTrial]:
     for trial in trials:
         if (
             trial.state == OptunaState.COMPLETE
             and trial.user_attrs.get(ANSWERED_FROM) is None
-            and trial.user_attrs[record.TRIES].get("twin") == twin
+            and trial.user_attrs[record.TRIES].get(record.EQUIVALENCE) == key
         ):
             yield trial
 

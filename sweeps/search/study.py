@@ -30,6 +30,8 @@ DRAWN = "drawn"
 TURN = "replicate.turn"
 WARM_FROM = "warm.from"
 TRIES = "tries"  # one attribute: each write costs a commit
+EQUIVALENCE = "twin"
+"""Within `TRIES`: what trials share that differ in their number of epochs alone; or None."""
 METRICS = "metrics"
 SECONDS = "seconds"
 REASON = "reason"

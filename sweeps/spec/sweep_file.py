@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from conf.errors import ConfigError
 from conf.explain import lines, problems
-from conf.keys import find_key, keys
+from conf.keys import all_keys, find_key
 from conf.layers import unknown_key
 from conf.load import (
     STAGES,
@@ -213,7 +213,7 @@ def suggest(trial: BaseTrial, sweep: SweepFile) -> Choice:
 
 def is_whole(key: str) -> bool:
     """Whether a key takes whole numbers."""
-    return keys()[key].expected.startswith("a whole number")
+    return all_keys()[key].expected.startswith("a whole number")
 
 
 # Reading
@@ -336,7 +336,7 @@ def _flat(block: Mapping[str, Any], *, ranges: bool, prefix: str = "") -> dict[s
     flat: dict[str, Any] = {}
     for name, inner in block.items():
         key = f"{prefix}{name}"
-        leaf = not isinstance(inner, Mapping) or key in keys() or bool(_RANGE_KEYS & set(inner))
+        leaf = not isinstance(inner, Mapping) or key in all_keys() or bool(_RANGE_KEYS & set(inner))
         flat |= {key: inner} if leaf else _flat(inner, ranges=True, prefix=f"{key}.")
     return flat
 

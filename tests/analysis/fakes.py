@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from conf.errors import DataError
 from trainer.tracking.mlflow_store import MetricPoint, StoredRun
 
 START_MS = 1_760_000_000_000
+SPEAKERS = ("ann", "bob", "cem", "dee", "eve", "fay")
 CRITICAL = {
     "8k": "audio_encoder_conf.freeze,optim_conf.lr,train_conf.use_deepspeed",
     "s1": "audio_encoder_conf.freeze,ctc_decoder_conf.freeze,frontend_conf.fs,optim_conf.lr,"
@@ -68,6 +70,19 @@ def stored_trial(
         },
         metrics=known | dict(metrics or {}),
     )
+
+
+def hypotheses(
+    errors: Iterable[int], *, split: str = "valid", length: int = 10, **fields: Sequence[object]
+) -> str:
+    """Lines of an evaluation in which utterance i has so many substitutions."""
+    lines = (
+        {"key": f"{split}-{i}", "reference": "一" * length, "text": "", "ctc_text": ""}
+        | {"substitutions": wrong, "deletions": 0, "insertions": 0, "reference_length": length}
+        | {name: values[i] for name, values in fields.items()}
+        for i, wrong in enumerate(errors)
+    )
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 @dataclass

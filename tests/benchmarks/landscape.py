@@ -70,7 +70,7 @@ def main() -> None:
 
 def train(run: Run) -> tuple[list[float], list[float]]:
     """The CER before training and after each epoch, in order: on valid, on wideband."""
-    from sweeps.search.reuse import read_course
+    from sweeps.search.reuse import read_learning_curve
     from sweeps.spec.sweep_file import DEMO_CORPUS, load_sweep
     from sweeps.trial import Work, trial_config
     from trainer.demo.corpus import ensure
@@ -92,10 +92,10 @@ def train(run: Run) -> tuple[list[float], list[float]]:
         work = Work(0, run.stage, False, values)
         config = trial_config(sweep, work, Path(directory))
         finetune(config, EventLog(Path(directory)))
-        course = read_course(Path(directory))
-    assert course is not None
+        curve = read_learning_curve(Path(directory))
+    assert curve is not None
     valid, wideband = (
-        [round(course.epochs[epoch].metrics[name], 6) for epoch in range(EPOCHS + 1)]
+        [round(curve.epochs[epoch].metrics[name], 6) for epoch in range(EPOCHS + 1)]
         for name in ("valid/cer", "wideband/cer")
     )
     return valid, wideband

@@ -153,10 +153,10 @@ def simulate(landscape: Landscape, method: Method, epochs: int, seed: int) -> Fo
         length = choice.values["train_conf.max_epoch"]
         assert isinstance(length, int)
         asked += length
-        course = _course(landscape, choice)
+        whole = _learning_curve(landscape, choice)
         curve: dict[int, float] = {}
         for epoch in range(1, length + 1):
-            curve[epoch] = course[epoch]
+            curve[epoch] = whole[epoch]
             spent += 1
             pruned = not baseline and should_prune(curve, curves, epoch, sweep.pruning)
             if epoch < length and (pruned or spent >= epochs):
@@ -170,7 +170,7 @@ def simulate(landscape: Landscape, method: Method, epochs: int, seed: int) -> Fo
     return Found(best, len(trials), asked, spent)
 
 
-def _course(landscape: Landscape, choice: Choice) -> list[float]:
+def _learning_curve(landscape: Landscape, choice: Choice) -> list[float]:
     lr, decay = choice.values["optim_conf.lr"], choice.values["optim_conf.weight_decay"]
     assert isinstance(lr, float)
     assert isinstance(decay, float)

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from conf.errors import ConfigError
-from conf.keys import keys, validate
 from conf.load import Config, load_config, parse_overrides, read_yaml, stage_config_path
-from conf.schema import FineTuneConfig
 
 pytestmark = pytest.mark.quick
 
@@ -276,12 +274,3 @@ def test_unknown_stage() -> None:
     """The known ones are named."""
     with pytest.raises(ConfigError, match=r"^stage: got 's4', expected one of 8k, s1, s2, s3$"):
         stage_config_path("s4")
-
-
-def test_schema_explains_every_key() -> None:
-    """A sentence, a role and a severity each; its own defaults are valid."""
-    assert len(keys()) > 150
-    for key in keys().values():
-        assert key.meaning.endswith("."), key.name
-        assert key.expected, key.name
-    assert validate(FineTuneConfig().model_dump())[1] == ()

@@ -3,12 +3,9 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from conf.errors import ConfigError
-from conf.reading import flatten, parse_value, read_yaml, unflatten
-from conf.writing import format_value, to_yaml
+from conf.reading import parse_value, read_yaml
 
 pytestmark = pytest.mark.quick
 
@@ -96,49 +93,3 @@ def test_unreadable(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_bytes(b"a: \xff\n")
     with pytest.raises(ConfigError, match=r"got a byte that is not UTF-8 at 3"):
         read_yaml(tmp_path / "b.yaml")
-
-
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-NAMES = st.text(alphabet="abcxyz_0", min_size=1, max_size=4)
-NESTED = st.recursive(
-    st.dictionaries(NAMES, SCALARS | st.lists(st.integers()), min_size=1, max_size=3),
-    lambda inner: st.dictionaries(NAMES, inner, min_size=1, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(NESTED)
-def test_round_trip(values: dict[str, object]) -> None:
-    """What is written reads back as the same values and types, with and without comments."""
-    assert unflatten(flatten(values)) == values
-    for text in (to_yaml(values), to_yaml(values, lambda key: f"[NEW] {key}")):
-        assert repr(parse_document(text)) == repr(values)
-
-
-def parse_document(text: str) -> object:
-    """`read_yaml` without a file."""
-    from conf.reading import _compose, _plain
-
-    node = _compose(text, "text")
-    assert node is not None
-    return _plain(node, "", "text", {})
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (5e-6, "5e-6"),
-        (1e-4, "1e-4"),
-        (0.00015, "1.5e-4"),
-        (0.01, "0.01"),
-        (0.0, "0.0"),
-        (True, "true"),
-        (None, "null"),
-        (["q_proj", 1e-5], "[q_proj, 1e-5]"),
-        ("", "''"),
-        ("5e-5", "'5e-5'"),
-    ],
-)
-def test_format_value(value: object, text: str) -> None:
-    """As people write it."""
-    assert format_value(value) == text

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from conf.delta import classify
-from conf.keys import keys
+from conf.keys import all_keys
 from conf.load import STAGES, load_config, read_yaml, stage_config_path
 
 pytestmark = pytest.mark.quick
@@ -89,7 +89,7 @@ GREPS = [
 def test_loads(path: Path) -> None:
     """The file is valid, and with it the whole that it stands for."""
     config = load_config(path, find_model=False)
-    assert set(config.flat()) <= set(keys())
+    assert set(config.flat()) <= set(all_keys())
     assert config.in_file
 
 
@@ -143,7 +143,7 @@ def test_stages_hold_no_architecture(short: str) -> None:
     """They fit the full and the tiny model alike; `fs`, `dither` and `<unk>` are choices."""
     config = load_config(stage_config_path(short))
     assert config.stage == short
-    architecture = {key for key in config.in_file if keys()[key].role == "architecture"}
+    architecture = {key for key in config.in_file if all_keys()[key].role == "architecture"}
     assert architecture == set()
 
 

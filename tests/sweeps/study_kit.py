@@ -87,7 +87,7 @@ def run_all(
     return list(ledger.states())
 
 
-def course_of(ledger: Ledger) -> Iterator[tuple[Any, ...]]:
+def history_of(ledger: Ledger) -> Iterator[tuple[Any, ...]]:
     """What was tried and how it ended, trial by trial."""
     for state in ledger.states():
         yield (state.number, state.stage, dict(state.values), state.outcome, state.objective)

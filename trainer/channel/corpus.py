@@ -151,7 +151,7 @@ class _Job:
             seed=self.seed,
             key=utterance.key,
             ranges=self.channel,
-            babble=others.besides(utterance),
+            babble=others.all_but(utterance),
         )
         with replacing(path) as partial:
             soundfile.write(partial, to_pcm(sent), RATE_HZ, format="WAV", subtype="PCM_16")

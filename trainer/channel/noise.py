@@ -82,7 +82,7 @@ class OtherSpeakers:
                 f"whom channel {ranges.name} mixes babble (noise.kinds)"
             )
 
-    def besides(self, utterance: Utterance) -> Babble:
+    def all_but(self, utterance: Utterance) -> Babble:
         """Babble of everybody but the speaker of an utterance."""
         return functools.partial(self._mix, utterance)
 

@@ -106,7 +106,7 @@ class OnTheFly:
                 seed=self._seed,
                 key=key,
                 ranges=self.ranges,
-                babble=self._others.besides(utterance),
+                babble=self._others.all_but(utterance),
             )
         except (OSError, RuntimeError, TypeError, ValueError) as error:
             raise unreadable(utterance, error) from error

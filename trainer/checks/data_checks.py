@@ -343,7 +343,7 @@ class Survey:
 
     @cached_property
     def _contents(self) -> Mapping[str, str]:
-        """SHA-256 by path, of the files that have a twin in length and text."""
+        """SHA-256 by path, of the files that share length and text with another."""
         groups: dict[tuple[Any, ...], list[Path]] = defaultdict(list)
         for split, items in self.utterances.items():
             if split == "wideband":

@@ -1,7 +1,7 @@
 """What a fine-tune will take on GPUs that are not here: memory of their cards, time of an epoch.
 
 Known from the configuration, the manifests and the model directory, whose weights may be missing:
-the longest batch is run as shapes only (see forecast.py), and one of middling size, whose
+the longest batch is run as shapes only (see step_cost.py), and one of middling size, whose
 operations stand for those of all. How many of them a GPU does in a second is measured where one is
 here (or the model is tiny), and else assumed.
 """
@@ -30,7 +30,7 @@ ASSUMED_TFLOPS = 40.0
 
 
 @dataclass(frozen=True)
-class Outlook:
+class GpuForecast:
     """Memory and time of one fine-tune.
 
     Attributes:
@@ -50,7 +50,7 @@ class Outlook:
     measured_on: str
 
 
-def outlook(config: Config, *, tflops: float | None = None) -> Outlook:
+def gpu_forecast(config: Config, *, tflops: float | None = None) -> GpuForecast:
     """Looks at a configuration that names data and a model directory.
 
     Args:
@@ -79,7 +79,7 @@ def outlook(config: Config, *, tflops: float | None = None) -> Outlook:
         share = data.padded / (middling.utterances * data.middling_batch.num_frames)
         epoch_s = flops * share / (1e12 * (tflops or ASSUMED_TFLOPS))
         measured_on = ""
-    return Outlook(
+    return GpuForecast(
         batch=data.largest_batch,
         peak=forecast(config, shape, llm=llm, count_flops=False).peak,
         full_peak=forecast(full, shape, llm=QWEN3_06B, count_flops=False).peak if full else None,

@@ -299,7 +299,7 @@ def _effects(config: Config) -> Finding:
 
 def _unknown_keys(config: Config) -> Finding:
     allowed = config[ALLOWED]
-    found = [f"{key}{nearest_hint(key, [*keys.keys(), *keys.blocks()])}" for key in allowed]
+    found = [f"{key}{nearest_hint(key, [*keys.all_keys(), *keys.blocks()])}" for key in allowed]
     return Finding(
         "unknown-keys",
         "warning" if allowed else "passed",

@@ -29,7 +29,7 @@ from conf.load import Config
 from trainer.data.batch import IGNORED_LABEL, Batch, num_audio_tokens
 from trainer.funasr_parts import registered
 from trainer.model import stages
-from trainer.model.activation_checkpointing import recompute_layers
+from trainer.model.activation_checkpointing import checkpoint_activations
 from trainer.model.losses import Objective
 
 PROMPT_TOKENS = 30
@@ -193,14 +193,14 @@ def meta_model(config: Config, llm: Mapping[str, Any] | Path) -> Any:
     vocabulary = str(Path(__file__).parents[1] / "demo" / "base" / "multilingual.tiktoken")
     values["dataset_conf"]["ctc_tokenizer_conf"]["vocab_path"] = vocabulary
     arguments = {**values, **values.pop("model_conf"), "input_size": num_features(config)}
-    recomputed = {
+    checkpointed = {
         part: bool(values[f"{part}_conf"].pop("activation_checkpoint", False))
         for part in ("audio_encoder", "llm")
     }
     with _directory(llm) as directory, torch.device("meta"):
         values["llm_conf"]["init_param_path"] = str(directory)
         model = registered("model_classes", values["model"])(**arguments)
-    recompute_layers(model, **recomputed)
+    checkpoint_activations(model, **checkpointed)
     return model
 
 

@@ -55,7 +55,7 @@ _MAX_READERS = 2048
 """Processes and threads that read at once, dead ones included until the next opening."""
 _FILL = 0.85
 """Share of the size that values may take; pages between them and copies on write take the rest."""
-_MAKE_ROOM = 0.1
+_EVICTED_SHARE = 0.1
 """Share of the size that is freed at once."""
 _DAY_S = 86400
 _MAX_HELD_BYTES = 64 * 2**20
@@ -267,7 +267,7 @@ class ArrayStore:
         with database.begin() as transaction:
             too_much = database.total(transaction) + needed > self._limit
         if too_much:
-            database.make_room(needed + int(self.max_bytes * _MAKE_ROOM))
+            database.evict(needed + int(self.max_bytes * _EVICTED_SHARE))
         with database.begin(write=True) as transaction:
             total = database.total(transaction)
             for key, value in pending.items():
@@ -363,7 +363,7 @@ class _Database:
         found = transaction.get(_BYTES, db=self.totals)
         return 0 if found is None else int(_TOTAL.unpack(found)[0])
 
-    def make_room(self, wanted: int) -> None:
+    def evict(self, wanted: int) -> None:
         """Deletes what was last used before yesterday, oldest first."""
         until = _today() - 1
         with self.begin(write=True) as transaction:

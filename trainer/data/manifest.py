@@ -568,10 +568,10 @@ def _missing_bytes(log: str) -> int:
 def resolve(name: str, directory: Path) -> Path:
     """What a file in ``directory`` means by ``name``: beside it, else from where we are."""
     path = Path(name).expanduser()
-    beside = directory / path
+    candidate = directory / path
     # As text: pathlib's own tests of existence take longer than all the rest.
-    if path.is_absolute() or os.path.exists(beside) or not os.path.exists(path):
-        return beside
+    if path.is_absolute() or os.path.exists(candidate) or not os.path.exists(path):
+        return candidate
     return path
 
 

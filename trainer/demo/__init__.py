@@ -1,5 +1,5 @@
-"""The embedded default: made telephone speech and a tiny Fun-ASR-Nano, so all runs without network.
+"""What runs without network: a corpus of made telephone speech, and a tiny Fun-ASR-Nano.
 
-`python -m trainer demo` makes the corpus; `python -m trainer demo --rebuild DIR` trains the tiny
-model from nothing.
+`python -m trainer demo` makes the corpus, and with `--rebuild DIR` trains the tiny model from
+nothing; a real corpus is prepared in `trainer.prepare`. Begin with `corpus.py`.
 """

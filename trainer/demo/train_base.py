@@ -27,13 +27,13 @@ import torch.nn.functional as F
 from conf.document.numbers import rate
 from conf.files import replacing_directory, write_json
 from conf.load import load_config, stage_config_path
-from trainer.data.batch import IGNORED_LABEL, Example, collate, make_example
+from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import read_data_list
 from trainer.demo.corpus import BASE_VOICES, Part, ensure, make
 from trainer.demo.tiny_base import write_directory
 from trainer.evaluation.evaluate import evaluate
 from trainer.model.build import Nano, build
-from trainer.model.losses import ctc_log_probs, embed, encode
+from trainer.model.losses import ctc_log_probs, embed, encode, target_logits
 
 logger = logging.getLogger(__name__)
 
@@ -174,13 +174,7 @@ def _llm_loss(nano: Nano, items: Sequence[Encoded], hint_weight: float) -> torch
     model = nano.model
     batch = collate([item.example for item in items]).to(nano.device)
     embeddings_BLD = embed(model, batch, batch.features_BTF, batch.num_frames_B)
-    hidden_BLD = model.llm.model(
-        inputs_embeds=embeddings_BLD, attention_mask=batch.attention_mask_BL
-    ).last_hidden_state
-    labels_BL = batch.labels_BL[:, 1:]
-    predicts_BL = labels_BL != IGNORED_LABEL
-    logits_NV = model.llm.lm_head(hidden_BLD[:, :-1][predicts_BL])
-    loss: torch.Tensor = F.cross_entropy(logits_NV, labels_BL[predicts_BL])
+    loss: torch.Tensor = F.cross_entropy(*target_logits(model, batch, embeddings_BLD))
     if not hint_weight:
         return loss
     # The hint: each audio token's distribution over the vocabulary shall be that of its characters.

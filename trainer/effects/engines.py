@@ -14,6 +14,7 @@ import numpy
 import torch
 
 from conf.load import Config, flatten
+from conf.reading import put
 from trainer.data.manifest import read_data_list
 from trainer.effects.trace import Reads, traced, wrap
 from trainer.effects.values import Engine
@@ -160,11 +161,7 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         for name, value in values.items()
     }
     for key, value in changes.items():
-        *blocks, last = key.split(".")
-        block = copied
-        for name in blocks:
-            block = block.setdefault(name, {})
-        block[last] = value
+        put(copied, key, value)
     return copied
 
 

@@ -230,7 +230,7 @@ def prove(
     Raises:
         WorkError: Trace and trial disagree somewhere, and nothing says why.
     """
-    names = list(names if names is not None else keys.keys())
+    names = list(names if names is not None else keys.all_keys())
     found: dict[tuple[Engine, str], dict[str, Finding]] = {}
     provers: dict[tuple[Engine, str], Prover] = {}
     for stage in scene.configs:

@@ -27,7 +27,7 @@ _LOOKUP = "conf/load.py"
 """Where `config["optim_conf.lr"]` is looked up; who asks is the reader. The other modules of conf
 go through all keys, to classify and to write them, and read none."""
 
-_KEYS = keys.keys()
+_KEYS = keys.all_keys()
 
 _COUNTED = ("funasr/", "trainer/", "torch/optim/")
 """Whose named parameters count as readers; what these hand on further is theirs."""

@@ -45,7 +45,7 @@ def other_value(name: str, current: Any, files: Mapping[str, str]) -> Any:
         candidate = files[value[1:]] if str(value).startswith("@") else value
         if candidate != current:
             return candidate
-    default = current if current is not None else keys.keys()[name].default
+    default = current if current is not None else keys.all_keys()[name].default
     if isinstance(default, bool):
         return not default
     if isinstance(default, int):

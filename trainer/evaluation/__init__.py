@@ -1,4 +1,5 @@
-"""From a model and a manifest to texts and error rates.
+"""From a model and manifests to texts, counts of errors and their rates.
 
-Begin with `evaluate.py`; counts and rates are in `error_rates.py`.
+Nothing here chooses a checkpoint by them: that is `trainer.finetune`. Begin with `evaluate.py`;
+counts and rates are in `error_rates.py`.
 """

@@ -70,7 +70,7 @@ def verify(model: Path, run: Path, served: Path | None = None) -> list[Verificat
     )
     last = (finished.stderr.strip().splitlines() or ["it said nothing"])[-1]
     if finished.returncode == UserError.exit_code:
-        raise DataError(last.removeprefix("reload: "))
+        raise DataError(last.removeprefix("verify_process: "))
     if finished.returncode != 0:
         raise WorkError(f"{model}: failed to load or decode it anew ({last})")
     results = [Verification(**line) for line in json.loads(finished.stdout.splitlines()[-1])]

@@ -1,4 +1,5 @@
 """One fine-tune: its loop, evaluations, record, and resuming after a stop.
 
-Who calls it (a command, a trial) is unknown here. Begin with `run.py`.
+The model comes from `trainer.model`, its batches from `trainer.data`; who calls (a command, a
+trial) is unknown here. Begin with `run.py`.
 """

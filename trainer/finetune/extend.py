@@ -6,7 +6,7 @@ point at the end of its last epoch, before weights were averaged, and a longer o
 with the checkpoints, texts and numbers of the epochs so far as if it had trained them itself.
 
     finished = read_finished(shorter_dir)     # None: it has not finished, or its point is gone
-    take_up(finished, longer_dir)             # `finetune` in longer_dir then goes on from there
+    extend_from(finished, longer_dir, "12")    # `finetune` in longer_dir then goes on from there
 
 Nothing heavy is imported: the driver of a sweep does this for its workers.
 """
@@ -36,7 +36,7 @@ from trainer.tracking.mlflow_store import RUN_ID
 _ORIGIN = "went_on_from.json"
 
 
-def twin(config: Config) -> str | None:
+def equivalence(config: Config) -> str | None:
     """What runs have in common that differ in their number of epochs alone; None if none do."""
     if config["scheduler"] != "warmuplr" or config.get("finetune_conf.engine", "here") != "here":
         return None
@@ -52,7 +52,8 @@ def identity(config: Config, data_sha256: str, weights_sha256: str, *others: str
         weights_sha256: Of the file that the run starts from.
         others: Of whatever else the configuration only names.
     """
-    return " ".join([twin(config) or config.fingerprint(), data_sha256, weights_sha256, *others])
+    ours = equivalence(config) or config.fingerprint()
+    return " ".join([ours, data_sha256, weights_sha256, *others])
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def read_finished(directory: Path) -> Finished | None:
     return Finished(directory, result["identity"], result["epochs"])
 
 
-def take_up(finished: Finished, directory: Path, origin: str) -> None:
+def extend_from(finished: Finished, directory: Path, origin: str) -> None:
     """Put a longer run where the finished one was at the end of its last epoch.
 
     Cut off anywhere it can be done again; the point itself comes last. Large files are linked, as
@@ -98,7 +99,7 @@ def take_up(finished: Finished, directory: Path, origin: str) -> None:
             link(path, points / path.name)
 
 
-def taken_up(directory: Path) -> tuple[str, int] | None:
+def extended_from(directory: Path) -> tuple[str, int] | None:
     """What a run went on from, and after how many epochs; None if it did not."""
     path = directory / _ORIGIN
     if not path.exists() or not (directory / POINTS).is_dir():
@@ -108,14 +109,14 @@ def taken_up(directory: Path) -> tuple[str, int] | None:
 
 
 def has_begun(directory: Path) -> bool:
-    """Whether a run has begun by itself; one that is half taken up has not."""
+    """Whether a run has begun by itself; one that was only put where another ended has not."""
     return (directory / EVENTS).exists() and not (directory / _ORIGIN).exists()
 
 
-def is_longer(directory: Path, config: Config) -> bool:
+def can_extend(directory: Path, config: Config) -> bool:
     """Whether a directory holds a run of this configuration with fewer epochs, which can go on."""
     described = directory / "config.yaml"
-    if not described.exists() or twin(config) is None:
+    if not described.exists() or equivalence(config) is None:
         return False
     epochs = flatten(read_yaml(described).values).get(EPOCHS)
     return isinstance(epochs, int) and epochs < config[EPOCHS]

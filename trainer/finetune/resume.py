@@ -23,7 +23,7 @@ from conf.errors import ConfigError, WorkError
 from conf.files import aside, file_sha256
 from conf.load import PATHS, Config
 from conf.reading import flatten, read_yaml
-from trainer.finetune.extend import is_longer
+from trainer.finetune.extend import can_extend
 from trainer.finetune.run_directory import EPOCHS, HYPOTHESES, POINT_FILES
 
 _LOG = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def refuse_another_run(directory: Path, config: Config) -> None:
             "one of an interrupted run"
         )
     there, here = flatten(read_yaml(described).values), config.flat()
-    free = PATHS | {"train_conf.resume"} | ({EPOCHS} if is_longer(directory, config) else set())
+    free = PATHS | {"train_conf.resume"} | ({EPOCHS} if can_extend(directory, config) else set())
     problems = [
         f"output_dir: {directory} holds a run of another configuration: {key} is "
         f"{there.get(key, 'not set')} there; got {here.get(key, 'nothing')}, expected the same, "

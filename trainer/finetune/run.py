@@ -7,33 +7,29 @@ knows neither MLflow nor Ray. What it learns on the way goes to a tracker, and a
 
 from __future__ import annotations
 
-import json
 import logging
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 
-from conf.delta import classify, deltas_json, deltas_markdown
 from conf.document import numbers
 from conf.errors import ConfigError
-from conf.files import full_disk_said, write_json, write_text
+from conf.files import full_disk_said, write_json
 from conf.load import Config
 from trainer.channel.on_the_fly import on_the_fly
-from trainer.data.batch import BatchSampler, LeftOut, text_lengths
+from trainer.data.batch import BatchSampler, text_lengths
 from trainer.data.loader import Loader
 from trainer.data.manifest import Utterance
 from trainer.data.sets import Data, read_data
-from trainer.evaluation.error_rates import NORMALISATION
 from trainer.evaluation.evaluate import Scores
 from trainer.finetune import extend, run_directory
 from trainer.finetune.engine import Engine, EpochSummary
 from trainer.finetune.loop import Listeners, LoopConf, Trainer
+from trainer.finetune.record import Record
 from trainer.finetune.result import Evaluation, FinetuneResult, OnEval
 from trainer.finetune.resume import ResumeFolder, random_state, set_random_state
 from trainer.finetune.scoring import Scoring
@@ -47,8 +43,6 @@ from trainer.model.optim import build_optimizer, build_scheduler
 from trainer.tracking.event_log import Tracker
 
 _LOG = logging.getLogger(__name__)
-_MAX_NAMED = 20
-"""Utterances named in the log when they are left out together; the file names all."""
 
 
 def ignore_evaluation(_: Evaluation) -> None:
@@ -88,20 +82,21 @@ def finetune(
         run = _Run(config, tracker, nano, data)
         run.describe(trainable)
         run.begin()
+        record = run.record
         max_epoch = config["train_conf.max_epoch"]
-        for evaluation in run.evaluations:
+        for evaluation in record.evaluations:
             if evaluation.epoch < max_epoch or evaluation.finished:
                 on_eval(evaluation)
 
         def end_epoch(epoch: int, summary: EpochSummary) -> None:
             run.end_epoch(epoch, summary)
             if epoch < max_epoch:
-                on_eval(run.evaluations[-1])
+                on_eval(record.evaluations[-1])
 
-        if not run.finished:
+        if not record.finished:
             run.engine.train(end_epoch)
             run.finish()
-            on_eval(run.evaluations[-1])
+            on_eval(record.evaluations[-1])
         return run.result()
 
 
@@ -112,6 +107,7 @@ class _Run:
         assert nano.coverage is not None
         self._config = config
         self._tracker = tracker
+        self.record = Record(config, tracker, lambda: self.engine.step)
         self._data = data
         self._directory = Path(config["output_dir"])
         self._coverage = nano.coverage
@@ -126,9 +122,6 @@ class _Run:
         lines = [self._augment.fingerprint] if self._augment else []
         self._identity = extend.identity(config, data.sha256, nano.coverage.sha256, *lines)
         self._resume = ResumeFolder(self._directory / run_directory.POINTS, self._identity)
-        self.metrics: dict[str, float] = {}
-        self.evaluations: list[Evaluation] = []
-        self._left_out: dict[str, LeftOut] = {}
         self._best: Checkpoint | None = None
         self._best_metrics: dict[str, float] = {}
         self._scoring = Scoring(
@@ -153,7 +146,7 @@ class _Run:
             config["finetune_conf.seed"],
             prompt_length=len(nano.codec.before_audio) + len(nano.codec.after_audio),
         )
-        self._add_left_out(sampler.left_out)
+        self.record.log_skipped(sampler.left_out)
         if not len(sampler):
             raise ConfigError(
                 f"dataset_conf: got limits that leave out all {len(data.train)} utterances "
@@ -183,14 +176,14 @@ class _Run:
             conf,
             Listeners(
                 on_log=self._log_training,
-                on_left_out=self._add_left_out,
+                on_left_out=self.record.log_skipped,
                 on_save=self._save_point,
                 on_validate=self._validate_between,
             ),
         )
 
     def describe(self, trainable: Mapping[str, int]) -> None:
-        """Writes and logs what is about to be trained, before the first step."""
+        """Say, write and log what is about to be trained, before the first step."""
         config = self._config
         learns = ", ".join(f"{name} {count:,}" for name, count in trainable.items() if count)
         _LOG.info("%s", self._coverage)
@@ -201,41 +194,12 @@ class _Run:
             config["finetune_conf.seed"],
             self.engine.nano.device,
         )
-        deltas = classify(config)
-        for name, text in {
-            "config.yaml": config.to_yaml(),
-            "deltas.json": deltas_json(deltas),
-            "deltas.md": deltas_markdown(deltas),
-        }.items():
-            self._write_artifact(name, text)
-        changes = [delta.change for delta in deltas]
-        self._tracker.log_params(config.flat())
-        chosen, whole = len(self._data.valid_subset), len(self._data.evaluation["valid"])
-        self._tracker.set_tags(
-            {
-                "stage": config.stage,
-                "engine": config["finetune_conf.engine"],
-                "config.sha256": config.fingerprint(),
-                "init.sha256": self._coverage.sha256,
-                "data.sha256": self._data.sha256,
-                "scoring": NORMALISATION,
-                "valid.subset": f"{chosen} of {whole}",
-                "device": self.engine.nano.device.type,
-                "trainable": learns,
-                "delta.critical": ", ".join(
-                    delta.key
-                    for delta in deltas
-                    if delta.severity == "critical" and delta.change in ("MODIFIED", "NEW")
-                ),
-                "delta.modified": str(changes.count("MODIFIED")),
-                "delta.new": str(changes.count("NEW")),
-            }
+        self.record.describe(
+            self._data,
+            self._coverage.sha256,
+            device=self.engine.nano.device.type,
+            trainable=learns,
         )
-        self._tracker.log_metrics({"train/left_out": len(self._left_out)}, step=0)
-
-    @property
-    def finished(self) -> bool:
-        return bool(self.evaluations) and self.evaluations[-1].finished
 
     def begin(self) -> None:
         """Goes on from where it was left, or scores the model as it is before the first update."""
@@ -245,7 +209,7 @@ class _Run:
         epochs = self._config["train_conf.max_epoch"]
         result = run_directory.read_result(self._directory)
         if result and (result["identity"], result["epochs"]) == (self._identity, epochs):
-            self._take_up(result["run"])
+            self._restore_state(result["run"])
             _LOG.info("%s: this fine-tune has finished before", self._directory)
             return
         if isinstance(self.engine, Trainer) and (point := self._resume.load()) is not None:
@@ -257,31 +221,29 @@ class _Run:
                 "the point of update %d is beyond epoch %d", point["trainer"]["step"], epochs
             )
         self._score_epoch(0)
-        self._log_epoch(0)
+        self.record.log_epoch(0)
         _seed(self._config["finetune_conf.seed"])
 
     def end_epoch(self, epoch: int, summary: EpochSummary) -> None:
         """Scores an epoch, saves its weights and the point to go on from."""
-        self.metrics["train/loss"] = summary.loss
-        self.metrics["train/lr"] = summary.learning_rate
-        self.metrics["train/utterances_per_s"] = summary.utterances_per_s
-        self.metrics |= self._moved()
+        self.record.metrics["train/loss"] = summary.loss
+        self.record.metrics["train/lr"] = summary.learning_rate
+        self.record.metrics["train/utterances_per_s"] = summary.utterances_per_s
+        self.record.metrics |= self._moved()
         scores = self._score_epoch(epoch)
         cer = scores["valid"].cer.rate
         model = self.engine.nano.model
         saved = self._folder.save(stages.trainable_state(model), epoch, cer)
         if self._best is None or cer < self._best.cer:
             self._keep_as_best(saved, scores)
-        self._log_epoch(epoch)
+        self.record.log_epoch(epoch)
         self._save_point()
 
     def finish(self) -> None:
         """Tries the average of the best epochs, then scores test set and all with the winner.
 
-        The winner's metrics are logged one step after the last update, so that the last value of
-        each metric, which MLflow's tables show, belongs to the checkpoint that would be exported.
-        The last resume point stays: `trainer.finetune.extend` lets a longer fine-tune
-        resume from it.
+        The last resume point stays: `trainer.finetune.extend` lets a longer fine-tune resume from
+        it.
         """
         assert self._best is not None
         extend.keep_texts(self._directory)
@@ -294,28 +256,28 @@ class _Run:
             if cer < self._best.cer:
                 self._keep_as_best(self._folder.save_average(members, cer), scores)
         stages.load_trainable_state(model, load_state(self._best.path))
-        self.metrics |= self._best_metrics
+        self.record.metrics |= self._best_metrics
         whole = self._data.evaluation
         if len(self._data.valid_subset) < len(whole["valid"]):
             self._score_finally("valid", whole["valid"])
-            self.metrics["objective"] = self.metrics["valid/cer"]
+            self.record.metrics["objective"] = self.record.metrics["valid/cer"]
         if "test" in whole:
             self._score_finally("test", whole["test"])
-        epoch, step = self.evaluations[-1].epoch, self.engine.step
-        self._tracker.log_metrics({**self.metrics, "epoch": float(epoch)}, step=step + 1)
-        self.evaluations.append(Evaluation(epoch, step, dict(self.metrics), finished=True))
+        self.record.log_end()
         epochs = self._config["train_conf.max_epoch"]
         result = {"identity": self._identity, "epochs": epochs, "run": self._state()}
         write_json(self._result_path, result)
-        _LOG.info("objective %s from %s", numbers.rate(self.metrics["objective"]), self._best.name)
+        _LOG.info(
+            "objective %s from %s", numbers.rate(self.record.metrics["objective"]), self._best.name
+        )
 
     def result(self) -> FinetuneResult:
         assert self._best is not None
         return FinetuneResult(
-            objective=self.metrics["objective"],
+            objective=self.record.metrics["objective"],
             epoch=self._best.epoch,
             checkpoint=self._best.name,
-            metrics=dict(self.metrics),
+            metrics=dict(self.record.metrics),
             output_dir=self._directory,
         )
 
@@ -324,16 +286,16 @@ class _Run:
     def _score_epoch(self, epoch: int) -> dict[str, Scores]:
         scores = self._scoring.sets()
         for split, split_scores in scores.items():
-            self.metrics |= split_scores.metrics(split)
+            self.record.metrics |= split_scores.metrics(split)
             if epoch == 0:
                 self._scoring.keep_as_base(split, split_scores)
         _LOG.info(
             "epoch %d: %s",
             epoch,
             ", ".join(
-                f"{name} {numbers.rate(self.metrics[name])}"
+                f"{name} {numbers.rate(self.record.metrics[name])}"
                 for name in ("valid/cer", "valid/cer_ctc", "wideband/cer")
-                if name in self.metrics
+                if name in self.record.metrics
             ),
         )
         return scores
@@ -346,7 +308,7 @@ class _Run:
 
     def _score_finally(self, split: str, utterances: Sequence[Utterance]) -> None:
         scores = self._scoring.of(split, utterances)
-        self.metrics |= scores.metrics(split)
+        self.record.metrics |= scores.metrics(split)
         self._scoring.write(split, scores)
 
     def _validate_between(self) -> None:
@@ -370,7 +332,7 @@ class _Run:
 
     def _keep_as_best(self, checkpoint: Checkpoint, scores: Mapping[str, Scores]) -> None:
         self._best = checkpoint
-        self.metrics["objective"] = checkpoint.cer
+        self.record.metrics["objective"] = checkpoint.cer
         self._best_metrics = {}
         self._tracker.set_tags({"checkpoint": checkpoint.name})
         for split, split_scores in scores.items():
@@ -385,23 +347,21 @@ class _Run:
     def _restore(self, point: Mapping[str, Any]) -> None:
         assert isinstance(self.engine, Trainer)
         self.engine.load_state_dict(point["trainer"])
-        self._take_up(point["run"])
+        self._restore_state(point["run"])
         self._scoring.read_base()
         set_random_state(point["random"])
 
     def _state(self) -> dict[str, Any]:
         best = self._best and [self._best.name, self._best.epoch, self._best.cer]
         return {
-            "metrics": dict(self.metrics),
-            "evaluations": [asdict(evaluation) for evaluation in self.evaluations],
+            **self.record.state(),
             "kept": [[item.name, item.epoch, item.cer] for item in self._folder.ranked],
             "best": best,
             "best_metrics": dict(self._best_metrics),
         }
 
-    def _take_up(self, state: Mapping[str, Any]) -> None:
-        self.metrics = dict(state["metrics"])
-        self.evaluations = [Evaluation(**evaluation) for evaluation in state["evaluations"]]
+    def _restore_state(self, state: Mapping[str, Any]) -> None:
+        self.record.restore(state)
         self._folder.restore(state["kept"])
         self._best = self._folder.named(*state["best"]) if state["best"] else None
         self._best_metrics = dict(state["best_metrics"])
@@ -414,37 +374,6 @@ class _Run:
 
     def _log_training(self, step: int, metrics: Mapping[str, float]) -> None:
         self._tracker.log_metrics(metrics, step=step)
-
-    def _log_epoch(self, epoch: int) -> None:
-        """Tells the tracker this epoch's numbers, once."""
-        step = self.engine.step
-        self._tracker.log_metrics({**self.metrics, "epoch": float(epoch)}, step=step)
-        self.evaluations.append(Evaluation(epoch, step, dict(self.metrics), finished=False))
-
-    def _add_left_out(self, found: Sequence[LeftOut]) -> None:
-        """Counts, names and writes down what training does not use; nothing is replaced."""
-        new = [item for item in found if item.utterance.key not in self._left_out]
-        if not new:
-            return
-        self._left_out |= {item.utterance.key: item for item in new}
-        for item in new[:_MAX_NAMED]:
-            _LOG.warning("left out %s: %s", item.utterance.place, item.reason)
-        for reason, number in Counter(item.reason for item in new).items():
-            _LOG.warning("left out %d utterances: %s", number, reason)
-        lines = [
-            {"key": item.utterance.key, "place": item.utterance.place, "reason": item.reason}
-            for item in self._left_out.values()
-        ]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        self._write_artifact("left_out.jsonl", text)
-        if self.evaluations:
-            count = len(self._left_out)
-            self._tracker.log_metrics({"train/left_out": count}, step=self.engine.step)
-
-    def _write_artifact(self, name: str, text: str) -> None:
-        path = self._directory / name
-        write_text(path, text)
-        self._tracker.log_artifact(path, name)
 
 
 def _seed(seed: int) -> None:

@@ -74,7 +74,7 @@ class Scoring:
         self._base_texts[split] = {item.key: item.text for item in scores.utterances}
 
     def read_base(self) -> None:
-        """Takes up the texts that an interrupted run kept."""
+        """Reads the texts that an interrupted run kept."""
         self._base_texts = {
             split: read_texts(self._base_path(split))
             for split in self._data.evaluation

@@ -294,7 +294,7 @@ def ignored_keys(config: Config) -> list[str]:
     ]
     parts = [
         key.name
-        for key in keys.keys().values()
+        for key in keys.all_keys().values()
         if key.name not in _SWITCHED_OFF
         and not key.name.startswith("finetune_conf.")
         and effect_of(key.name, config.stage) == "here"

@@ -1,4 +1,5 @@
-"""The network of one fine-tune: building, weights, stages, losses, optimizer.
+"""The network of one fine-tune: building, weights, checkpoints, stages, losses, optimizer.
 
-FunASR's own classes come through `trainer.funasr_parts`. Begin with `build.py` and `stages.py`.
+FunASR's own classes come through `trainer.funasr_parts`; the loop that trains is in
+`trainer.finetune`. Begin with `build.py` and `stages.py`.
 """

@@ -16,7 +16,7 @@ import torch
 from torch.utils.checkpoint import checkpoint as checkpoint
 
 
-def recompute_layers(model: Any, *, audio_encoder: bool, llm: bool) -> None:
+def checkpoint_activations(model: Any, *, audio_encoder: bool, llm: bool) -> None:
     """Makes the layers of a FunASRNano keep nothing but their input for the backward pass.
 
     Args:
@@ -32,10 +32,10 @@ def recompute_layers(model: Any, *, audio_encoder: bool, llm: bool) -> None:
         layers += model.llm.model.layers
     for layer in layers:
         # Bound to the layer, so that a copy of the model calls its own layers.
-        layer.forward = types.MethodType(_recomputed_forward, layer)
+        layer.forward = types.MethodType(_checkpointed_forward, layer)
 
 
-def _recomputed_forward(layer: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _checkpointed_forward(layer: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
     forward = functools.partial(type(layer).forward, layer)
     if not torch.is_grad_enabled() or not _needs_gradient(layer, args, kwargs):
         return forward(*args, **kwargs)

@@ -18,7 +18,7 @@ from trainer.data.array_store import open_store
 from trainer.data.features import FeatureExtractor
 from trainer.data.text import TextCodec
 from trainer.funasr_parts import registered
-from trainer.model.activation_checkpointing import recompute_layers
+from trainer.model.activation_checkpointing import checkpoint_activations
 from trainer.model.weights import COMPONENTS, Coverage, load_weights
 
 __all__ = [
@@ -92,12 +92,12 @@ def build(config: Config, *, weights: bool = True) -> Nano:
     codec = text_codec(values)
     arguments = {**values, **values.pop("model_conf"), "input_size": extractor.num_features}
     # Ours take the place of the constructor's own, see trainer/model/activation_checkpointing.py.
-    recomputed = {
+    checkpointed = {
         part: bool(values[f"{part}_conf"].pop("activation_checkpoint", False))
         for part in ("audio_encoder", "llm")
     }
     model = registered("model_classes", values["model"])(**arguments)
-    recompute_layers(model, **recomputed)
+    checkpoint_activations(model, **checkpointed)
     base = config.model_dir / "model.pt" if config.model_dir else None
     coverage = load_weights(model, weights_path(config), base) if weights else None
     device = choose_device(config.get("device"))

@@ -49,6 +49,18 @@ class Losses:
         return self.ce * of_tokens + self.ctc_weight * of_utterances * self.ctc
 
 
+def target_logits(
+    model: Any, batch: Batch, embeddings_BLD: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels of the target positions alone: projecting to the vocabulary is costly."""
+    hidden_BLD = model.llm.model(
+        inputs_embeds=embeddings_BLD, attention_mask=batch.attention_mask_BL
+    ).last_hidden_state
+    labels_BL = batch.labels_BL[:, 1:]
+    predicts_BL = labels_BL != IGNORED_LABEL
+    return model.llm.lm_head(hidden_BLD[:, :-1][predicts_BL]), labels_BL[predicts_BL]
+
+
 class Objective:
     """Computes :class:`Losses` of a FunASRNano for the keys of a configuration.
 
@@ -111,17 +123,10 @@ class Objective:
     def _target_logits(
         self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits of the target positions alone: the vocabulary's projection is the dear part."""
         model = self._model
         embeddings_BLD = embed(model, batch, encoded_BTD, num_frames_B)
         with llm_autocast(model, embeddings_BLD.device):
-            hidden_BLD = model.llm.model(
-                inputs_embeds=embeddings_BLD, attention_mask=batch.attention_mask_BL
-            ).last_hidden_state
-            labels_BL = batch.labels_BL[:, 1:]
-            predicts_BL = labels_BL != IGNORED_LABEL
-            logits_NV = model.llm.lm_head(hidden_BLD[:, :-1][predicts_BL])
-        return logits_NV, labels_BL[predicts_BL]
+            return target_logits(model, batch, embeddings_BLD)
 
     def _ctc(
         self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor

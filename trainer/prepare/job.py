@@ -1,4 +1,4 @@
-"""The whole course of a preparation, from lines to manifests.
+"""A preparation from beginning to end, from lines to manifests.
 
 1. Each line is read, and its text and its recording's header looked at (`first_pass`), in
    parallel.

@@ -57,6 +57,7 @@ class StoredRun:
     status: str
     started_ms: int
     ended_ms: int | None
+    """None where MLflow knows of no end."""
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]

@@ -1,30 +1,20 @@
-"""Facts from records, and tables from facts."""
+"""Facts from records: ranks, stages, bands, and which trial is the best."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-import subprocess
-import sys
 
 import pytest
-from rich.console import Console
 
 from analysis.export.best_trial import best_trial
 from analysis.facts.comparison import comparison, lr_edges
 from analysis.facts.records import load_sweep
-from analysis.tables.trials import short_key
-from conf.document.numbers import duration, number
+from analysis.tables.answer import answer
+from analysis.tables.formats import csv_text, markdown
 from tests.analysis.fakes import stored_trial
 
 pytestmark = pytest.mark.quick
-
-
-def drawn(facts, width):
-    console = Console(width=width, file=io.StringIO(), highlight=False)
-    console.print(facts.render_rich())
-    return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
 
 
 def test_rows_are_ranked_by_outcome_and_then_by_objective(demo_store):
@@ -55,41 +45,6 @@ def test_stage_summary_sets_the_best_against_default_and_worst(demo_store):
     assert (first.stage, first.best_trial, first.worst_trial) == ("8k", 3, 4)
     assert (first.best, first.baseline, first.middle, first.worst) == (0.08, 0.12, 0.12, 0.6)
     assert first.outcomes == {"completed": 2, "pruned": 1}
-
-
-@pytest.mark.parametrize("form", ["md", "csv", "json"])
-def test_files_are_as_committed(demo_store, golden, form):
-    facts = comparison("demo", demo_store)
-    text = {"md": facts.to_markdown, "csv": facts.to_csv, "json": facts.to_json}[form]()
-    golden(f"comparison.{form}", text)
-
-
-def test_console_table_is_as_committed(demo_store, golden):
-    golden("comparison.txt", drawn(comparison("demo", demo_store), 200))
-
-
-def test_narrow_console_leaves_out_columns_and_says_so(demo_store):
-    text = drawn(comparison("demo", demo_store), 80)
-    assert max(map(len, text.splitlines())) <= 80
-    assert "…" not in text
-    assert "Left out for want of room:" in text
-    assert "1.23e-3" in text
-    assert "8.00 %" in text
-
-
-def test_csv_numbers_are_numbers_and_fractions(demo_store):
-    first = next(csv.DictReader(io.StringIO(comparison("demo", demo_store).to_csv())))
-    assert float(first["objective"]) == 0.08
-    assert float(first["optim_conf.lr"]) == 1.234e-3
-    assert json.loads(comparison("demo", demo_store).to_json())["best_trial"] == 3
-
-
-def test_answer_names_best_base_baseline_and_test(demo_store):
-    answer = comparison("demo", demo_store).answer
-    assert "trial 3, 8k, lr 1.23e-3" in answer
-    assert "valid/cer 8.00 % (80 errors); the base has 72.00 %, 9.0 times as much" in answer
-    assert "default config of 8k has 12.00 %: -33.3 %" in answer
-    assert "test set, by which no trial was chosen: 9.00 % (base 74.00 %)" in answer
 
 
 def test_what_measures_noise_or_breaks_a_bound_or_was_not_trained_is_not_chosen(make_store):
@@ -129,10 +84,10 @@ def test_of_the_configs_that_were_repeated_the_lowest_mean_wins(make_store):
     assert facts.best.seeds == (0.07, 0.072)
     assert best_trial(load_sweep("demo", store))[0].trial == 2
     said = "Over 2 seeds its mean is 7.10 %, the lowest of the 3 configs that were repeated; that"
-    assert said in facts.answer
-    assert "that of the default config is 12.50 %" in facts.answer
-    assert "7.10 % (2)" in facts.to_markdown()
-    rows = {row["trial"]: row for row in csv.DictReader(io.StringIO(facts.to_csv()))}
+    assert said in answer(facts)
+    assert "that of the default config is 12.50 %" in answer(facts)
+    assert "7.10 % (2)" in markdown(facts)
+    rows = {row["trial"]: row for row in csv.DictReader(io.StringIO(csv_text(facts)))}
     assert (rows["1"]["objective_over_seeds"], rows["1"]["seeds"]) == ("0.075", "2")
     assert (rows["3"]["objective_over_seeds"], rows["3"]["seeds"]) == ("", "")
 
@@ -141,40 +96,10 @@ def test_of_the_configs_that_were_repeated_the_lowest_mean_wins(make_store):
     assert started.best.trial == 1
 
 
-def test_what_was_not_trained_or_not_all_of_it_is_said(make_store):
-    went_on = {"went_on.from": "0", "went_on.after": "2"}
-    store = make_store(
-        [
-            stored_trial(0, "8k", 5e-4, "completed", (90, 20, 10), baseline=True),
-            stored_trial(1, "8k", 5e-4, "completed", (60, 10, 10), tags=went_on),
-            stored_trial(2, "8k", 5e-4, "completed", (90, 20, 10), tags={"answered.from": "0"}),
-            stored_trial(3, "8k", 1e-3, "completed", (5, 0, 0), tags={"answered.from": "calls/7"}),
-        ]
-    )
-    facts = comparison("demo", store)
-    assert facts.best is not None
-    assert facts.best.trial == 3  # the trial of the other sweep is none of this one's candidates
-    said = drawn(facts, 200)
-    assert "Trial 1 went on from trial 0 after 2 epochs." in said
-    assert "Trial 2 was not trained: the curve of trial 0 answers it." in said
-    assert "Trial 3 was not trained: the curve of trial calls/7 answers it." in said
-    reasons = {row.trial: row.reason for row in facts.rows}
-    assert reasons[1] == "went on from trial 0 after 2 epochs"
-
-
 def test_without_a_completed_trial_there_is_no_best(make_store):
     facts = comparison("demo", make_store([stored_trial(0, "8k", 1e-3, "failed")]))
     assert facts.best is None
-    assert facts.answer == "No trial of sweep demo has completed yet (1 failed)."
-    assert "failed" in drawn(facts, 120)
-    assert json.loads(facts.to_json())["best_trial"] is None
-
-
-def test_empty_sweep_renders(make_store):
-    facts = comparison("demo", make_store([]))
-    assert "no trials" in drawn(facts, 80)
-    assert facts.to_markdown().startswith("# Sweep demo")
-    assert len(facts.to_csv().splitlines()) == 1
+    assert answer(facts) == "No trial of sweep demo has completed yet (1 failed)."
 
 
 def test_failed_baseline_leaves_nothing_to_compare_with(make_store):
@@ -184,8 +109,8 @@ def test_failed_baseline_leaves_nothing_to_compare_with(make_store):
     ]
     facts = comparison("demo", make_store(trials))
     assert facts.best.over_baseline is None
-    assert "did not complete, so there is no baseline" in facts.answer
-    assert "the base was not measured" in facts.answer
+    assert "did not complete, so there is no baseline" in answer(facts)
+    assert "the base was not measured" in answer(facts)
 
 
 def test_another_objective_is_set_against_its_own_base(make_store):
@@ -215,43 +140,3 @@ def test_every_learning_rate_is_in_exactly_one_band(demo_store):
 )
 def test_lr_edges(rates, edges):
     assert lr_edges(rates) == pytest.approx(edges, rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(5e-5, "5e-5"), (1.234e-3, "1.23e-3"), (0.01, "0.01"), (0.0, "0"), (1e-3, "1e-3"), (2, "2")],
-)
-def test_number(value, text):
-    assert number(value) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, "-"), (0.4, "0 s"), (59.6, "1m00s"), (185, "3m05s"), (7800, "2h10m")],
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text
-
-
-def test_short_key():
-    assert short_key("audio_encoder_conf.freeze") == "encoder.freeze"
-    assert short_key("ctc_decoder_conf.freeze") == "ctc.freeze"
-    assert short_key("llm_conf.use_lora") == "llm.use_lora"
-    assert short_key("optim_conf.lr") == "lr"
-
-
-def test_table_path_loads_nothing_heavy():
-    code = (
-        "import sys, analysis.facts.comparison, analysis.tables.formats, analysis.__main__\n"
-        "heavy = {'torch', 'ray', 'mlflow', 'funasr', 'optuna', 'transformers', 'scipy.stats'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_the_picture_names_no_host(demo_store):
-    picture = comparison("demo", demo_store).to_svg()
-    assert picture.startswith("<svg")
-    assert "font-face" not in picture
-    assert picture.count("http") == picture.count("http://www.w3.org/2000/svg") == 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from analysis.facts.comparison import comparison
-from analysis.facts.other_sweep import at_equal_cost, beside, best_so_far
+from analysis.facts.other_sweep import at_equal_cost, best_so_far, find_other
 from conf.errors import UserError
 from tests.analysis.fakes import FakeStore, stored_trial
 from trainer.tracking.mlflow_store import StoredRun
@@ -59,7 +59,7 @@ def test_the_random_search_over_the_same_is_found():
     ours = sweep("demo", "tpe", [300, 250, 200])
     store = TwoSweeps(ours, sweep("dice", "random", [280, 290, 270, 150]))
     facts = comparison("demo", store)
-    other = beside(facts, store)
+    other = find_other(facts, store)
     assert other.sweep == "dice"
     assert best_so_far(other) == [(6, 0.28), (12, 0.28), (18, 0.27), (24, 0.15)]
     found = at_equal_cost(facts, other)  # the fourth trial of the dice came at a higher cost
@@ -77,13 +77,13 @@ def test_the_random_search_over_the_same_is_found():
 )
 def test_what_is_not_the_same_is_not_taken_unasked(other):
     store = TwoSweeps(sweep("demo", "tpe", [300]), other)
-    assert beside(comparison("demo", store), store) is None
+    assert find_other(comparison("demo", store), store) is None
 
 
 def test_a_sweep_of_other_data_is_refused_with_the_reason():
     store = TwoSweeps(sweep("demo", "tpe", [300]), sweep("dice", "random", [280], data="other"))
     with pytest.raises(UserError, match=r"--beside: got 'dice' \(other data .*expected a sweep"):
-        beside(comparison("demo", store), store, "dice")
+        find_other(comparison("demo", store), store, "dice")
 
 
 def test_nothing_completed_has_no_equal_cost():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from analysis.facts.comparison import comparison
+from analysis.tables.formats import json_text
 from trainer.tracking.event_log import EventLog
 from trainer.tracking.mlflow_store import Store
 
@@ -74,7 +75,7 @@ def test_table_from_sqlite_and_command_line(real_store, tmp_path):
 
     done = run_analysis(tmp_path, "compare", "--sweep", "demo", "--format", "json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads(facts.to_json())
+    assert json.loads(done.stdout) == json.loads(json_text(facts))
 
     done = run_analysis(tmp_path, "compare", "--sweep", "dmeo")
     assert done.returncode == 2

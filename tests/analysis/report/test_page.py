@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from analysis.facts.comparison import comparison
-from analysis.facts.importance import importances, pruning
-from analysis.report.browser import operations
 from analysis.report.page import description, render, report, shortened
-from conf.document.words import Said, catalogue, chinese, english
-from conf.errors import ConfigError, UserError
+from analysis.tables.answer import answer
+from conf.document.language import CHINESE, ENGLISH
+from conf.errors import UserError
 from tests.analysis.fakes import stored_trial
 from tests.synthetic import Shape, write_sweep
 
@@ -44,7 +43,9 @@ def written(store, tmp_path_factory):
     """The report in both languages."""
     root = tmp_path_factory.mktemp("reports")
     return {
-        language: report("synthetic", store, root / language, language=language, beside="synthetic")
+        language: report(
+            "synthetic", store, root / language, language=language, other_sweep="synthetic"
+        )
         for language in ("en", "zh")
     }
 
@@ -76,12 +77,12 @@ def test_it_is_logged_and_the_answer_is_the_description(store, written, tmp_path
     logged = store.download(facts.run_id, "report.html", tmp_path).read_bytes()
     assert logged == written["zh"].read_bytes()
     note = store.run(facts.run_id).tags["mlflow.note.content"]
-    assert note == description(facts, chinese)
-    assert facts.answer[:20] in description(facts, english)
+    assert note == description(facts, CHINESE)
+    assert answer(facts)[:20] in description(facts, ENGLISH)
 
 
 def test_answer_tells_the_cost(store):
-    said = description(comparison("synthetic", store), english)
+    said = description(comparison("synthetic", store), ENGLISH)
     assert re.search(r"All 40 trials took \d+ epochs, \d+m\d\ds of training\.", said)
     assert "Against the untrained base it is -" in said
 
@@ -208,37 +209,23 @@ def test_chinese_says_it_in_chinese(opened):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("words", [english, chinese])
+@pytest.mark.parametrize("words", [ENGLISH, CHINESE])
 def test_sweeps_with_little_to_say_have_a_report(make_store, demo_store, words):
-    language = "zh" if words is chinese else "en"
     for given in (
         demo_store,
         make_store([]),
         make_store([stored_trial(0, "8k", 1e-3, "failed")]),
         make_store([stored_trial(0, "8k", 1e-3, "completed", (1, 2, 3))]),
     ):
-        page = render(comparison("demo", given), given, words, language)
+        page = render(comparison("demo", given), given, words)
         assert page.count("<h1>") == 1
-
-
-@pytest.mark.quick
-def test_a_sentence_without_translation_is_an_error():
-    with pytest.raises(ConfigError, match=r"zh.yaml: got no translation of 'Hello'"):
-        chinese(Said("Hello"))
-
-
-@pytest.mark.quick
-def test_translations_keep_every_value():
-    for template, translated in catalogue().items():
-        names = set(re.findall(r"{\w+}", template))
-        assert set(re.findall(r"{\w+}", translated)) == names, template
 
 
 @pytest.mark.quick
 def test_text_from_elsewhere_is_escaped(make_store):
     tags = {"outcome.reason": "<script>alert(1)</script>"}
     given = make_store([stored_trial(0, "8k", 1e-3, "failed", tags=tags)])
-    page = render(comparison("demo", given), given, english, "en")
+    page = render(comparison("demo", given), given, ENGLISH)
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
 
@@ -266,26 +253,3 @@ def test_a_file_is_no_directory(demo_store, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="expected a directory"):
         report("demo", demo_store, tmp_path / "file")
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize(
-    ("reference", "hypothesis", "steps"),
-    [("一二三", "一三", "=D="), ("一二", "一五二", "=I="), ("一二", "一五", "=S"), ("", "一", "I")],
-)
-def test_operations(reference, hypothesis, steps):
-    assert operations(reference, hypothesis) == [hypothesis, steps]
-
-
-def test_importance_and_pruning_of_the_search(store):
-    facts = comparison("synthetic", store)
-    found = importances(facts)
-    assert found
-    for one in found:
-        assert sum(one.shares.values()) == pytest.approx(1)
-        assert next(iter(one.shares)) == "optim_conf.lr"
-    saved = pruning(facts)
-    cut = [row for row in facts.rows if row.outcome == "pruned"]
-    assert saved.pruned == len(cut)
-    assert saved.epochs_saved == sum(row.epochs - row.epochs_run for row in cut)
-    assert all(rung.correlation > 0.8 for rung in saved.rungs)

@@ -71,3 +71,19 @@ def test_durations(seconds: float, as_measured: str, as_forecast: str, as_a_cloc
 )
 def test_sizes(num_bytes: float, shown: str) -> None:
     assert size(num_bytes) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(5e-5, "5e-5"), (1.234e-3, "1.23e-3"), (0.01, "0.01"), (0.0, "0"), (1e-3, "1e-3"), (2, "2")],
+)
+def test_number(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.4, "0 s"), (59.6, "1m00s"), (185, "3m05s"), (7800, "2h10m")],
+)
+def test_duration(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text

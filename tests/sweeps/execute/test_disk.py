@@ -10,7 +10,7 @@ import pytest
 from conf.errors import UserError
 from sweeps.directory import SweepDirectory
 from sweeps.execute import disk
-from sweeps.execute.disk import Room, check_room, expendable, need
+from sweeps.execute.disk import DiskSpace, check_disk_space, expendable, need
 from sweeps.spec.sweep_file import load_sweep, stage_configs
 from sweeps.trial_state import TrialState
 
@@ -44,7 +44,7 @@ def test_what_ended_trials_leave_goes(tmp_path: Path) -> None:
         for name in ("checkpoints", "resume", "hypotheses"):
             (directory.trial(number) / name).mkdir(parents=True)
             (directory.trial(number) / name / "file").write_text("x")
-    looks_after = Room(directory, keep=1, floor=0)
+    looks_after = DiskSpace(directory, keep=1, floor=0)
     with (directory.trial(4) / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         looks_after.care(STATES, [2, 0, 5])
@@ -61,7 +61,7 @@ def test_what_ended_trials_leave_goes(tmp_path: Path) -> None:
     ]
 
 
-def test_points_to_go_on_from_stay_while_there_is_room(
+def test_points_to_go_on_from_stay_while_there_is_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = SweepDirectory(tmp_path)
@@ -74,7 +74,7 @@ def test_points_to_go_on_from_stay_while_there_is_room(
 
     free = 300
     monkeypatch.setattr(disk, "free_bytes", lambda _: free)
-    looks_after = Room(directory, keep=1, floor=100)
+    looks_after = DiskSpace(directory, keep=1, floor=100)
     looks_after.care(STATES, [2, 0, 5], awaited={0})
     assert left("resume") == [0, 2]  # of the best, and of the one that a longer one will go on from
     assert left("checkpoints") == [0, 2]
@@ -99,11 +99,11 @@ def test_a_sweep_that_does_not_fit_is_refused(place: Path, monkeypatch: pytest.M
     assert asked.running > asked.kept > 300_000
     assert asked.total == 2 * asked.running + 5 * asked.kept
     directory = SweepDirectory.of("tiny")
-    check_room(sweep, directory, asked)
+    check_disk_space(sweep, directory, asked)
     monkeypatch.setattr(disk, "free_bytes", lambda _: 100_000_000)
     with pytest.raises(UserError, match="got 100 MB of free disk, expected 2.. MB"):
-        check_room(sweep, directory, asked)
-    watch = Room(directory, keep=1, floor=asked.floor)
+        check_disk_space(sweep, directory, asked)
+    watch = DiskSpace(directory, keep=1, floor=asked.floor)
     assert not watch.allows()
     assert "got 100 MB of free disk" in watch.refusal
     assert watch.tight == "only 100 MB free"

@@ -12,7 +12,7 @@ import pytest
 
 from sweeps.directory import SweepDirectory
 from sweeps.search.ledger import Ledger
-from sweeps.search.reuse import read_course
+from sweeps.search.reuse import read_learning_curve
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.study_kit import anew, driver, must_ask, run_all, run_one
 from trainer.tracking.event_log import read_events
@@ -63,11 +63,11 @@ def test_what_another_has_trained_is_as_trained_anew(
         curve, objective = anew(ledger, state.number, tmp_path / f"anew-{state.number}")
         assert state.curve == curve
         assert state.objective == objective
-        course = read_course(directory.trial(state.number))
-        assert course is not None
-        assert course.final["objective"] == objective
-        assert course.final["valid/cer"] == objective
-        assert (directory.trial(state.number) / f"checkpoints/{course.chosen}.safetensors").exists()
+        curve = read_learning_curve(directory.trial(state.number))
+        assert curve is not None
+        assert curve.final["objective"] == objective
+        assert curve.final["valid/cer"] == objective
+        assert (directory.trial(state.number) / f"checkpoints/{curve.chosen}.safetensors").exists()
     trained = {
         state.number: trained_epochs(directory.trial(state.number)) for state in ledger.states()
     }

@@ -11,7 +11,7 @@ import pytest
 from conf.load import Config
 from sweeps.directory import SweepDirectory
 from sweeps.search.ledger import Ledger
-from sweeps.search.reuse import Course, answer, read_course
+from sweeps.search.reuse import LearningCurve, answer, read_learning_curve
 from sweeps.spec.sweep_file import load_sweep
 from sweeps.trial import Work, trial_config
 from tests.conftest import BASE, TINY_SETTINGS
@@ -25,7 +25,7 @@ from trainer.tracking.event_log import EventLog
 def test_the_real_trainers_longer_run_contains_the_shorter(
     tiny_config: Callable[..., Config], tmp_path: Path
 ) -> None:
-    def trained(epochs: int) -> tuple[Config, Course]:
+    def trained(epochs: int) -> tuple[Config, LearningCurve]:
         config = tiny_config(
             "8k",
             train_conf__max_epoch=epochs,
@@ -33,10 +33,10 @@ def test_the_real_trainers_longer_run_contains_the_shorter(
             output_dir=str(tmp_path / f"of-{epochs}"),
         )
         result = finetune(config, EventLog(Path(config["output_dir"])))
-        course = read_course(result.output_dir)
-        assert course is not None
-        assert course.final["objective"] == result.objective
-        return config, course
+        curve = read_learning_curve(result.output_dir)
+        assert curve is not None
+        assert curve.final["objective"] == result.objective
+        return config, curve
 
     _, longer = trained(3)
     config, shorter = trained(2)

@@ -12,7 +12,7 @@ import pytest
 from sweeps.search.samplers import Known, draw, grid
 from sweeps.spec.sweep_file import Choice, SweepFile, load_sweep
 from tests.sweeps.conftest import SWEEP
-from tests.sweeps.study_kit import course_of, driver, run_all
+from tests.sweeps.study_kit import driver, history_of, run_all
 
 pytestmark = pytest.mark.quick
 
@@ -120,7 +120,7 @@ def test_interrupted_at_any_trial_the_sweep_is_the_same(place: Path, sampler: st
     options = [f"sampler={sampler}", "trials=7"]
     whole = driver("name=whole", *options)
     run_all(whole)
-    expected = list(course_of(whole))
+    expected = list(history_of(whole))
     assert len(expected) == 7
     for first in (1, 4, 5, 6):
         name = f"name=cut-{first}"
@@ -130,4 +130,4 @@ def test_interrupted_at_any_trial_the_sweep_is_the_same(place: Path, sampler: st
             again.ask()  # and once more while a trial is under way
             again = driver(name, *options)
         run_all(again)
-        assert list(course_of(again)) == expected
+        assert list(history_of(again)) == expected

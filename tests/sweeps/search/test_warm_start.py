@@ -11,7 +11,7 @@ from sweeps.directory import SweepDirectory
 from sweeps.preflight import check
 from sweeps.spec.sweep_file import load_sweep
 from tests.sweeps.conftest import SWEEP
-from tests.sweeps.study_kit import course_of, driver, run_all
+from tests.sweeps.study_kit import driver, history_of, run_all
 
 pytestmark = pytest.mark.quick
 
@@ -32,11 +32,11 @@ def test_an_earlier_sweeps_results_are_known_and_do_not_count(earlier: Path) -> 
     assert [s.values for s in states[4:]] != [s.values for s in cold[4:]]  # it has learnt
 
     # It stays what it was: the earlier one goes on, this one is interrupted.
-    course = list(course_of(warm))
+    history = list(history_of(warm))
     run_all(driver("name=earlier", "trials=12", "pruning.grace=2"))
     again = driver("warm_start=earlier", "trials=9")
     assert len(again._warm.known) == 10
-    assert list(course_of(again)) == course
+    assert list(history_of(again)) == history
 
 
 def test_ranges_may_differ_if_values_fit(earlier: Path) -> None:

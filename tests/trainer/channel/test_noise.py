@@ -56,7 +56,7 @@ def test_babble_is_mixed_from_other_speakers_only(tmp_path: Path) -> None:
         Utterance("yours", write_voice(tmp_path / "b.wav", 1), "好", tmp_path, 3, speaker="b"),
         Utterance("gone", tmp_path / "gone.wav", "好", tmp_path, 4, speaker="c"),
     ]
-    others = OtherSpeakers(utterances).besides(utterances[0])
+    others = OtherSpeakers(utterances).all_but(utterances[0])
     mixed = others(np.random.default_rng(0), 12000, 3)
     assert len(mixed) == 12000
     # Three times the same speaker, as loud each time; of the silent one there is nothing.
@@ -68,7 +68,7 @@ def test_babble_is_mixed_from_other_speakers_only(tmp_path: Path) -> None:
 def test_alone_there_is_no_babble(tmp_path: Path) -> None:
     only = Utterance("only", tmp_path / "a.wav", "好", tmp_path / "m.jsonl", 7)
     with pytest.raises(DataError, match="m.jsonl:7: got no other speaker among 50 draws of 1 utt"):
-        OtherSpeakers([only]).besides(only)(np.random.default_rng(0), 100, 1)
+        OtherSpeakers([only]).all_but(only)(np.random.default_rng(0), 100, 1)
 
 
 def test_a_channel_with_babble_needs_several_speakers(tmp_path: Path) -> None:

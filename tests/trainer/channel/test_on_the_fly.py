@@ -80,7 +80,7 @@ def test_features_are_those_of_a_file_with_the_same_line(
         seed=0,
         key=f"{utterance.key}:epoch 2",
         ranges=augment.ranges,
-        babble=OtherSpeakers(utterances).besides(utterance),
+        babble=OtherSpeakers(utterances).all_but(utterance),
     )
     path = tmp_path / "sent.wav"
     soundfile.write(path, to_pcm(sent), 8000, subtype="PCM_16")

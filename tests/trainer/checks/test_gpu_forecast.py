@@ -12,7 +12,7 @@ import pytest
 from conf.errors import WorkError
 from conf.load import PRETRAINED, Config, load_config, stage_config_path
 from tests.conftest import BASE
-from trainer.checks.gpu_forecast import cards, outlook
+from trainer.checks.gpu_forecast import cards, gpu_forecast
 from trainer.checks.model_checks import batch_shape
 from trainer.checks.step_cost import QWEN3_06B, forecast
 
@@ -26,20 +26,20 @@ def test_cards_keep_a_tenth_free() -> None:
 
 
 def test_a_tiny_model_is_measured_here(tiny_config: Callable[..., Config]) -> None:
-    look = outlook(tiny_config("s2"))
-    assert look.measured_on == "cpu"
-    assert look.batches_per_epoch == 3
-    assert look.batch.utterances == 8
-    assert 0 < look.epoch_s < 60
-    assert look.full_peak is not None
-    assert look.full_peak > 100 * look.peak
+    found = gpu_forecast(tiny_config("s2"))
+    assert found.measured_on == "cpu"
+    assert found.batches_per_epoch == 3
+    assert found.batch.utterances == 8
+    assert 0 < found.epoch_s < 60
+    assert found.full_peak is not None
+    assert found.full_peak > 100 * found.peak
 
 
 def test_hours_follow_from_operations_where_somebody_says_the_speed(
     tiny_config: Callable[..., Config],
 ) -> None:
     config = tiny_config("s3")
-    slow, fast = outlook(config, tflops=1.0), outlook(config, tflops=4.0)
+    slow, fast = gpu_forecast(config, tflops=1.0), gpu_forecast(config, tflops=4.0)
     assert slow.measured_on == fast.measured_on == ""
     assert slow.epoch_s == pytest.approx(4 * fast.epoch_s)
     longest = batch_shape(config, slow.batch)
@@ -58,13 +58,13 @@ def test_the_released_model_needs_no_weights(
     shutil.copy(BASE / "multilingual.tiktoken", llm.parent)
     data = {key: tiny_config("s2")[key] for key in ("train_data_set_list", "valid_data_set_list")}
     config = load_config(stage_config_path("s2"), model=llm.parent, layers=[("data", data)])
-    look = outlook(config)
-    assert (look.measured_on, look.full_peak) == ("", None)
-    shape = batch_shape(config, look.batch)
-    assert look.peak == forecast(config, shape, llm=QWEN3_06B, count_flops=False).peak > 3e9
-    assert look.epoch_s > 0
+    found = gpu_forecast(config)
+    assert (found.measured_on, found.full_peak) == ("", None)
+    shape = batch_shape(config, found.batch)
+    assert found.peak == forecast(config, shape, llm=QWEN3_06B, count_flops=False).peak > 3e9
+    assert found.epoch_s > 0
 
 
 def test_data_that_leaves_nothing_to_train_on_is_said(tiny_config: Callable[..., Config]) -> None:
     with pytest.raises(WorkError, match="no training utterance is within the limits"):
-        outlook(tiny_config("8k", dataset_conf__max_source_length=10))
+        gpu_forecast(tiny_config("8k", dataset_conf__max_source_length=10))

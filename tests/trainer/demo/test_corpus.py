@@ -2,11 +2,9 @@
 
 import json
 import logging
-import random
 import subprocess
 import sys
-from itertools import combinations, islice
-from pathlib import Path
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -16,8 +14,6 @@ from conf.errors import DataError, UserError, WorkError
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.demo import corpus, speech
 from trainer.demo.corpus import BASE_VOICES, CHECKSUM, PARTS, Part, checksum, ensure, make
-from trainer.demo.sentences import INVENTORY, SPLIT_BUCKETS, draw_sentence, sentences, split_of
-from trainer.demo.tiny_base import ctc_pieces, write_llm
 
 SMALL = (
     Part("some", "valid", ("m7", "f1"), 5, "telephone"),
@@ -32,54 +28,11 @@ def espeak():
 
 
 @pytest.mark.quick
-def test_splits_take_every_bucket_once():
-    buckets = [bucket for range_ in SPLIT_BUCKETS.values() for bucket in range_]
-    assert sorted(buckets) == list(range(100))
-
-
-@pytest.mark.quick
-def test_sentences_repeat_and_belong_to_their_split():
-    drawn = {split: list(islice(sentences(split, 0), 200)) for split in SPLIT_BUCKETS}
-    assert all(split_of(text) == split for split, texts in drawn.items() for text in texts)
-    assert all(len(set(texts)) == 200 for texts in drawn.values())
-    assert drawn["valid"] == list(islice(sentences("valid", 0), 200))
-    assert drawn["valid"] != list(islice(sentences("valid", 1), 200))
-
-
-@pytest.mark.quick
-def test_sentences_are_diverse_but_of_few_characters():
-    rng = random.Random(0)
-    texts = [draw_sentence(rng) for _ in range(5000)]
-    assert set("".join(texts)) == set(INVENTORY)
-    assert len(INVENTORY) <= 210
-    # Of the pairs of neighbouring characters in new text, most single sentences hold a new one.
-    known = {text[i : i + 3] for text in texts[:1000] for i in range(len(text) - 2)}
-    new = [any(t[i : i + 3] not in known for i in range(len(t) - 2)) for t in texts[4000:]]
-    assert np.mean(new) > 0.5
-
-
-@pytest.mark.quick
 def test_voices_of_train_valid_test_and_base_do_not_overlap():
     voices = [set(part.voices) for part in PARTS if part.name != "wideband"] + [set(BASE_VOICES)]
     assert all(not one & other for one, other in combinations(voices, 2))
     wideband = next(part for part in PARTS if part.name == "wideband")
     assert set(wideband.voices) == voices[1] | voices[2]
-
-
-@pytest.mark.quick
-def test_tokenizers_have_one_token_per_character_and_cover_ascii(tmp_path):
-    from transformers import AutoTokenizer
-
-    write_llm(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    assert all(len(tokenizer.encode(character)) == 1 for character in INVENTORY)
-    printable = "".join(map(chr, range(32, 127)))
-    assert tokenizer.decode(tokenizer.encode(printable)) == printable
-    prompt = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-    assert len(tokenizer.encode(prompt)) == 14
-    pieces = set(ctc_pieces())
-    assert all(character.encode() in pieces for character in INVENTORY)
-    assert all(bytes([byte]) in pieces for byte in range(256))
 
 
 @pytest.mark.quick
@@ -167,13 +120,3 @@ def test_a_child_that_fails_is_named_and_nothing_stays_behind(tmp_path, monkeypa
     with pytest.raises(WorkError, match="speech failed: OSError: No space left"):
         ensure(tmp_path / "demo")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.quick
-def test_nothing_but_the_child_loads_espeak():
-    code = "import sys, trainer.demo.corpus; print('espeakng_loader' in sys.modules)"
-    root = Path(corpus.__file__).parents[2]
-    output = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
-    assert output.stdout.strip() == "False"

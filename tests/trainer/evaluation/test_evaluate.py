@@ -1,8 +1,5 @@
-"""Evaluation: every utterance scored or named, several sets in one call, mistakes before work."""
+"""Evaluation: every utterance scored or named, whatever the batches."""
 
-import errno
-import json
-import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from conf.errors import DataError, run_command
+from conf.errors import DataError
 from conf.load import load_config
 from tests.conftest import BASE
-from trainer.__main__ import main
 from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import Utterance, read_data_list
 from trainer.evaluation import evaluate as module
-from trainer.evaluation.error_rates import Spotted, cer, mer
+from trainer.evaluation.error_rates import Spotted
 from trainer.evaluation.evaluate import Scores, evaluate, read_keywords
 from trainer.model.build import Nano, build
 from trainer.model.losses import Objective
@@ -143,129 +139,6 @@ def test_silence_is_scored_by_what_is_written_into_it(nano: Nano, corpus: Path) 
     assert (summary["cer"], summary["insertions"]) == (None, written)
 
 
-def test_one_call_scores_several_sets(
-    cut: Callable[..., Path], corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    keywords = tmp_path / "keywords.txt"
-    keywords.write_text("\ufeff一\n\n 银行卡 \n", encoding="utf-8")
-    sets = [
-        f"telephone={cut('test', 10)}",
-        str(cut("wideband", 6)),
-        f"silence={corpus / 'silence.jsonl'}",
-    ]
-    arguments = ["evaluate", "--model", str(BASE), "--data", *sets]
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert main([*arguments, "--keywords", str(keywords), "--output_dir", str(first)]) == 0
-    scores = json.loads((first / "scores.json").read_text(encoding="utf-8"))
-    assert list(scores) == ["telephone", "wideband-6", "silence"]
-    assert all(math.isfinite(scores["telephone"][rate]) for rate in RATES)
-    assert set(scores["telephone"]["by_keyword"]) == {"一", "银行卡"}
-    assert scores["silence"]["inserted_share"] >= 0
-    lines = _lines(first / "hypotheses" / "telephone.jsonl")
-    errors = sum(line["substitutions"] + line["deletions"] + line["insertions"] for line in lines)
-    reference_length = sum(line["reference_length"] for line in lines)
-    assert scores["telephone"]["cer"] == errors / reference_length
-    for line in lines:
-        assert line["mer_errors"] == mer(line["reference"], line["text"]).errors
-        assert line["cer_ctc_errors"] == cer(line["reference"], line["ctc_text"]).errors
-        assert "".join(step[1] for step in line["alignment"]) == line["reference"]
-    shown = capsys.readouterr()
-    assert not shown.err
-    assert f"{100 * scores['telephone']['cer']:.2f}" in shown.out
-    assert "characters per minute of silence" in shown.out
-
-    # Against those hypotheses, and against the model that wrote them, nothing changed.
-    for base in (first, BASE):
-        assert main([*arguments, "--base", str(base), "--output_dir", str(second)]) == 0
-        changed = json.loads((second / "scores.json").read_text(encoding="utf-8"))
-        assert [values["changed"] for values in changed.values()] == [0.0, 0.0, 0.0]
-    assert sorted(path.name for path in second.rglob("*") if path.is_file()) == [
-        "scores.json",
-        "silence.jsonl",
-        "telephone.jsonl",
-        "wideband-6.jsonl",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("--data a={valid} a={valid}", "--data: got the set 'a' twice"),
-        ("--data ../a={valid}", "--data: got the name '../a'"),
-        ("--data a=gone.jsonl", "gone.jsonl: got no such file"),
-        ("--data a={unreadable}", "unreadable.jsonl:1: source: got"),
-        ("--model {directory}", "without config.yaml"),
-        ("--keywords {directory}/gone.txt", "gone.txt: got no such file"),
-        ("--keywords {empty}", "empty.txt: got no keywords, expected one a line"),
-        ("--base {directory}", "--base: got"),
-        ("--base {directory}/gone.jsonl", "gone.jsonl: got no such file"),
-        ("--base {valid}", "KeyError: 'text', expected JSON lines with key and text"),
-        ("--base {other}", "got no text of the base for 'valid-0000'"),
-        ("--output_dir {empty}", "which is no directory"),
-        ("--output_dir {empty}/deep/er", "which is no directory"),
-    ],
-)
-def test_a_mistake_is_told_in_a_line_and_writes_nothing(
-    given: str,
-    message: str,
-    cut: Callable[..., Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    (tmp_path / "directory").mkdir()
-    (tmp_path / "empty.txt").write_text("\n")
-    (tmp_path / "other.jsonl").write_text('{"key": "x", "text": "y"}\n')
-    (tmp_path / "unreadable.jsonl").write_text(
-        '{"key": "k", "source": "empty.txt", "target": "好"}\n'
-    )
-    places = {
-        "valid": cut("valid", 2),
-        "directory": tmp_path / "directory",
-        "empty": tmp_path / "empty.txt",
-        "other": tmp_path / "other.jsonl",
-        "unreadable": tmp_path / "unreadable.jsonl",
-    }
-    before = sorted(tmp_path.rglob("*"))
-    flag, *values = given.split()
-    flags = {
-        "--model": [str(BASE)],
-        "--data": ["valid={valid}"],
-        "--output_dir": [str(tmp_path / "out")],
-        flag: values,
-    }
-    argv = [value for flag, values in flags.items() for value in (flag, *values)]
-    code = run_command(main, ["evaluate", *(value.format(**places) for value in argv)])
-    error = capsys.readouterr().err
-    assert code == 2
-    assert message in error
-    assert error.count("\n") == 1
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_full_disk_leaves_the_scores_that_were_there(
-    cut: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    output_dir = tmp_path / "out"
-    argv = ["evaluate", "--model", str(BASE), "--output_dir", str(output_dir), "--data"]
-    argv += [f"one={cut('valid', 2)}", f"two={cut('test', 2)}"]
-    assert run_command(main, argv) == 0
-    before = {path: path.read_bytes() for path in output_dir.rglob("*") if path.is_file()}
-    write = Scores.write_hypotheses
-
-    def full(self: Scores, path: Path) -> None:
-        write(self, path)
-        if path.stem == "two":
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Scores, "write_hypotheses", full)
-    assert run_command(main, argv) == 1
-    assert "could not write the scores ([Errno 28] No space left" in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in output_dir.rglob("*") if path.is_file()} == before
-
-
 def test_keywords_are_read_with_all_mistakes_at_once(tmp_path: Path) -> None:
     path = tmp_path / "keywords.txt"
     path.write_text("OK\n...\n ok\n余额\n", encoding="utf-8")
@@ -275,7 +148,3 @@ def test_keywords_are_read_with_all_mistakes_at_once(tmp_path: Path) -> None:
         "got '...', expected letters or digits",
         "got 'ok' a second time ('OK')",
     ]
-
-
-def _lines(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -53,7 +53,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 @dataclass
-class Course:
+class Trace:
     """What a training did, from its first weights on.
 
     Attributes:
@@ -85,7 +85,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Difference:
-    """The largest difference between two courses, relative as the module says."""
+    """The largest difference between two traces, relative as the module says."""
 
     losses: float
     gradients: float
@@ -98,8 +98,8 @@ class Difference:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_training_is_stocks_step_by_step(stage: str, scene: Callable[..., Config]) -> None:
     config = scene(stage)
-    theirs = stocks_course(config)
-    ours = our_course(config, theirs)
+    theirs = stocks_trace(config)
+    ours = our_trace(config, theirs)
     assert_same_batches(ours, theirs)
     assert_same_updates(ours, theirs, updates=NUM_BATCHES)
     # And it was a training: every kind of trained weight has moved, by more than the tolerance.
@@ -113,8 +113,8 @@ def test_accumulated_and_clipped_updates_are_stocks(
     stage: str, scene: Callable[..., Config]
 ) -> None:
     config = scene(stage, train_conf__accum_grad=2, train_conf__grad_clip=0.1)
-    theirs = stocks_course(config)
-    ours = our_course(config, theirs)
+    theirs = stocks_trace(config)
+    ours = our_trace(config, theirs)
     assert_same_updates(ours, theirs, updates=NUM_BATCHES // 2)
     assert [norm(gradient) for gradient in ours.gradients] == pytest.approx([0.1, 0.1], rel=1e-4)
 
@@ -132,17 +132,17 @@ def test_accumulated_and_clipped_updates_are_stocks(
     ],
 )
 def test_each_addition_shows(
-    key: str, value: Any, stage: str, scene: Callable[..., Config], plain: Callable[[str], Course]
+    key: str, value: Any, stage: str, scene: Callable[..., Config], plain: Callable[[str], Trace]
 ) -> None:
     theirs = plain(stage)
-    ours = our_course(scene(stage).replace({key: value}, "addition"), theirs)
+    ours = our_trace(scene(stage).replace({key: value}, "addition"), theirs)
     assert difference(ours, theirs).weights > 10 * TOLERANCE
 
 
 def test_stocks_prompt_shows_in_the_token_ids(scene: Callable[..., Config]) -> None:
     config = scene("8k", dataset_conf__prompt_classes="MultiContextPrompt")
-    theirs = stocks_course(config)
-    ours = our_course(config, theirs)
+    theirs = stocks_trace(config)
+    ours = our_trace(config, theirs)
     (_, our_batch), (_, their_batch) = ours.batches[0], theirs.batches[0]
     assert torch.equal(our_batch["features"], their_batch["features"])
     assert our_batch["ids"].shape[1] < their_batch["ids"].shape[1]
@@ -151,8 +151,8 @@ def test_stocks_prompt_shows_in_the_token_ids(scene: Callable[..., Config]) -> N
 # The two sides
 
 
-def stocks_course(config: Config) -> Course:
-    course = Course()
+def stocks_trace(config: Config) -> Trace:
+    trace = Trace()
 
     def note_batch(batch: Mapping[str, Any]) -> None:
         tensors = {
@@ -161,49 +161,49 @@ def stocks_course(config: Config) -> Course:
             "labels": batch["labels_ids"].masked_fill(batch["labels_ids"] == -1, IGNORED_LABEL),
             "attention": batch["attention_mask"].clamp(min=0),
         }
-        course.seed_and_note([item["key"] for item in batch["item"]], tensors)
+        trace.seed_and_note([item["key"] for item in batch["item"]], tensors)
 
     def note_update(update: stock_engine.Update) -> None:
-        course.learning_rates.append(update.learning_rate)
-        course.note_weights(update.model)
+        trace.learning_rates.append(update.learning_rate)
+        trace.note_weights(update.model)
 
     hooks = stock_engine.Hooks(
-        built=lambda model: course.initial.update(weights_of(model)),
+        built=lambda model: trace.initial.update(weights_of(model)),
         batch=note_batch,
-        loss=lambda loss: course.losses.append(loss.item()),
-        gradients=course.note_gradients,
+        loss=lambda loss: trace.losses.append(loss.item()),
+        gradients=trace.note_gradients,
         update=note_update,
     )
     updates = NUM_BATCHES // config["train_conf.accum_grad"]
     stock_engine.train(stock_engine.arguments(config), max_updates=updates, hooks=hooks)
-    return course
+    return trace
 
 
-def our_course(config: Config, theirs: Course) -> Course:
+def our_trace(config: Config, theirs: Trace) -> Trace:
     """Our training from stock's first weights, on its batches."""
     nano = build(config)
     stages.apply(nano.model, config)
     # LoRA's adapters begin at random: only with stock's can the two be compared.
     stages.load_trainable_state(nano.model, theirs.initial)
-    course = Course(initial=weights_of(nano.model))
+    trace = Trace(initial=weights_of(nano.model))
     optimizer = build_optimizer(nano.model, config)
-    optimizer.register_step_pre_hook(lambda *_: course.note_gradients(nano.model))
+    optimizer.register_step_pre_hook(lambda *_: trace.note_gradients(nano.model))
     optimizer.register_step_pre_hook(
-        lambda *_: course.learning_rates.append(float(optimizer.param_groups[0]["lr"]))
+        lambda *_: trace.learning_rates.append(float(optimizer.param_groups[0]["lr"]))
     )
-    optimizer.register_step_post_hook(lambda *_: course.note_weights(nano.model))
+    optimizer.register_step_post_hook(lambda *_: trace.note_weights(nano.model))
     utterances = read_data_list(config["train_data_set_list"])
     index = {utterance.key: number for number, utterance in enumerate(utterances)}
     plan = PlannedBatches([[[index[key] for key in keys] for keys, _ in theirs.batches]])
-    objective = NotingObjective(course, nano, config)
+    objective = NotingObjective(trace, nano, config)
     train_as_planned(config, nano, objective, optimizer, utterances, plan)
-    return course
+    return trace
 
 
 class NotingObjective(Objective):
-    def __init__(self, course: Course, nano: Nano, config: Config) -> None:
+    def __init__(self, trace: Trace, nano: Nano, config: Config) -> None:
         super().__init__(nano.model, config)
-        self._course = course
+        self._trace = trace
 
     def __call__(self, batch: Batch, *, training: bool) -> Losses:
         tensors = {
@@ -212,16 +212,16 @@ class NotingObjective(Objective):
             "labels": batch.labels_BL,
             "attention": batch.attention_mask_BL,
         }
-        self._course.seed_and_note(batch.keys, tensors)
+        self._trace.seed_and_note(batch.keys, tensors)
         losses = super().__call__(batch, training=training)
-        self._course.losses.append(losses.total.item())
+        self._trace.losses.append(losses.total.item())
         return losses
 
 
 # The comparison
 
 
-def assert_same_batches(ours: Course, theirs: Course) -> None:
+def assert_same_batches(ours: Trace, theirs: Trace) -> None:
     assert len(ours.batches) == len(theirs.batches) == NUM_BATCHES
     for (our_keys, our_batch), (their_keys, their_batch) in zip(
         ours.batches, theirs.batches, strict=True
@@ -233,7 +233,7 @@ def assert_same_batches(ours: Course, theirs: Course) -> None:
     assert any((batch["attention"] == 0).any() for _, batch in ours.batches), lengths
 
 
-def assert_same_updates(ours: Course, theirs: Course, updates: int) -> None:
+def assert_same_updates(ours: Trace, theirs: Trace, updates: int) -> None:
     assert len(ours.weights) == len(theirs.weights) == updates
     assert ours.learning_rates == theirs.learning_rates
     found = difference(ours, theirs)
@@ -242,7 +242,7 @@ def assert_same_updates(ours: Course, theirs: Course, updates: int) -> None:
     assert found.weights <= TOLERANCE
 
 
-def difference(ours: Course, theirs: Course) -> Difference:
+def difference(ours: Trace, theirs: Trace) -> Difference:
     losses = [
         abs(our - their) / abs(their) for our, their in zip(ours.losses, theirs.losses, strict=True)
     ]
@@ -298,13 +298,13 @@ def scene(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 
 
 @pytest.fixture(scope="module")
-def plain(scene: Callable[..., Config]) -> Callable[[str], Course]:
-    """Stock's course of a stage, trained once."""
-    made: dict[str, Course] = {}
+def plain(scene: Callable[..., Config]) -> Callable[[str], Trace]:
+    """Stock's trace of a stage, trained once."""
+    made: dict[str, Trace] = {}
 
-    def get(stage: str) -> Course:
+    def get(stage: str) -> Trace:
         if stage not in made:
-            made[stage] = stocks_course(scene(stage))
+            made[stage] = stocks_trace(scene(stage))
         return made[stage]
 
     return get

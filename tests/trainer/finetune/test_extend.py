@@ -13,13 +13,13 @@ from conf.errors import ConfigError
 from conf.load import Config
 from tests.trainer.finetune.test_resume import assert_equal, metrics
 from trainer.finetune.extend import (
-    is_longer,
+    can_extend,
+    equivalence,
+    extend_from,
+    extended_from,
     keep_texts,
     read_finished,
     reopen,
-    take_up,
-    taken_up,
-    twin,
 )
 from trainer.finetune.result import Evaluation
 from trainer.finetune.resume import refuse_another_run
@@ -71,9 +71,9 @@ def test_going_on_is_training_at_once(config: Callable[..., Config], tmp_path: P
     finished = read_finished(short)
     assert finished is not None
     assert finished.epochs == 2
-    take_up(finished, longer, "the shorter one")
-    take_up(finished, longer, "the shorter one")  # as after a crash
-    assert taken_up(longer) == ("the shorter one", 2)
+    extend_from(finished, longer, "the shorter one")
+    extend_from(finished, longer, "the shorter one")  # as after a crash
+    assert extended_from(longer) == ("the shorter one", 2)
     evaluations, expected = train(config(longer, 4)), train(config(anew, 4))
     assert [e.metrics | {"train/utterances_per_s": 0} for e in evaluations] == [
         e.metrics | {"train/utterances_per_s": 0} for e in expected
@@ -98,13 +98,13 @@ def test_what_cannot_go_on_is_refused(config: Callable[..., Config], tmp_path: P
 
     described()
     refuse_another_run(tmp_path / "run", config(tmp_path / "run", 3))
-    assert is_longer(tmp_path / "run", config(tmp_path / "run", 3))
+    assert can_extend(tmp_path / "run", config(tmp_path / "run", 3))
     with pytest.raises(ConfigError, match="max_epoch is 2 there; got 1"):
         refuse_another_run(tmp_path / "run", config(tmp_path / "run", 1))
     with pytest.raises(ConfigError, match=r"optim_conf.lr is 0.001 there; got 0.002"):
         refuse_another_run(tmp_path / "run", config(tmp_path / "run", 3, optim_conf__lr=2e-3))
     stock = described(finetune_conf__engine="stock")
-    assert twin(stock) is None
+    assert equivalence(stock) is None
     with pytest.raises(ConfigError, match="max_epoch is 2 there; got 3"):
         refuse_another_run(
             tmp_path / "run", config(tmp_path / "run", 3, finetune_conf__engine="stock")
@@ -141,7 +141,7 @@ def test_the_best_epochs_texts_are_kept_from_the_end(tmp_path: Path) -> None:
     keep_texts(shorter)
     finished = read_finished(shorter)
     assert finished is not None
-    take_up(finished, directory, "")
+    extend_from(finished, directory, "")
     assert sorted(texts(directory).values()) == ["of the base", "of the best epoch"]
     assert valid.read_text() == "of the average"
     reopen(shorter)

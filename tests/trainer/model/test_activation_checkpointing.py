@@ -81,14 +81,14 @@ def test_layers_computed_again_give_the_same_step(
 def test_a_copy_computes_with_its_own_layers(tiny_config: Callable[..., Config]) -> None:
     config = tiny_config("s1", audio_encoder_conf__activation_checkpoint=True)
     nano = build(config)
-    twin = copy.deepcopy(nano.model)
+    copied = copy.deepcopy(nano.model)
     features = torch.randn(1, 20, 560)
     lengths = torch.tensor([20])
     with torch.no_grad():
         for parameter in nano.model.audio_encoder.parameters():
             parameter.zero_()
     ours, _ = nano.model.encode(features.clone(), lengths)
-    other, _ = twin.encode(features.clone(), lengths)
+    other, _ = copied.encode(features.clone(), lengths)
     assert not ours.any()
     assert other.any()
 

@@ -73,15 +73,3 @@ def test_a_stage_that_trains_nothing_is_refused(tiny_config: Callable[..., Confi
     config = tiny_config("s3").replace({"llm_conf.lora_conf.freeze_lora": True}, "test")
     with pytest.raises(ConfigError, match="got every component frozen"):
         stages.apply(build(config).model, config)
-
-
-def test_norms_and_biases_do_not_decay(tiny_config: Callable[..., Config]) -> None:
-    config = tiny_config("8k")
-    model = build(config).model
-    stages.apply(model, config)
-    decayed, spared = build_optimizer(model, config).param_groups
-    assert all(parameter.ndim > 1 for parameter in decayed["params"])
-    assert all(parameter.ndim <= 1 for parameter in spared["params"])
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.01, 0.0)
-    stocks_way = config.replace({"finetune_conf.decay_norm_and_bias": True}, "test")
-    assert len(build_optimizer(model, stocks_way).param_groups) == 1

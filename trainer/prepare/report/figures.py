@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from conf.document.figures import Figure, make_figure
+from conf.document.language import Language, Said
 from conf.document.numbers import duration, rate
-from conf.document.words import Said, Words
 from trainer.prepare.report.facts import Facts
 from trainer.prepare.report.histogram import Spread
 from trainer.prepare.report.spectrograms import Sound
@@ -32,13 +32,13 @@ _TAIL = 0.001
 _TELEPHONE_HZ = 4000
 
 
-def figures(facts: Facts, words: Words) -> dict[str, Figure]:
+def figures(facts: Facts, words: Language) -> dict[str, Figure]:
     """One per quantity that was measured."""
     drawn = {name: _spreads(facts, name, Said(title), words) for name, title in SHOWN.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _spreads(facts: Facts, name: str, title: Said, words: Words) -> Figure | None:
+def _spreads(facts: Facts, name: str, title: Said, words: Language) -> Figure | None:
     found = {split.name: spread for split in facts.splits if (spread := split.spread(name))}
     if not found:
         return None
@@ -91,7 +91,7 @@ def _shown_bins(spreads: list[Spread]) -> tuple[int, int]:
     return max(min(firsts), 1), max(lasts)
 
 
-def spectrogram(sound: Sound, words: Words) -> Figure:
+def spectrogram(sound: Sound, words: Language) -> Figure:
     """A recording in time and frequency, with the telephone's limit."""
     trace: dict[str, Any] = {
         "type": "heatmap",
@@ -123,7 +123,7 @@ def spectrogram(sound: Sound, words: Words) -> Figure:
     return figure
 
 
-def caption(sound: Sound, words: Words) -> str:
+def caption(sound: Sound, words: Language) -> str:
     """What stands under a spectrogram: what the manifest says of it, and its text."""
     values = sound.picked.values
     parts = [sound.picked.split]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from conf.document.language import LANGUAGES as DOCUMENT_LANGUAGES
+from conf.document.language import LANGUAGES, Language, Said
 from conf.document.page import Part, escaped, packed, page, part, plot, script_words, table
 from conf.document.tables import (
     Section,
@@ -15,7 +15,6 @@ from conf.document.tables import (
     markdown_table,
     markdown_text,
 )
-from conf.document.words import LANGUAGES, Said, Words
 from conf.files import write_output
 from trainer.prepare.report.facts import Facts
 from trainer.prepare.report.figures import caption, figures, spectrogram
@@ -56,12 +55,11 @@ def write(directory: Path, *, languages: Sequence[str] = ("en", "zh")) -> list[P
         if isinstance(why, str)
     ]
     written = []
-    for language in languages:
-        suffix = next(each.suffix for each in DOCUMENT_LANGUAGES if each.code == language)
-        drawn, plain = (directory / f"{NAME}{suffix}.{ending}" for ending in ("html", "md"))
+    for words in (LANGUAGES[language] for language in languages):
+        drawn, plain = (directory / f"{NAME}{words.suffix}.{ending}" for ending in ("html", "md"))
         for path, text in (
-            (drawn, html(facts, found, sounds, silent, language)),
-            (plain, markdown(facts, found, LANGUAGES[language], drawn.name)),
+            (drawn, html(facts, found, sounds, silent, words)),
+            (plain, markdown(facts, found, words, drawn.name)),
         ):
             write_output(path, text, "--output_dir")
             written.append(path)
@@ -73,10 +71,9 @@ def html(
     found: Sequence[Concern],
     sounds: Sequence[Sound],
     silent: Sequence[Said],
-    language: str,
+    words: Language,
 ) -> str:
     """The page."""
-    words = LANGUAGES[language]
     drawn = figures(facts, words)
     spectrograms = {
         f"sound-{index}": spectrogram(sound, words) for index, sound in enumerate(sounds)
@@ -110,7 +107,6 @@ def html(
         )
     parts.append(part("tables", words(Said("Tables")), "".join(tables.values())))
     return page(
-        language=language,
         words=words,
         title=_title(facts),
         skip=("warnings", Said("Skip to the warnings")),
@@ -121,7 +117,7 @@ def html(
     )
 
 
-def markdown(facts: Facts, found: Sequence[Concern], words: Words, page: str) -> str:
+def markdown(facts: Facts, found: Sequence[Concern], words: Language, page: str) -> str:
     """The same without figures, which are in `page`."""
     lines = [f"# {markdown_text(words(_title(facts)))}", f"## {words(_heading(found))}"]
     if found:
@@ -144,7 +140,7 @@ def markdown(facts: Facts, found: Sequence[Concern], words: Words, page: str) ->
     return "\n\n".join(lines) + "\n"
 
 
-def _table(section: Section, words: Words) -> str:
+def _table(section: Section, words: Language) -> str:
     return table(
         section,
         words,
@@ -153,7 +149,7 @@ def _table(section: Section, words: Words) -> str:
     )
 
 
-def _warnings(found: Sequence[Concern], words: Words) -> str:
+def _warnings(found: Sequence[Concern], words: Language) -> str:
     if not found:
         return f"<p>{escaped(words(_nothing()))}</p>"
     items = "".join(
@@ -165,7 +161,7 @@ def _warnings(found: Sequence[Concern], words: Words) -> str:
     return f'<ul class="warnings">{items}</ul>'
 
 
-def _grave(concern: Concern, words: Words) -> str:
+def _grave(concern: Concern, words: Language) -> str:
     """In words too: not everybody sees colours."""
     return words(Said("[grave] ")) if concern.grave else ""
 

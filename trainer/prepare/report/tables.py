@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from conf.document.language import Name, Said
 from conf.document.tables import Column, Section, spaced
-from conf.document.words import Name, Said
 from conf.writing import format_value
 from trainer.prepare.report.facts import RARE, SCALES, Facts
 

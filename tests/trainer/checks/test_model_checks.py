@@ -1,0 +1,57 @@
+"""What the checks see of the model: weights, trainable counts, room and time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conf.load import STAGES, Config, load_config, stage_config_path
+from tests.conftest import base_without_ctc
+from tests.trainer.checks.results import by_id, status
+from trainer.checks import model_checks
+from trainer.checks.run_checks import run_checks
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_tiny_model(stage: str, tiny_config: Callable[..., Config]) -> None:
+    """Counted in the built model; everything is forecast; nothing fails."""
+    results = by_id(run_checks(tiny_config(stage)))
+    assert status(list(results.values()), "failed") == set()
+    trainable = results["trainable"]
+    wanted = {
+        "8k": "audio_encoder, ctc_decoder, ctc trains",
+        "s1": "audio_encoder trains",
+        "s2": "audio_adaptor, ctc_decoder, ctc trains",
+        "s3": "llm trains",
+    }
+    assert trainable.expected == wanted[stage]
+    assert re.search(r"SHA-256 [0-9a-f]{64}$", results["coverage"].found)
+    assert "ms on cpu" in results["time"].found
+    assert re.search(r"^\d\.\d MB needed, \d", results["disk"].found)
+
+
+def test_a_checkpoint_without_ctc(tiny_config: Callable[..., Config], tmp_path: Path) -> None:
+    """As one hub's copy has it: the component is named; nothing else is forecast."""
+    directory = base_without_ctc(tmp_path / "base")
+    config = tiny_config()
+    config = load_config(stage_config_path("8k"), model=directory, layers=[("test", config.flat())])
+    config = config.replace({"init_param": str(directory / "model.pt")}, "test")
+    results = by_id(run_checks(config, parts=["model"]))
+    assert status(list(results.values()), "failed") == {"coverage"}
+    assert "ctc_decoder: got 0 of" in results["coverage"].found
+    assert results["memory"].status == "not run"
+
+
+def test_no_room(tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disk and memory are compared with what is there."""
+
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr(model_checks.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr(model_checks, "_free_memory", lambda device: (1e6, "a small one"))
+    results = run_checks(tiny_config(), parts=["model"])
+    assert status(results, "failed") == {"disk", "memory"}
