@@ -175,7 +175,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.table != "trials" and form != "csv":
         raise UserError(f"--table: got it with --format {form}, expected --format csv")
     cache = None if arguments.no_cache else cache_directory()
-    facts = comparison(arguments.sweep, _store(), cache)
+    store = _store()
+    _note_if_running(arguments.sweep, store)
+    facts = comparison(arguments.sweep, store, cache)
     if form == "table":
         from rich.console import Console
 
@@ -198,9 +200,11 @@ def _report(arguments: argparse.Namespace) -> int:
     from analysis.report.page import report
     from conf.document.numbers import size
 
+    store = _store()
+    _note_if_running(arguments.sweep, store)
     path = report(
         arguments.sweep,
-        _store(),
+        store,
         arguments.output_dir,
         language=arguments.lang,
         other_sweep=arguments.beside,
@@ -280,6 +284,15 @@ def _annotate(arguments: argparse.Namespace) -> int:
     )
     print(", ".join(f"{number} {change}" for change, number in sorted(counts.items())))
     return 0
+
+
+def _note_if_running(name: str, store: Store) -> None:
+    sweep = store.sweep_run(name)
+    if sweep is not None and sweep.status == "RUNNING":
+        print(
+            f"note: sweep {name} is still running, or was cut off: this shows what is known so far",
+            file=sys.stderr,
+        )
 
 
 def _store() -> Store:

@@ -36,7 +36,8 @@ from conf.errors import DataError, UserError, WorkError
 _HOLDER = re.compile(r"pid (?P<pid>\d+) since (?P<since>.*) on (?P<host>\S+)")
 _TRIES, _TRY_AGAIN_S = 4, 0.05
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_SPACE = os.strerror(errno.ENOSPC)
+_NO_SPACE = (os.strerror(errno.ENOSPC), "database or disk is full")
+"""As safetensors, torch and SQLite say it, by errors of their own."""
 
 
 # Whole files
@@ -202,8 +203,14 @@ def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def locked_directory(root: Path, refusal: str, result: str) -> Iterator[None]:
-    """Hold a directory by its file `lock`; it is made, and without `result` in the end it goes.
+def locked_directory(root: Path, refusal: str, result: str | None = None) -> Iterator[None]:
+    """Hold a directory by its file `lock`; it is made, and if nothing comes of it, it goes.
+
+    Args:
+        root: The directory.
+        refusal: What to say, before who holds it, if another process does.
+        result: The file without which all that lies there in the end is of no use; None for
+            whatever lies there, but for the lock.
 
     Raises:
         UserError: Another process holds it, or it cannot be written.
@@ -221,11 +228,15 @@ def locked_directory(root: Path, refusal: str, result: str) -> Iterator[None]:
         try:
             yield
         finally:
-            if not (root / result).exists():
+            if result is None:
+                with contextlib.suppress(FileNotFoundError):
+                    if os.listdir(root) == ["lock"]:
+                        (root / "lock").unlink()
+            elif not (root / result).exists():
                 shutil.rmtree(root, ignore_errors=True)
-                for place in made[1:]:  # outputs/, if it was not there and is empty
-                    with contextlib.suppress(OSError):
-                        place.rmdir()
+            for place in made:  # and outputs/, if it was not there and is empty
+                with contextlib.suppress(OSError):
+                    place.rmdir()
 
 
 def holder_of(path: Path) -> Holder | None:
@@ -302,7 +313,7 @@ def is_full_disk(error: BaseException | None) -> bool:
     """Whether an error, or one that it came of, is that a disk has no room."""
     while error is not None:
         full = isinstance(error, OSError) and error.errno in _FULL_DISK
-        if full or _NO_SPACE in str(error):  # safetensors and torch have errors of their own
+        if full or any(text in str(error) for text in _NO_SPACE):
             return True
         error = error.__cause__ or error.__context__
     return False

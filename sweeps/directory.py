@@ -135,6 +135,10 @@ class SweepDirectory:
         """Who runs the sweep now; None if nobody does."""
         return holder_of(self.root / "lock")
 
+    def starter(self) -> Holder | None:
+        """Who starts the sweep for the first time; None once Ray and MLflow are there."""
+        return None if self.sweep_yaml.exists() else self.holder()
+
 
 def sweep_text(sweep: SweepFile) -> str:
     """A sweep as YAML that reads back as the same sweep."""

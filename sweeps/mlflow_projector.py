@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,6 @@ from typing import Literal
 from analysis.facts.comparison import LR
 from analysis.facts.utterances import BASE_HYPOTHESES
 from conf.document import numbers
-from conf.errors import UserError
 from conf.load import Config
 from conf.reading import flatten
 from sweeps.directory import SweepDirectory, sweep_text
@@ -29,6 +28,7 @@ from sweeps.output import tail
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.trial import TRIAL_LOG
 from sweeps.trial_state import TrialState
+from trainer.tracking.event_log import EVENTS
 from trainer.tracking.mlflow_store import Status, Store
 
 _LOG = logging.getLogger(__name__)
@@ -42,9 +42,13 @@ _STATUS: Mapping[str, Status] = {
 FAILURE_LOG = "failure.log"
 _LAST_LINES = 50
 _RETRY_S = 2.0
-_GIVE_UP_S = 30.0
+_REFUSED_S = 30.0
+"""How long the end waits for a store that answers, but takes nothing."""
+_SILENT_S = 240.0
+"""The same for one that does not answer at all: a server's start takes minutes on a busy machine.
+"""
 _INTERRUPTED_S = 6.0
-"""What an orderly end gives a store that does not answer."""
+"""The same for either, where somebody wants the end now."""
 
 
 class Projector:
@@ -57,6 +61,7 @@ class Projector:
         store: The opened store.
         configs: Every stage's default config.
         tags: More tags for the sweep's run.
+        clock: Seconds; what the end's patience is measured by.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Projector:
         store: Store,
         configs: Mapping[str, Config],
         tags: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
         self._sweep = sweep
@@ -76,7 +82,11 @@ class Projector:
         self._store = store
         self._parent = ""
         self._runs: dict[int, str] = {}
+        self._clock = clock
         self._pending: dict[int, TrialState] = {}
+        self._written: dict[int, tuple[TrialState, int]] = {}
+        self._progress = 0
+        self._refused = False
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="projector", daemon=True)
@@ -115,7 +125,8 @@ class Projector:
         """Take note of trials that have changed; returns at once."""
         with self._changed:
             for state in states:
-                self._pending[state.number] = state
+                if state.outcome == "failed" or not self._is_known(state):  # its log may grow
+                    self._pending[state.number] = state
             self._changed.notify()
 
     def finish_trials(self, states: Iterable[TrialState], *, interrupted: bool) -> bool:
@@ -134,13 +145,14 @@ class Projector:
             self._closing = True
             self._changed.notify()
         # Slow is not away: as long as it gets on with it, it may take its time.
-        patience_s = _INTERRUPTED_S if interrupted else _GIVE_UP_S
-        left, since = -1, time.monotonic()
-        while self._thread.is_alive() and time.monotonic() - since < patience_s:
+        progress, since = self._progress, self._clock()
+        while self._thread.is_alive():
+            now = self._clock()  # before the progress, or what is made between would not count
+            if self._progress != progress:
+                progress, since = self._progress, self._clock()
+            elif now - since >= self._patience_s(interrupted):
+                break
             self._thread.join(0.1)
-            with self._changed:
-                if len(self._pending) != left:
-                    left, since = len(self._pending), time.monotonic()
         return not self.behind and not self._thread.is_alive()
 
     def log_base(self, metrics: Mapping[str, float]) -> None:
@@ -167,6 +179,23 @@ class Projector:
         """End the sweep's run."""
         self._store.finish(self._parent, status)
 
+    def _is_known(self, state: TrialState) -> bool:
+        """Whether a state waits, or was written with all that its trial had logged."""
+        if self._pending.get(state.number) == state:
+            return True
+        return self._written.get(state.number) == (state, self._logged(state))
+
+    def _logged(self, state: TrialState) -> int:
+        try:
+            return (self._directory.trial(state.number) / EVENTS).stat().st_size
+        except OSError:
+            return 0
+
+    def _patience_s(self, interrupted: bool) -> float:
+        if interrupted:
+            return _INTERRUPTED_S
+        return _REFUSED_S if self._refused else _SILENT_S
+
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -175,13 +204,18 @@ class Projector:
                     return
                 batch = dict(self._pending)
             for number, state in sorted(batch.items()):
+                logged = self._logged(state)
                 try:
                     self._project(state)
                 except Exception as error:
+                    self._refused = not _is_silence(error)
                     _LOG.warning("MLflow is behind with trial %d: %s", number, error)
                     self._wait_for_store()
                     continue
                 with self._changed:
+                    self._refused = False
+                    self._progress += 1
+                    self._written[number] = (state, logged)
                     if self._pending.get(number) is state:
                         del self._pending[number]
 
@@ -249,12 +283,18 @@ def open_store(environment: Mapping[str, str]) -> Store:
     # The projector tries again by itself; a client that does so for minutes would hold up the end.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    try:
-        return Store.open(environment=environment)
-    except UserError:
-        raise
-    except Exception as error:  # a server's client raises what it likes
-        raise UserError(f"MLflow store: {error}".splitlines()[0]) from error
+    return Store.open(environment=environment)
+
+
+def _is_silence(error: BaseException | None) -> bool:
+    """Whether a store gave no answer: a server that is not there, a database that is locked."""
+    from requests.exceptions import ConnectionError, Timeout
+
+    while error is not None:
+        if isinstance(error, ConnectionError | Timeout) or "database is locked" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _now_ms() -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from conf.errors import UserError, WorkError
-from conf.files import write_text
+from conf.files import is_full_disk, write_text
 from conf.load import Config
 from sweeps import preflight
 from sweeps.console.view import Progress, View, make_view
@@ -192,6 +192,10 @@ class _Run:
             )
         except Aborted as aborted:
             cause = aborted.__cause__
+            if is_full_disk(cause) and not isinstance(cause, WorkError):  # Optuna blames the data
+                cause = WorkError(
+                    f"{self._directory.root}: the disk is full; with room the same command goes on"
+                )
             raise WorkError(f"sweep {self._sweep.name}: {cause}".splitlines()[0]) from cause
         if not self._ledger.finished:
             if not self._disk.allows():

@@ -223,7 +223,7 @@ def test_a_sweep_warns_as_the_page_quotes(
         run.begin()
     run.stopped(interrupted=False)
     monkeypatch.setattr(disk, "free_bytes", lambda path: room.floor)
-    assert run._room.allows()
+    assert run._disk.allows()
     unheard = [message for message in WARNED[3:] if not _warned(message, caplog.messages)]
     assert not unheard, caplog.messages
 

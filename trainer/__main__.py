@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -15,6 +16,8 @@ from trainer.prepare import flags as prepare_flags
 
 if TYPE_CHECKING:
     from conf.load import Config
+    from trainer.finetune.result import Evaluation, FinetuneResult
+    from trainer.tracking.event_log import EventLog
 
 _EXAMPLES = """\
 examples:
@@ -207,51 +210,66 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     output_dir = Path(config["output_dir"])
 
     from conf.document.numbers import rate
+    from conf.files import full_disk_said
     from trainer.checks.run_checks import one_line, raise_if_failed, run_checks, tags
     from trainer.data.sets import read_data
     from trainer.finetune.extend import can_extend, reopen
-    from trainer.finetune.result import Evaluation
     from trainer.finetune.resume import refuse_another_run
     from trainer.finetune.run import finetune
+    from trainer.finetune.run_directory import held
     from trainer.tracking.event_log import EventLog
-    from trainer.tracking.mlflow_store import Status, Store
 
     refuse_another_run(output_dir, config)
-
-    # Mistakes come before any run is opened. What the model's weights hold, loading will say.
-    read_data(config)
-    results = run_checks(config, skip=arguments.skip_check, parts=("config", "data"))
-    raise_if_failed(results)
-    for check in results:
-        if check.status == "warning":
-            print(f"warning: {one_line(check)}", file=sys.stderr)
-    if can_extend(output_dir, config):
-        reopen(output_dir)
-    log = EventLog(output_dir, resume=config.get("train_conf.resume", True))
-    log.set_tags(tags(results))
-    if arguments.no_mlflow:
-        result = finetune(config, log)
-    else:
-        store = Store.open(experiment=arguments.experiment)
-        run_id = store.ensure_standalone(output_dir)
-        status: Status = "FAILED"
-
-        def project(_: Evaluation) -> None:
-            store.project(run_id, output_dir)
-
-        try:
-            result = finetune(config, log, project)
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            print("the same command goes on after the last resume point", file=sys.stderr)
-            raise
-        finally:
-            store.project(run_id, output_dir)
-            store.finish(run_id, status)
+    then = "make room, and the same command goes on"
+    with held(output_dir), full_disk_said(output_dir, then):
+        refuse_another_run(output_dir, config)  # again: until now another may have trained here
+        # Mistakes come before any run is opened. What the model's weights hold, loading will say.
+        read_data(config)
+        results = run_checks(config, skip=arguments.skip_check, parts=("config", "data"))
+        raise_if_failed(results)
+        for check in results:
+            if check.status == "warning":
+                print(f"warning: {one_line(check)}", file=sys.stderr)
+        if can_extend(output_dir, config):
+            reopen(output_dir)
+        log = EventLog(output_dir, resume=config.get("train_conf.resume", True))
+        log.set_tags(tags(results))
+        if arguments.no_mlflow:
+            result = finetune(config, log)
+        else:
+            result = _tracked(config, log, arguments.experiment)
     print(f"valid/cer {rate(result.objective)} ({result.checkpoint}) in {output_dir}")
     print(f"next: python -m trainer package --run {output_dir} --output_dir MODEL_DIR")
     return 0
+
+
+def _tracked(config: Config, log: EventLog, experiment: str | None) -> FinetuneResult:
+    """A fine-tune whose log is copied to MLflow after each epoch."""
+    from trainer.finetune.run import finetune
+    from trainer.tracking.mlflow_store import Status, Store
+
+    store = Store.open(experiment=experiment)
+    run_id = store.ensure_standalone(log.directory)
+
+    def project(_: Evaluation) -> None:
+        store.project(run_id, log.directory)
+
+    def close(status: Status) -> None:
+        store.project(run_id, log.directory)
+        store.finish(run_id, status)
+
+    try:
+        result = finetune(config, log, project)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if interrupted:
+            print("the same command goes on after the last resume point", file=sys.stderr)
+        # A disk that is full is so for MLflow, too: what ended the fine-tune is what is told.
+        with contextlib.suppress(Exception):
+            close("KILLED" if interrupted else "FAILED")
+        raise
+    close("FINISHED")
+    return result
 
 
 def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:

@@ -7,6 +7,7 @@ driver runs the sweep or not. No Ray, no MLflow, no torch.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -82,6 +83,13 @@ def read_standing(name: str) -> Standing:
 def status(name: str, *, watch: bool = False, console: Console | None = None) -> int:
     """Print how a sweep stands; with `watch` again and again, until nobody runs it."""
     console = console or _console()
+    directory = _directory(name)
+    if (starter := directory.starter()) is not None:
+        _say(console, f"{name}: {_starting(starter)}")
+        if not watch:
+            return 0
+        while directory.starter() is not None:
+            time.sleep(_LOOK_S)
     standing = read_standing(name)
     if watch:
         with make_view(console) as view, contextlib.suppress(KeyboardInterrupt):
@@ -107,12 +115,15 @@ def status(name: str, *, watch: bool = False, console: Console | None = None) ->
 def list_sweeps(console: Console | None = None) -> int:
     """Print a line for each sweep of the working directory, the latest last."""
     console = console or _console()
-    names = sorted(_names(), key=lambda name: SweepDirectory.of(name).sweep_yaml.stat().st_mtime)
+    names = sorted(_names(), key=_began)
     if not names:
         _say(console, f"no sweep in {SWEEPS}")
         return 0
     drawn = Table("sweep", "trials", "best", "state", box=None, pad_edge=False)
     for name in names:
+        if (starter := SweepDirectory.of(name).starter()) is not None:
+            drawn.add_row(name, "", "", _starting(starter))
+            continue
         try:
             standing = read_standing(name)
         except UserError as error:
@@ -170,6 +181,10 @@ def describe_holder(holder: Holder) -> str:
     return f"pid {holder.pid}{where} since {holder.since}"
 
 
+def _starting(holder: Holder) -> str:
+    return f"run by {describe_holder(holder)}: starting"
+
+
 def _every(pause_s: float, long_s: float) -> Iterator[None]:
     end = time.monotonic() + long_s
     while time.monotonic() < end:
@@ -178,7 +193,16 @@ def _every(pause_s: float, long_s: float) -> Iterator[None]:
 
 
 def _names() -> list[str]:
-    return sorted(path.parent.name for path in (Path.cwd() / SWEEPS).glob("*/sweep.yaml"))
+    directories = (SweepDirectory(path) for path in sorted((Path.cwd() / SWEEPS).glob("*")))
+    return [d.root.name for d in directories if d.sweep_yaml.exists() or d.starter() is not None]
+
+
+def _began(name: str) -> float:
+    directory = SweepDirectory.of(name)
+    try:
+        return directory.sweep_yaml.stat().st_mtime
+    except FileNotFoundError:  # it starts
+        return math.inf
 
 
 def _directory(name: str) -> SweepDirectory:

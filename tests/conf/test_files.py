@@ -333,6 +333,20 @@ def test_a_directory_that_nothing_came_of_goes_with_its_lock(tmp_path: Path) -> 
     assert names(root) == ["lock", "result"]
 
 
+def test_a_directory_in_which_anything_lies_stays(tmp_path: Path) -> None:
+    root = tmp_path / "outputs" / "run"
+    with files.locked_directory(root, "is run by"):
+        pass
+    assert names(tmp_path) == []
+    root.mkdir(parents=True)
+    with files.locked_directory(root, "is run by"):
+        pass
+    assert names(root) == []
+    with files.locked_directory(root, "is run by"):
+        (root / "result").touch()
+    assert names(root) == ["lock", "result"]
+
+
 def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
@@ -367,6 +381,7 @@ def _caused(error: Exception) -> Exception:
         (OSError(errno.EFBIG, "File too large"), True),
         (RuntimeError("I/O error: No space left on device (os error 28)"), True),
         (_caused(OSError(errno.ENOSPC, "")), True),
+        (_caused(RuntimeError("(sqlite3.OperationalError) database or disk is full")), True),
         (OSError(errno.EACCES, "Permission denied"), False),
         (ValueError("x"), False),
     ],

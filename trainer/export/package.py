@@ -24,6 +24,7 @@ from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config, load_config
 from trainer.evaluation.error_rates import NORMALISATION
 from trainer.export import stock_script
+from trainer.finetune.run_directory import CHECKPOINTS, CONFIG, written_values
 from trainer.model import stages
 from trainer.model.build import build
 from trainer.model.checkpoint import load_metadata, load_state
@@ -59,8 +60,14 @@ def package(
         raise UserError(f"--stock_dir: got {str(stock_dir)!r}, expected a new directory")
     config = run_config(run)
     name = checkpoint or _chosen_checkpoint(run)
-    weights = run / "checkpoints" / f"{name}.safetensors"
-    metadata = load_metadata(weights)
+    weights = run / CHECKPOINTS / f"{name}.safetensors"
+    try:
+        metadata, trained = load_metadata(weights), load_state(weights)
+    except DataError as error:
+        others = sorted({path.stem for path in weights.parent.glob("*.safetensors")} - {name})
+        raise DataError(
+            f"{error}; trainer package --checkpoint takes another ({', '.join(others) or 'none'})"
+        ) from error
     nano = build(config)
     assert nano.coverage is not None
     if metadata["base.sha256"] != nano.coverage.sha256:
@@ -71,7 +78,7 @@ def package(
     with _written_whole(output_dir) as partial:
         if stock_dir is not None:
             stock_script.write(config, nano, output_dir, stock_dir)
-        stages.load_trainable_state(nano.model, load_state(weights))
+        stages.load_trainable_state(nano.model, trained)
         with (partial / "model.pt").open("wb") as file:
             torch.save({"state_dict": merged_state(nano.model)}, file)
         write_support_files(config, partial)
@@ -86,11 +93,12 @@ def run_config(run: Path) -> Config:
     """The effective configuration that a fine-tune wrote.
 
     Raises:
-        DataError: ``run`` is no fine-tune's directory.
+        UserError: ``run`` is no fine-tune's directory, or the file is damaged.
     """
-    path = run / "config.yaml"
+    path = run / CONFIG
     if not path.is_file():
         raise DataError(f"{run}: got no config.yaml, expected the directory of a fine-tune")
+    written_values(path)
     return load_config(path)
 
 

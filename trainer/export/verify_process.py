@@ -83,18 +83,21 @@ def _logged(run: Path) -> tuple[Mapping[str, Mapping[str, Any]], float]:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: got no texts of the fine-tune to compare with") from error
-    known = [
-        e["metrics"]["valid/cer"] for e in read_events(run) if "valid/cer" in e.get("metrics", {})
-    ]
+    known = {
+        event["step"]: event["metrics"]["valid/cer"]
+        for event in read_events(run)
+        if "valid/cer" in event.get("metrics", {})
+    }
     if not known:
         raise DataError(f"{run}: got no logged valid/cer, expected a finished fine-tune")
     texts_cer = total(cer(line["reference"], line["text"]) for line in lines).rate
-    if not math.isclose(texts_cer, known[-1], abs_tol=1e-9):
+    last = known[max(known)]  # in whatever order they stand: a damaged log is logged to again
+    if not math.isclose(texts_cer, last, abs_tol=1e-9):
         raise DataError(
             f"{path}: got texts of CER {numbers.rate(texts_cer)}, expected those of the logged "
-            f"{numbers.rate(known[-1])}"
+            f"{numbers.rate(last)}"
         )
-    return {line["key"]: line for line in lines}, known[-1]
+    return {line["key"]: line for line in lines}, last
 
 
 def _validation_set(config: Config, logged: Mapping[str, Any]) -> list[Utterance]:

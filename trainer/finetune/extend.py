@@ -20,20 +20,20 @@ from pathlib import Path
 
 from conf.files import link, replacing_directory, write_json, write_text
 from conf.load import Config
-from conf.reading import flatten, read_yaml
 from trainer.finetune.run_directory import (
     CHECKPOINTS,
+    CONFIG,
     EPOCHS,
     HYPOTHESES,
+    ORIGIN,
     POINT_FILES,
     POINTS,
     RESULT,
     read_result,
+    written_values,
 )
 from trainer.tracking.event_log import EVENTS, read_events
 from trainer.tracking.mlflow_store import RUN_ID
-
-_ORIGIN = "went_on_from.json"
 
 
 def equivalence(config: Config) -> str | None:
@@ -89,7 +89,7 @@ def extend_from(finished: Finished, directory: Path, origin: str) -> None:
     """
     source = finished.directory
     shutil.rmtree(directory / POINTS, ignore_errors=True)
-    write_json(directory / _ORIGIN, {"from": origin, "epochs": finished.epochs}, indent=None)
+    write_json(directory / ORIGIN, {"from": origin, "epochs": finished.epochs}, indent=None)
     for path in sorted((source / CHECKPOINTS).glob("epoch-*.safetensors")):
         link(path, directory / CHECKPOINTS / path.name)
     _copy_texts(source, directory)
@@ -101,7 +101,7 @@ def extend_from(finished: Finished, directory: Path, origin: str) -> None:
 
 def extended_from(directory: Path) -> tuple[str, int] | None:
     """What a run went on from, and after how many epochs; None if it did not."""
-    path = directory / _ORIGIN
+    path = directory / ORIGIN
     if not path.exists() or not (directory / POINTS).is_dir():
         return None
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -110,16 +110,13 @@ def extended_from(directory: Path) -> tuple[str, int] | None:
 
 def has_begun(directory: Path) -> bool:
     """Whether a run has begun by itself; one that was only put where another ended has not."""
-    return (directory / EVENTS).exists() and not (directory / _ORIGIN).exists()
+    return (directory / EVENTS).exists() and not (directory / ORIGIN).exists()
 
 
 def can_extend(directory: Path, config: Config) -> bool:
     """Whether a directory holds a run of this configuration with fewer epochs, which can go on."""
-    described = directory / "config.yaml"
-    if not described.exists() or equivalence(config) is None:
-        return False
-    epochs = flatten(read_yaml(described).values).get(EPOCHS)
-    return isinstance(epochs, int) and epochs < config[EPOCHS]
+    epochs = _described_epochs(directory)
+    return epochs is not None and equivalence(config) is not None and epochs < config[EPOCHS]
 
 
 def reopen(directory: Path) -> None:
@@ -128,10 +125,9 @@ def reopen(directory: Path) -> None:
     Its numbers then go to a new run in MLflow, where parameters and points cannot be taken back.
     """
     (directory / RUN_ID).unlink(missing_ok=True)
-    result = read_result(directory)
     _copy_texts(directory, directory)
-    epochs = None if result is None else result["epochs"]
-    write_text(directory / EVENTS, events_before_the_end(directory, epochs))
+    text = events_before_the_end(directory, _described_epochs(directory))
+    write_text(directory / EVENTS, text)
     (directory / RESULT).unlink(missing_ok=True)
 
 
@@ -154,6 +150,12 @@ def events_before_the_end(directory: Path, epochs: int | None) -> str:
         if epochs is not None and event.get("metrics", {}).get("epoch") == epochs:
             break
     return "".join(lines)
+
+
+def _described_epochs(directory: Path) -> int | None:
+    """The number of epochs in a run's configuration; None without one."""
+    path = directory / CONFIG
+    return written_values(path)[EPOCHS] if path.exists() else None
 
 
 def _copy_texts(source: Path, directory: Path) -> None:

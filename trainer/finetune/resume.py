@@ -22,14 +22,18 @@ import torch
 from conf.errors import ConfigError, WorkError
 from conf.files import aside, file_sha256
 from conf.load import PATHS, Config
-from conf.reading import flatten, read_yaml
 from trainer.finetune.extend import can_extend
-from trainer.finetune.run_directory import EPOCHS, HYPOTHESES, POINT_FILES
+from trainer.finetune.run_directory import (
+    CONFIG,
+    EPOCHS,
+    HYPOTHESES,
+    POINT_FILES,
+    is_foreign,
+    written_values,
+)
 
 _LOG = logging.getLogger(__name__)
 _HASH_CHARS = 32
-_FIRST_FILES = frozenset({"events.jsonl", "mlflow_run_id"})
-"""Written before the configuration: a run that was stopped while it loaded has no more."""
 
 
 class ResumeFolder:
@@ -78,7 +82,7 @@ class ResumeFolder:
         """The newest whole point, or None; a damaged one, or another run's, is passed over."""
         for path in self._points():
             if file_sha256(path)[:_HASH_CHARS] != path.stem.rpartition("-")[2]:
-                _LOG.warning("%s is damaged: its content does not match its name", path)
+                _LOG.warning("%s is damaged and passed over: it does not match its name", path)
                 continue
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             if state.pop("identity") == self._identity:
@@ -98,20 +102,22 @@ class ResumeFolder:
 def refuse_another_run(directory: Path, config: Config) -> None:
     """Checks that a directory is new, or holds a fine-tune of this configuration to go on with.
 
-    One of fewer epochs may go on where the schedule does not depend on their number.
+    One of fewer epochs may go on where the schedule does not depend on their number. Where one was
+    cut off before it wrote its configuration, its resume points say whose they are.
 
     Raises:
-        ConfigError: It holds something else; names the keys that differ.
+        ConfigError: It holds something else, or a damaged configuration; names the keys that
+            differ.
     """
-    if not directory.exists() or {path.name for path in directory.iterdir()} <= _FIRST_FILES:
-        return
-    described = directory / "config.yaml"
-    if not described.exists():
+    if is_foreign(directory):
         raise ConfigError(
             f"output_dir: got {str(directory)!r}, which is not empty; expected a new directory, or "
             "one of an interrupted run"
         )
-    there, here = flatten(read_yaml(described).values), config.flat()
+    described = directory / CONFIG
+    if not described.exists():
+        return
+    there, here = written_values(described), config.flat()
     free = PATHS | {"train_conf.resume"} | ({EPOCHS} if can_extend(directory, config) else set())
     problems = [
         f"output_dir: {directory} holds a run of another configuration: {key} is "

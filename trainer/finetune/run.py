@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy
 import torch
 
 from conf.document import numbers
-from conf.errors import ConfigError
+from conf.errors import ConfigError, DataError
 from conf.files import full_disk_said, write_json
 from conf.load import Config
 from trainer.channel.on_the_fly import on_the_fly
@@ -209,9 +209,13 @@ class _Run:
         epochs = self._config["train_conf.max_epoch"]
         result = run_directory.read_result(self._directory)
         if result and (result["identity"], result["epochs"]) == (self._identity, epochs):
-            self._restore_state(result["run"])
-            _LOG.info("%s: this fine-tune has finished before", self._directory)
-            return
+            try:
+                self._check_kept([result["run"]["best"]])
+                self._restore_state(result["run"])
+                _LOG.info("%s: this fine-tune has finished before", self._directory)
+                return
+            except DataError as error:
+                _LOG.warning("%s; so this fine-tune does not count as finished", error)
         if isinstance(self.engine, Trainer) and (point := self._resume.load()) is not None:
             if point["trainer"]["epoch"] <= epochs + 1:
                 self._restore(point)
@@ -348,8 +352,24 @@ class _Run:
         assert isinstance(self.engine, Trainer)
         self.engine.load_state_dict(point["trainer"])
         self._restore_state(point["run"])
-        self._scoring.read_base()
+        try:
+            self._check_kept(point["run"]["kept"])
+            self._scoring.read_base()
+        except DataError as error:
+            raise DataError(
+                f"{error}; the point of update {self.engine.step} is of no use without it: delete "
+                f"{self._resume.directory} to train anew from the first epoch"
+            ) from error
         set_random_state(point["random"])
+
+    def _check_kept(self, kept: Iterable[tuple[str, int, float]]) -> None:
+        """Reads an earlier process's checkpoints now and not when the last epoch has been trained.
+
+        One that is gone was worse than what came after the point, and comes and goes again.
+        """
+        for path in (self._folder.named(*item).path for item in kept):
+            if path.exists():
+                load_state(path)
 
     def _state(self) -> dict[str, Any]:
         best = self._best and [self._best.name, self._best.epoch, self._best.cer]
@@ -365,6 +385,21 @@ class _Run:
         self._folder.restore(state["kept"])
         self._best = self._folder.named(*state["best"]) if state["best"] else None
         self._best_metrics = dict(state["best_metrics"])
+        self._log_again(state["evaluations"])
+
+    def _log_again(self, evaluations: Iterable[Mapping[str, Any]]) -> None:
+        """Logs what a damaged log has lost; of what it has, no number is logged twice."""
+        interval = self._config["train_conf.log_interval"]
+        for said in evaluations:
+            metrics = {**said["metrics"], "epoch": float(said["epoch"])}
+            if not said["finished"] and said["step"] % interval == 0:
+                for name in ("train/loss", "train/lr"):  # there stood those of the last updates
+                    metrics.pop(name, None)
+            self._tracker.log_metrics(metrics, step=said["step"] + said["finished"])
+        if self._best:
+            self._tracker.set_tags({"checkpoint": self._best.name})
+        for path in sorted((self._directory / run_directory.HYPOTHESES).glob("*.jsonl")):
+            self._tracker.log_artifact(path, f"{run_directory.HYPOTHESES}/{path.name}")
 
     @property
     def _result_path(self) -> Path:

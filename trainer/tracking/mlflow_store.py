@@ -19,9 +19,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import copyfile
@@ -42,10 +43,13 @@ RUN_ID = "mlflow_run_id"
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
+_LOG = logging.getLogger(__name__)
+
 _MAX_PARAM_CHARS = 6000  # MLflow's limit for a parameter's value
 _MAX_TAG_CHARS = 5000
 _BATCH = 100  # MLflow takes at most 100 params and 100 tags in one call
 _METRIC_BATCH = 500
+_MADE_WITH_ROWS = {"alembic_version", "workspaces"}  # the tables that MLflow fills as it makes them
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,6 @@ class Store:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
         for noisy in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -127,10 +130,13 @@ class Store:
         uri = environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
         inherited = environment.get("MLFLOW_RUN_ID") or None
         database = _database(uri)
-        if not create and database is not None and not database.exists():
-            raise DataError(f"MLflow store {uri}: got no such file, expected a store with runs")
         try:
             with _creation_lock(database if create else None):
+                if database is not None and _is_unmade(database):
+                    if not create:
+                        got = "a store that holds nothing" if database.exists() else "no such file"
+                        raise DataError(f"MLflow store {uri}: got {got}, expected one with runs")
+                    _make(database)
                 client = MlflowClient(tracking_uri=uri)
                 if not create:
                     experiment_id = ""
@@ -138,9 +144,10 @@ class Store:
                     experiment_id = client.get_run(inherited).info.experiment_id
                 else:
                     experiment_id = _experiment(client, experiment, environment)
-        except (MlflowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"MLflow store {uri}: {reason}") from error
+        except UserError:
+            raise
+        except Exception as error:  # what databases and servers raise has no common class
+            raise UserError(f"MLflow store {uri}: {_reason(error, database)}") from error
         return cls(client, uri, experiment_id, inherited)
 
     # Writing
@@ -409,17 +416,78 @@ def _local(uri: str) -> Path | None:
 
 def _database(uri: str) -> Path | None:
     """The file of a sqlite store."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    path = uri.removeprefix("sqlite:///")
+    return None if path in (uri, "", ":memory:") else Path(path)
 
 
 @contextmanager
 def _creation_lock(database: Path | None) -> Iterator[None]:
-    """Let one process at a time create a sqlite store: two at once crash in the migration."""
+    """Let one process at a time create a sqlite store: the second then finds it."""
     if database is None:
         yield
         return
     with locked(database.with_name(database.name + ".lock")):
         yield
+
+
+def _is_unmade(database: Path) -> bool:
+    """Whether there is no store in a file, or one cut off while it was made.
+
+    MLflow makes its tables in about 70 steps, each of which lasts, and does not go on after a kill
+    between them. A store that was ever opened has a row at least: its default experiment.
+    """
+    if not database.exists():
+        return True
+    with closing(sqlite3.connect(database)) as connection:
+        tables = _tables(connection)
+        if tables and not tables & {"experiments", "alembic_version"}:  # somebody else's
+            return False
+        rows = (f'SELECT 1 FROM "{table}" LIMIT 1' for table in tables - _MADE_WITH_ROWS)
+        return not any(connection.execute(query).fetchone() for query in rows)
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return {name for (name,) in found if not name.startswith("sqlite_")}
+
+
+def _make(database: Path) -> None:
+    """Make a store in memory, and put it into its file in one transaction.
+
+    So it is there whole or not at all, whenever this is cut off, and without a wait for the disk
+    at every step. Who has the file open sees the new store, too, as after a rename they would not.
+    """
+    from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import create_engine
+
+    with closing(sqlite3.connect(":memory:")) as made:
+        _initialize_tables(create_engine("sqlite://", creator=lambda: made))  # type: ignore[no-untyped-call]
+        with closing(sqlite3.connect(database)) as goal:
+            anew = bool(_tables(goal))
+            made.backup(goal)
+    if anew:
+        _LOG.warning("%s: its creation had been cut off; made anew, as it held no runs", database)
+
+
+def _reason(error: Exception, database: Path | None) -> str:
+    """Say in a line why a store cannot be opened, and what to do about a cut off migration."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    if database is None or not database.exists():
+        return reason
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            [schema] = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except (sqlite3.Error, TypeError):
+        return reason
+    expected = _get_latest_schema_revision()  # type: ignore[no-untyped-call]
+    if schema == expected or expected in reason:  # MLflow has said what to do
+        return reason
+    return (
+        f"{reason}; it holds runs, and its change from schema {schema} to {expected} was cut off: "
+        "put a copy of the file back, or move it away (sweeps write their runs again)"
+    )
 
 
 def _stored(run: Run) -> StoredRun:

@@ -81,8 +81,8 @@ def packager(monkeypatch):
 @pytest.fixture(autouse=True)
 def registry(monkeypatch):
     registry = Registry()
-    monkeypatch.setattr(module.serving, "save", registry.save)
-    monkeypatch.setattr(module.serving, "register", registry.register)
+    monkeypatch.setattr(module.mlflow_model, "save", registry.save)
+    monkeypatch.setattr(module.mlflow_model, "register", registry.register)
     monkeypatch.setattr(module.verify, "verify", registry.verify)
     return registry
 

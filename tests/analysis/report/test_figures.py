@@ -9,12 +9,12 @@ import pytest
 
 from analysis.report.figures import (
     BASE_COLOUR,
-    BESIDE,
     COLOURS,
     DASHES,
     HATCHINGS,
     MARKERS,
     OTHER,
+    OTHER_SWEEP,
     THIN,
 )
 
@@ -57,7 +57,7 @@ def lab(rgb):
     return numpy.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-@pytest.mark.parametrize("colour", [*COLOURS.values(), OTHER, BASE_COLOUR, BESIDE])
+@pytest.mark.parametrize("colour", [*COLOURS.values(), OTHER, BASE_COLOUR, OTHER_SWEEP])
 def test_every_line_stands_out_from_white(colour):
     opacity = THIN if colour in COLOURS.values() else 1.0
     luminance = float(numpy.array(TO_XYZ)[1] @ linear(colour, opacity))

@@ -89,6 +89,20 @@ def test_a_running_sweep_is_seen_and_stopped(half_done: SweepDirectory) -> None:
     assert "1/8" in ask("list").stdout
 
 
+def test_a_sweep_that_starts_for_the_first_time_is_seen_and_stopped(place: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(SweepDirectory.of("tiny").root)]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        seen = ask("status", "tiny")
+        assert re.fullmatch(rf"tiny: run by pid {holder.pid} since .*: starting\n", seen.stdout)
+        assert ": starting" in ask("list").stdout
+        stopped = ask("stop", "tiny")
+        assert re.match(r"tiny: stopped after \d+:\d\d; ", stopped.stdout), stopped.stderr
+        assert holder.wait() == 128 + signal.SIGTERM
+    assert ask("list").stdout == "no sweep in outputs/sweeps\n"
+
+
 def test_a_sweep_that_is_not_there_is_one_line(half_done: SweepDirectory) -> None:
     for command in ("status", "stop"):
         for name in ("other", "../tiny", "a/b"):

@@ -1,18 +1,25 @@
-"""Packaging: LoRA folded into the weights gives what LoRA beside them gave."""
+"""Packaging: LoRA folded into the weights gives what LoRA beside them gave; odd runs and places."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 import torch
 
+from conf.errors import DataError, UserError
+from conf.files import replacing_directory
 from conf.load import Config
 from trainer.data.batch import collate, make_example
 from trainer.data.manifest import read_data_list
-from trainer.export.package import merged_state
+from trainer.export.package import merged_state, package
 from trainer.model import stages
 from trainer.model.build import build
+from trainer.model.checkpoint import CheckpointFolder
 from trainer.model.losses import Objective
+from trainer.tracking.event_log import EventLog
 
 
 def test_merged_lora_is_applied_lora(tiny_config: Callable[..., Config]) -> None:
@@ -35,3 +42,38 @@ def test_merged_lora_is_applied_lora(tiny_config: Callable[..., Config]) -> None
             losses.append(Objective(nano.model, config)(collate(examples), training=False).ce)
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=0)
     assert not torch.isclose(losses[2], losses[0], rtol=1e-3)
+
+
+@pytest.fixture
+def run(tiny_config: Callable[..., Config], tmp_path: Path) -> Path:
+    """What a fine-tune leaves that has learnt nothing in two epochs."""
+    config = tiny_config("8k")
+    nano = build(config)
+    stages.apply(nano.model, config)
+    assert nano.coverage is not None
+    folder = CheckpointFolder(tmp_path / "run" / "checkpoints", 2, nano.coverage.sha256)
+    for epoch in (1, 2):
+        folder.save(stages.trainable_state(nano.model), epoch, 0.5)
+    (tmp_path / "run" / "config.yaml").write_text(config.to_yaml())
+    EventLog(tmp_path / "run").set_tags({"checkpoint": "epoch-001"})
+    return tmp_path / "run"
+
+
+def test_two_at_once_to_one_place(run: Path, tmp_path: Path) -> None:
+    goal = tmp_path / "model"
+    said = rf"model, which another export is writing: pid {os.getpid()} since "
+    with replacing_directory(goal), pytest.raises(UserError, match=said):
+        package(run, goal)
+    assert package(run, goal) == goal
+    assert (goal / "model.pt").exists()
+
+
+def test_a_damaged_run_says_what_can_be_done(run: Path, tmp_path: Path) -> None:
+    weights = run / "checkpoints" / "epoch-001.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"epoch-001.*: .* --checkpoint takes .*\(epoch-002\)$"):
+        package(run, tmp_path / "model")
+    (run / "config.yaml").write_text("")
+    with pytest.raises(UserError, match=r"config\.yaml: .*damaged: delete it, and the same train"):
+        package(run, tmp_path / "model")
+    assert not (tmp_path / "model").exists()

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from conf.errors import ConfigError, WorkError
+from conf.errors import ConfigError, DataError, WorkError
 from conf.load import Config
 from trainer.finetune.loop import Trainer
 from trainer.finetune.result import Evaluation, FinetuneResult
@@ -158,6 +159,58 @@ def test_a_finished_run_is_not_trained_again(config: Callable[..., Config], tmp_
     events = read_events(tmp_path / "run")
     finetune(config(tmp_path / "run", train_conf__resume=False), NullTracker())
     assert read_events(tmp_path / "run") == events
+
+
+def test_a_start_killed_before_its_configuration_is_written_can_go_on(
+    config: Callable[..., Config], tmp_path: Path
+) -> None:
+    one = config(tmp_path / "run", dataset_conf__max_token_length=60)  # some are left out
+    for moment in (1, 3):  # around the list of what is left out
+        process = FORK.Process(target=_finetune_until, args=(moment, one))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert (tmp_path / "run" / "checkpoints").exists()
+        assert not (tmp_path / "run" / "config.yaml").exists()
+        refuse_another_run(tmp_path / "run", one)
+
+
+def test_what_a_damaged_run_has_lost_is_made_again(
+    config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Its log emptied, its result torn, the average that it chose flipped."""
+    run, unbroken = tmp_path / "run", tmp_path / "unbroken"
+    one = config(run).replace({"train_conf.max_epoch": 2}, "test")
+    _finetune(one)
+    shutil.copytree(run, unbroken)
+    (run / "events.jsonl").write_bytes(b"")
+    _finetune(one)
+    found, expected = metrics(run), metrics(unbroken)
+    assert found.items() <= expected.items()
+    assert [step for name, step in found if name == "valid/cer"] == [0, 3, 6, 7]
+    events = read_events(run)
+    tags = {key: value for event in events for key, value in event.get("tags", {}).items()}
+    assert tags["checkpoint"] in {path.stem for path in (run / "checkpoints").iterdir()}
+    assert "hypotheses/valid.jsonl" in {event.get("artifact") for event in events}
+
+    (run / "result.json").write_text((run / "result.json").read_text()[:40])
+    for average in (run / "checkpoints").glob("average-*"):
+        _flip(average)
+    _finetune(one)
+    assert (run / "result.json").read_bytes() == (unbroken / "result.json").read_bytes()
+    assert _weights(run).keys() == _weights(unbroken).keys()
+
+    best, *_ = (run / "checkpoints").glob("epoch-*")
+    _flip(best)
+    (run / "result.json").unlink()
+    with pytest.raises(DataError, match=rf"{best.name}: .* delete .*/resume to train anew"):
+        _finetune(one)
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
 
 
 def test_a_damaged_point_is_passed_over(tmp_path: Path) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import multiprocessing
+import os
+import resource
+import signal
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,10 +22,16 @@ from trainer.tracking.mlflow_store import Store
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory without a store."""
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def store(empty: Path) -> Store:
     return Store.open()
 
 
@@ -119,3 +131,126 @@ def test_a_store_that_cannot_be_opened_is_one_line(
     with pytest.raises(UserError) as error:
         Store.open()
     assert len(str(error.value).splitlines()) == 1
+
+
+def at_statement(number: int) -> None:
+    """Let this process be killed when it is about to make or rename a store's table so often."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    seen: list[str] = []
+
+    def count(_c: object, _u: object, statement: str, *_: object) -> None:
+        if "TABLE" in statement and "PRAGMA" not in statement:
+            seen.append(statement)
+            if len(seen) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    event.listen(Engine, "before_cursor_execute", count)
+
+
+def at_byte(number: int) -> None:
+    """Let this process be killed when a file of its grows beyond so many bytes."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (number, number))
+
+
+def start(opening: Callable[[], object], *before: tuple[Callable[[int], None], int]) -> int | None:
+    """Open a store in a process of its own, which has MLflow loaded; its exit code."""
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+    def run() -> None:
+        for prepare, number in before:
+            prepare(number)
+        opening()
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def mlflows_own() -> object:
+    """Make a store as `mlflow ui` does, step by step in the file itself."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
+def schema(database: Path) -> list[tuple[str, ...]]:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        query = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+        return connection.execute(query).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "kill"),
+    [
+        (at_statement, 60, signal.SIGKILL),
+        (at_statement, 200, signal.SIGKILL),
+        (at_byte, 200, signal.SIGXFSZ),  # the lock is written, the store is not
+        (at_byte, 40_000, signal.SIGXFSZ),
+        (at_byte, 600_000, signal.SIGXFSZ),
+    ],
+)
+def test_a_first_start_killed_at_any_moment_can_be_repeated(
+    empty: Path, moment: Callable[[int], None], number: int, kill: int
+) -> None:
+    assert start(Store.open, (moment, number)) == -kill
+    store = Store.open()
+    run_id = store.ensure_run(kind="train", name="run")
+    assert store.run(run_id).status == "RUNNING"
+    assert sorted(path.name for path in empty.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+
+
+@pytest.mark.parametrize("number", [2, 200])
+def test_a_store_whose_creation_was_cut_off_is_made_anew(
+    empty: Path, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert start(mlflows_own, (at_statement, number)) == -signal.SIGKILL
+    assert schema(empty / "mlflow.db")
+    with pytest.raises(DataError, match="got a store that holds nothing"):
+        Store.open(create=False)
+    store = Store.open()
+    assert store.run(store.ensure_run(kind="train", name="run")).status == "RUNNING"
+    assert len(caplog.records) == 1
+
+
+def test_a_store_is_the_same_as_mlflows_own(empty: Path) -> None:
+    assert start(mlflows_own) == 0
+    (empty / "mlflow.db").rename(empty / "own.db")
+    Store.open()
+    assert schema(empty / "mlflow.db") == schema(empty / "own.db")
+
+
+def test_two_first_starts_make_one_store(empty: Path) -> None:
+    def both() -> None:
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=Store.open) for _ in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0, 0]
+
+    assert start(both) == 0
+    with contextlib.closing(sqlite3.connect(empty / "mlflow.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM experiments").fetchone() == (2,)
+
+
+def test_a_store_with_runs_whose_migration_was_cut_off_is_left_as_it_is(empty: Path) -> None:
+    def make() -> None:
+        Store.open().ensure_run(kind="train", name="run")
+
+    assert start(make) == 0
+    with contextlib.closing(sqlite3.connect(empty / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0c779009ac13'")
+        connection.execute("DROP TABLE webhooks")
+    with pytest.raises(
+        UserError, match=r"duplicate column.*it holds runs, and its change"
+    ) as error:
+        Store.open()
+    assert len(str(error.value).splitlines()) == 1
+    with contextlib.closing(sqlite3.connect(empty / "mlflow.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
