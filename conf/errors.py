@@ -6,12 +6,18 @@
 - WorkError: the work failed (a NaN loss, a full disk); one line, exit 1
 """
 
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import FrameType
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells give it (128 + SIGINT)."""
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C, as shells give it."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems and `kill` send it: Ctrl-C with another exit code."""
 
 
 class UserError(Exception):
@@ -58,10 +64,12 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
         argv: The arguments, without the program's name.
 
     Returns:
-        The exit code: that of `main`, 2 for a UserError, 1 for a WorkError, 130 after Ctrl-C.
+        The exit code: that of `main`, 2 for a UserError, 1 for a WorkError, 130 after Ctrl-C, 143
+        after SIGTERM.
     """
     debug = "--debug" in argv
     arguments = [argument for argument in argv if argument != "--debug"]
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return main(arguments)
     except (UserError, WorkError) as error:
@@ -70,11 +78,17 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
         for line in str(error).splitlines():
             print(f"{_program()}: {line}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if debug:
             raise
         print(f"{_program()}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + signal.SIGTERM if isinstance(error, Terminated) else INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def _program() -> str:

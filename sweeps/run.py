@@ -75,17 +75,14 @@ def run_sweep(
         stack.enter_context(directory.locked())
         directory.refuse_changes(sweep)
         stack.enter_context(output_to(directory.log))
-        signals.at_once = lambda: end_at_once(
-            directory, console, "ended at once; the same command goes on"
-        )
+        goes_on = f"the same command goes on (python -m sweeps run {path} ...)"
+        signals.at_once = lambda: end_at_once(directory, console, f"interrupted; {goes_on}")
         if left_over := end_marked(directory.root):
             _LOG.warning("ended %d processes that an earlier driver left", left_over)
         try:
             comparison = _run(directory, sweep, configs, disk, console, signals, finetune, tags)
         except KeyboardInterrupt:
-            _say(
-                console, f"interrupted; the same command goes on (python -m sweeps run {path} ...)"
-            )
+            _say(console, f"interrupted; {goes_on}")
             return signals.exit_code
         from analysis.tables.formats import Rendering
 
@@ -119,10 +116,14 @@ def _run(
 
             engines.enter_context(
                 cluster(
-                    directory, sweep, concurrency, lambda line: _hang_up(directory, console, line)
+                    directory,
+                    sweep,
+                    concurrency,
+                    say=view.say,
+                    hang_up=lambda line: _hang_up(directory, console, line),
+                    interrupted=signals.end,
                 )
             )
-            signals.take()
         store = opening.result()
         directory.create(sweep)
         run = _Run(directory, sweep, configs, store, disk, console, view, base, concurrency, tags)

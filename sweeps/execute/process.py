@@ -42,7 +42,8 @@ class Signals:
 
     def __enter__(self) -> Signals:
         self._before = {number: signal.getsignal(number) for number in _ENDING}
-        self.take()
+        for number in _ENDING:
+            signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -51,10 +52,10 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def take(self) -> None:
-        """Handle the signals; again after Ray's start, which puts its own handlers in place."""
-        for number in _ENDING:
-            signal.signal(number, self._handle)
+    def end(self, number: int) -> None:
+        """End this process because of a signal, from any thread, while there is nothing to save."""
+        self.exit_code = 128 + number
+        self._end()
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self._ending is None:

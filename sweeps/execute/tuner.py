@@ -50,7 +50,13 @@ _LOOK_S = 0.5
 _LOOK_AT_START_S = 0.2
 _SAYS_WHY_S = 2.0
 """A start that fails by itself ends the servers, and then says why."""
+_STARTS = 3
+"""Starts of Ray before a sweep ends: on a busy machine a raylet gives up on its own agent after
+15 s, for which Ray has no setting, and the next start finds the agent's modules in memory."""
+_GIVES_UP_S = 45.0
+"""Ray's own calls return after at most 15 s each, so a signal reaches the main thread by then."""
 _SERVERS = ("gcs_server", "raylet")
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _SIGNALS = 6
 _SHUT_DOWN_S = 10.0
 _SAID_CHARS = 2_000
@@ -233,35 +239,51 @@ def cluster(
     directory: SweepDirectory,
     sweep: SweepFile,
     concurrency: int,
+    *,
+    say: Callable[[str], None],
     hang_up: Callable[[str], None],
+    interrupted: Callable[[int], None],
 ) -> Iterator[None]:
     """Start a Ray of our own on this machine; ends with its processes gone.
+
+    A start that fails is tried again, with what is left of it ended in between.
 
     Args:
         directory: The sweep's directory.
         sweep: The sweep.
         concurrency: Trials under way at once.
-        hang_up: Ends this process with a line, from any thread, when a server dies while it starts.
+        say: Takes a line for the console.
+        hang_up: Ends this process with a line, from any thread, when a start neither ends nor
+            fails after a server died.
+        interrupted: Ends this process because of a signal (its number), from any thread.
 
     Raises:
         UserError: Ray finds fewer GPUs than one trial asks for.
         WorkError: Ray did not start.
     """
     resources = sweep.resources
-    try:
-        with _environment(directory.root), _watched_start(hang_up):
-            ray.init(
-                address="local",  # a cluster left running by someone else is not joined
-                num_cpus=math.ceil(concurrency * resources.cpu),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
-    except Exception as error:
-        end_marked(directory.root)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WorkError(f"Ray did not start ({reason}); the same command goes on") from error
+    with _environment(directory.root), _interruptible(interrupted):
+        for start in range(1, _STARTS + 1):
+            try:
+                with _watched_start(hang_up):
+                    ray.init(
+                        address="local",  # a cluster left running by someone else is not joined
+                        num_cpus=math.ceil(concurrency * resources.cpu),
+                        include_dashboard=False,
+                        object_store_memory=_OBJECT_STORE_BYTES,
+                        log_to_driver=False,
+                        logging_level=logging.WARNING,
+                    )
+                break
+            except (RayDied, Exception) as error:
+                _end_failed_start(directory.root)
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                if start == _STARTS:
+                    raise WorkError(
+                        f"Ray did not start in {_STARTS} tries ({reason}); "
+                        "the same command goes on, better when the machine is less busy"
+                    ) from error
+                say(f"Ray did not start ({reason}); trying again ({start + 1} of {_STARTS})")
     if (node := ray._private.worker._global_node) is not None:
         session = node.get_session_dir_path()
         write_text(directory.root / SESSION, f"{session}\n")
@@ -274,36 +296,103 @@ def cluster(
         yield
     finally:
         _shut_down()
+        # Ray's C++ has set SIGTERM to its default behind Python's back, which still names ours.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         end_marked(directory.root)
 
 
 @contextmanager
-def _watched_start(hang_up: Callable[[str], None]) -> Iterator[None]:
-    """Look after Ray's servers while `ray.init` waits for them, a minute if one has died."""
-    over = threading.Event()
+def _interruptible(interrupted: Callable[[int], None]) -> Iterator[None]:
+    """Answer SIGINT and SIGTERM at once while Ray starts, from a thread.
+
+    There the main thread waits in Ray's C++ for up to 15 s at a time, in which no handler of
+    Python's runs, and Ray puts a handler of its own in the place of ours. Python still writes each
+    signal's number to the wakeup descriptor at once. Nothing has to be saved: no trial has begun.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    handlers = {number: signal.signal(number, _leave_to_thread) for number in _ENDING}
 
     def look() -> None:
-        seen: dict[int, str] = {}
-        while not over.wait(_LOOK_AT_START_S):
-            there = children(_SERVERS)
-            if dead := ", ".join(name for number, name in seen.items() if number not in there):
-                if not over.wait(_SAYS_WHY_S):
-                    hang_up(_ray_died(dead))
-                return
-            seen |= there
+        while number := os.read(read, 1):
+            if number[0] in _ENDING:
+                interrupted(number[0])
 
-    with _in_thread("start", look, over):
+    thread = threading.Thread(target=look, name="interrupts", daemon=True)
+    thread.start()
+    try:
         yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(write)  # the thread reads the end, and ends
+        thread.join()
+        os.close(read)
+
+
+def _leave_to_thread(_number: int, _frame: FrameType | None) -> None:
+    """Let nothing unwind the main thread beside the thread that ends the process."""
+
+
+@contextmanager
+def _watched_start(hang_up: Callable[[str], None]) -> Iterator[None]:
+    """Look after Ray's servers while `ray.init` waits for them, a minute if one has died.
+
+    Raises:
+        RayDied: A server has died, and the start has not failed by itself.
+    """
+    over = threading.Event()
+    dead = ""
+
+    def died(_number: int, _frame: FrameType | None) -> None:
+        if dead and not over.is_set():
+            raise RayDied(_ray_died(dead))
+
+    def look() -> None:
+        nonlocal dead
+        seen: dict[int, str] = {}
+        while not dead and not over.wait(_LOOK_AT_START_S):
+            there = children(_SERVERS)
+            dead = ", ".join(name for number, name in seen.items() if number not in there)
+            seen |= there
+        for _ in range(math.ceil(_GIVES_UP_S / _SAYS_WHY_S)):
+            if over.wait(_SAYS_WHY_S):
+                return
+            signal.pthread_kill(main, signal.SIGUSR2)
+        hang_up(f"{_ray_died(dead)}; the same command goes on")
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGUSR2, died)
+    try:
+        with _in_thread("start", look, over):
+            yield
+    except KeyboardInterrupt as error:  # Ray makes a plain one of RayDied
+        if dead:
+            raise RayDied(_ray_died(dead)) from error
+        raise
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 @contextmanager
 def _in_thread(name: str, look: Callable[[], None], over: threading.Event) -> Iterator[None]:
     """Run a function in a thread until the block ends, which the event tells it."""
-    threading.Thread(target=look, name=name, daemon=True).start()
+    thread = threading.Thread(target=look, name=name, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         over.set()
+        thread.join()
+
+
+def _end_failed_start(root: Path) -> None:
+    """Leave nothing of a Ray that did not start, neither processes nor its state in this one."""
+    with contextlib.suppress(Exception):
+        ray.shutdown()
+    end_marked(root)
 
 
 def _shut_down() -> None:
@@ -370,7 +459,7 @@ def _watched(searcher: Retrying, limit_s: float, hang_up: Callable[[str], None])
                         signal.pthread_kill(main.ident, signal.SIGUSR2)
                     if over.wait(_LOOK_S):
                         return
-                hang_up(_ray_died(dead))
+                hang_up(f"{_ray_died(dead)}; the same command goes on")
                 return
             for number in watch.silent(searcher.signs()):
                 with contextlib.suppress(OSError):
@@ -440,16 +529,16 @@ def run_trials(
             tuner.fit()
     except KeyboardInterrupt:
         if dead := dead_servers():
-            raise Aborted from WorkError(_ray_died(dead))
+            raise Aborted from WorkError(f"{_ray_died(dead)}; the same command goes on")
         raise
     except Exception as error:
         if dead := dead_servers():
-            raise Aborted from WorkError(_ray_died(dead))
+            raise Aborted from WorkError(f"{_ray_died(dead)}; the same command goes on")
         raise Aborted from error
 
 
 def _ray_died(dead: str) -> str:
-    return f"Ray's {dead} died; the same command goes on"
+    return f"Ray's {dead} died"
 
 
 @contextmanager

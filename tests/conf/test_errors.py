@@ -1,6 +1,8 @@
 """How a command ends: one line per mistake, the exit code, a traceback only with --debug."""
 
+import os
 import pickle
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -70,3 +72,15 @@ def test_nothing_heavy_is_imported(module: str) -> None:
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_sigterm_is_ctrl_c_with_another_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def main(_: Sequence[str]) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    assert run_command(main, []) == 143
+    assert capsys.readouterr() == ("", "trainer: interrupted\n")
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -54,9 +54,9 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def driving(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A sweep under way; what is left of it at the end is killed."""
-    command = [sys.executable, "-c", DRIVER, *arguments]
+def driving(*arguments: str, before: str = "") -> Iterator[subprocess.Popen[str]]:
+    """A sweep under way; what is left of it at the end is killed. `before` is code for it."""
+    command = [sys.executable, "-c", before + DRIVER, *arguments]
     with subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as driver:

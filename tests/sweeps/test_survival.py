@@ -13,6 +13,7 @@ import pytest
 
 from conf.files import holder_of
 from sweeps.directory import SweepDirectory
+from sweeps.execute.orphans import marked
 from sweeps.search.study import read_states
 from tests.conftest import until
 from tests.servers import free_port, serving
@@ -90,20 +91,86 @@ def test_the_death_of_ray_ends_the_sweep_with_a_line(place: Path, victim: str) -
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_while_it_starts_is_said_at_once(place: Path) -> None:
+@pytest.mark.parametrize("kills", [1, 3])
+def test_a_start_of_ray_that_fails_is_tried_again(place: Path, kills: int) -> None:
     """By itself Ray waits for a minute, and then ends the driver without a word."""
+    killed: set[int] = set()
+
+    def kill_next() -> bool:
+        titles = children(driver.pid).items()
+        new = {pid for pid, title in titles if "gcs_server" in title.split()[0]} - killed
+        for pid in new:
+            os.kill(pid, signal.SIGKILL)
+        killed.update(new)
+        return bool(new)
+
+    with driving("sweep.yaml", "finetune", "trials=4") as driver:
+        for _ in range(kills):
+            until(lambda: driver.poll() is not None or kill_next())
+        assert driver.stdout is not None
+        printed = driver.stdout.read()
+        code = driver.wait()
+    assert "trying again (2 of 3)" in printed
+    if kills == 3:
+        assert code == 1
+        assert "Ray did not start in 3 tries (Ray's gcs_server died)" in printed
+        assert marked(SweepDirectory.of("tiny").root) == []
+        assert drive("sweep.yaml", "finetune", "trials=4").returncode == 0
+    else:
+        assert code == 0, printed
+    assert_whole("tiny", 4)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        pytest.param(signal.SIGINT, 130, id="SIGINT"),
+        pytest.param(signal.SIGTERM, 143, id="SIGTERM", marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_while_ray_starts_is_answered_at_once(
+    place: Path, sent: int, expected: int
+) -> None:
     with driving("sweep.yaml", "finetune", "trials=4") as driver:
         until(lambda: "gcs_server" in " ".join(children(driver.pid).values()))
-        time.sleep(1)
-        for pid, title in children(driver.pid).items():
-            if "gcs_server" in title.split()[0]:
-                os.kill(pid, signal.SIGKILL)
-        began = time.monotonic()
+        assert driver.poll() is None
+        driver.send_signal(sent)
         assert driver.stdout is not None
-        rest = driver.stdout.read()
-        assert driver.wait() == 1
-    assert time.monotonic() - began < 10
-    assert rest.endswith("sweep tiny: Ray's gcs_server died; the same command goes on\n")
+        printed = driver.stdout.read()
+        assert driver.wait() == expected
+    assert printed.splitlines()[-1].startswith("interrupted; the same command goes on")
+    assert printed.count("interrupted") == 1
+    assert marked(SweepDirectory.of("tiny").root) == []
+
+
+WAITING_REPORT = """
+import time
+from pathlib import Path
+from analysis.report import page
+
+def report(*_, **__):
+    print("writes its report", flush=True)
+    Path("writes").touch()
+    while True:
+        time.sleep(0.1)
+
+page.report = report
+"""
+
+
+@pytest.mark.parametrize(
+    "sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_a_signal_after_the_last_trial_ends_in_order(place: Path, sent: int) -> None:
+    """When Ray is gone its C++ has taken SIGTERM's handler with it."""
+    with driving("sweep.yaml", "finetune", "trials=4", before=WAITING_REPORT) as driver:
+        until(Path("writes").exists)
+        driver.send_signal(sent)
+        assert driver.stdout is not None
+        printed = driver.stdout.read()
+        assert driver.wait() == 128 + sent
+    assert "interrupted; the same command goes on" in printed
+    assert "RUNNING" not in statuses().values()
     assert drive("sweep.yaml", "finetune", "trials=4").returncode == 0
     assert_whole("tiny", 4)
 
