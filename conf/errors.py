@@ -6,6 +6,8 @@
 - WorkError: the work failed (a NaN loss, a full disk); one line, exit 1
 """
 
+import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +22,16 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as batch systems and `kill` send it: Ctrl-C with another exit code."""
 
 
+PRIVATE = 0o077
+"""What a umask takes away at least: outputs, stores and reports hold transcripts."""
+_USERINFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'\"]+@")
+
+
+def mask(text: str) -> str:
+    """A text without the user and password of the URIs in it; every error's text passes here."""
+    return _USERINFO.sub(r"\1***@", text)
+
+
 class UserError(Exception):
     """One or more mistakes of the user; each is one line that names where it is."""
 
@@ -32,8 +44,8 @@ class UserError(Exception):
             problems: One line, or several when all mistakes of a file are told at once.
         """
         lines = (problems,) if isinstance(problems, str) else tuple(problems)
-        self.problems: tuple[str, ...] = lines
-        super().__init__("\n".join(lines))
+        self.problems: tuple[str, ...] = tuple(map(mask, lines))
+        super().__init__("\n".join(self.problems))
 
     def __reduce__(self) -> tuple[type["UserError"], tuple[tuple[str, ...]]]:
         """Survive pickling: errors cross process borders in a sweep."""
@@ -53,11 +65,16 @@ class WorkError(Exception):
 
     exit_code = 1
 
+    def __init__(self, line: str) -> None:
+        """Keep what failed as one line."""
+        super().__init__(mask(line))
+
 
 def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Run a command and turn its errors into one line each and an exit code.
 
-    `--debug` anywhere in `argv` is taken out, and then errors keep their traceback.
+    `--debug` anywhere in `argv` is taken out, and then errors keep their traceback. What the
+    command, and every process that it starts, writes is for its user alone.
 
     Args:
         main: The command; it gets the arguments and returns its exit code.
@@ -69,6 +86,8 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
     """
     debug = "--debug" in argv
     arguments = [argument for argument in argv if argument != "--debug"]
+    umask = os.umask(PRIVATE)
+    os.umask(umask | PRIVATE)
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return main(arguments)
@@ -85,6 +104,7 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
         return 128 + signal.SIGTERM if isinstance(error, Terminated) else INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, before)
+        os.umask(umask)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

@@ -4,13 +4,14 @@ What is named may be a directory, or a model by its name on a hub, of which a co
 for where both hubs' own clients put one: `--local-dir models/NAME`, or their caches.
 """
 
+import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from conf.errors import ConfigError
+from conf.errors import ConfigError, DataError
 from conf.layers import Layer, merge, who_said
 from conf.reading import flatten, read_yaml
 
@@ -20,6 +21,14 @@ LOCAL = Path("models")
 """Where the messages and the README tell people to download to."""
 FILES = ("config.yaml", "model.pt")
 """What a whole copy holds beside tokenizers; a download that broke off lacks the second."""
+
+DESCRIPTION = "configuration.json"
+"""In its `file_path_metas` stock FunASR looks for arguments that are files of the directory."""
+_OWN_FILES = {"config": "config.yaml", "init_param": "model.pt"}
+"""What is read here whatever is named: another file would be read by stock alone, unchecked."""
+_FILE_KEYS = re.compile(
+    r"(\w+_conf\.)+(init_param_path|vocab_path|cmvn_file|bpemodel|token_list|seg_dict)"
+)
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -165,3 +174,58 @@ def _complete(directory: Path, label: str, hint: str = "") -> Path:
             f"{label}: got {directory}, expected a model directory: it holds no config.yaml{hint}"
         )
     return directory
+
+
+def file_paths(directory: Path) -> dict[str, Any]:
+    """The `file_path_metas` of a model directory, of which nothing runs code or leads elsewhere.
+
+    Stock FunASR takes whatever stands there as its own arguments, `trust_remote_code` and
+    `remote_code` among them, so this comes before it is given a directory.
+    trainer/export/served_model.py, which travels without this package, says the same.
+
+    Raises:
+        DataError: There is a name that is not the name of a file, or a path that leaves the
+            directory; one line for each.
+    """
+    path = directory / DESCRIPTION
+    if not path.is_file():
+        return {}
+    try:
+        metas = json.loads(path.read_text(encoding="utf-8")).get("file_path_metas", {})
+    except (OSError, ValueError, AttributeError):
+        raise DataError(f"{path}: got something else, expected a JSON object in UTF-8") from None
+    if not isinstance(metas, dict):
+        raise DataError(f"{path}: file_path_metas: got {metas!r:.80}, expected names with paths")
+    if problems := list(_path_problems(directory, metas)):
+        raise DataError(f"{path}: file_path_metas.{problem}" for problem in problems)
+    return metas
+
+
+def _path_problems(directory: Path, metas: Mapping[str, Any], block: str = "") -> Iterator[str]:
+    for name, value in metas.items():
+        key = f"{block}{name}"
+        if isinstance(value, dict):
+            yield from _path_problems(directory, value, f"{key}.")
+        elif key in _OWN_FILES:
+            if value != _OWN_FILES[key]:
+                yield f"{key}: got {value!r:.80}, expected {_OWN_FILES[key]}"
+        elif not _FILE_KEYS.fullmatch(key):
+            yield (
+                f"{key}: got {value!r:.80}, expected no such key: no foreign code is run"
+                " (keys of files are *_conf.init_param_path, vocab_path, cmvn_file and the like)"
+            )
+        elif not isinstance(value, str) or not is_inside(directory, value):
+            yield f"{key}: got {value!r:.80}, expected a path that stays inside the directory"
+
+
+def is_inside(directory: Path, path: str) -> bool:
+    """Whether a relative path stays in a model directory, links followed.
+
+    A hub's cache may keep the content of a snapshot's files beside it, as links.
+    """
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        return False
+    own = directory.resolve()
+    roots = [own, own.parent.parent / "blobs"] if own.parent.name == "snapshots" else [own]
+    found = (own / path).resolve()
+    return any(found.is_relative_to(root) for root in roots)

@@ -85,7 +85,9 @@ def read_yaml(path: Path | str) -> Document:
     if node is None:
         return Document(path, {}, {})
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{path}:{_line(node)}: got {_kind(node)}, expected `key: value` pairs")
+        # A text may be all that a file holds, which was named by mistake: it is not for a log.
+        got = "a text" if isinstance(node, yaml.ScalarNode) else _kind(node)
+        raise ConfigError(f"{path}:{_line(node)}: got {got}, expected `key: value` pairs")
     lines: dict[str, int] = {}
     values = _plain(node, "", str(path), lines)
     assert isinstance(values, dict)

@@ -283,6 +283,8 @@ def open_store(environment: Mapping[str, str]) -> Store:
     # The projector tries again by itself; a client that does so for minutes would hold up the end.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    # MLflow prints the store's URI with every run that ends, its password with it.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     return Store.open(environment=environment)
 
 

@@ -106,20 +106,51 @@ def corpus() -> Path:
     return ensure(ROOT / "data" / "demo")
 
 
+def write_cut(corpus: Path, split: str, count: int, path: Path) -> Path:
+    """Write a manifest of the first utterances of one of the corpus's sets."""
+    lines = (corpus / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+    with path.open("w", encoding="utf-8") as file:
+        for line in map(json.loads, lines):
+            line["source"] = str(corpus / line["source"])
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return path
+
+
 @pytest.fixture
 def cut(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
     """Makes a manifest of the first utterances of one of the corpus's sets."""
 
     def make(split: str, count: int) -> Path:
-        lines = (corpus / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
-        path = tmp_path / f"{split}-{count}.jsonl"
-        with path.open("w", encoding="utf-8") as file:
-            for line in map(json.loads, lines):
-                line["source"] = str(corpus / line["source"])
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        return path
+        return write_cut(corpus, split, count, tmp_path / f"{split}-{count}.jsonl")
 
     return make
+
+
+def base_without_ctc(directory: Path) -> Path:
+    """Copy the tiny base without its CTC decoder, as one hub's copy of the model has it."""
+    import torch
+
+    shutil.copytree(BASE, directory)
+    state = torch.load(directory / "model.pt", weights_only=True)
+    weights = state.get("state_dict", state)
+    for name in [name for name in weights if name.startswith("ctc")]:
+        del weights[name]
+    torch.save(state, directory / "model.pt")
+    return directory
+
+
+@pytest.fixture
+def replace_effects(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Path]:
+    """Puts a text in the place of `effects.yaml`, which says what each key does."""
+    from conf import effects
+
+    def replace(text: str) -> Path:
+        path = tmp_path / "effects.yaml"
+        path.write_text(text, encoding="utf-8")
+        monkeypatch.setattr(effects, "EFFECTS_FILE", path)
+        return path
+
+    return replace
 
 
 @pytest.fixture

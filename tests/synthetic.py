@@ -70,12 +70,12 @@ class Shape:
 
     trials: int = 24
     epochs: int = 8
-    utterances: int = 120
-    speakers: int = 12
     replicates: int = 2
     """Repetitions of trial 0 with other seeds, among the trials."""
     odd_ones: bool = True
     """A trial that was scored on other data, a failed and a killed one."""
+    utterances: int = 120
+    speakers: int = 12
     seed: int = 0
 
 

@@ -31,7 +31,7 @@ from sweeps.execute import disk
 from sweeps.run import _Run
 from sweeps.spec.sweep_file import SweepFile, load_sweep, stage_configs
 from tests.conf.test_rules import BROKEN
-from tests.conftest import BASE, ROOT
+from tests.conftest import BASE, ROOT, base_without_ctc
 from tests.documents import NAMES, PAGES, PAIRS, Page, page_at
 from tests.trainer.checks.test_data_checks import BAD_DATA
 from trainer import __main__ as trainer_main
@@ -71,14 +71,7 @@ def _part_of_a_copy(directory: Path, _: pytest.MonkeyPatch) -> None:
 
 
 def _without_ctc(directory: Path, _: pytest.MonkeyPatch) -> None:
-    model = directory / "model"
-    shutil.copytree(BASE, model)
-    state = torch.load(model / "model.pt", weights_only=True)
-    weights = state.get("state_dict", state)
-    for name in [name for name in weights if name.startswith("ctc")]:
-        del weights[name]
-    torch.save(state, model / "model.pt")
-    build(_config("8k", model=model))
+    build(_config("8k", model=base_without_ctc(directory / "model")))
 
 
 def _no_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:

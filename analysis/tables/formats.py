@@ -213,7 +213,12 @@ def _flat(section: Section, row: Sequence[Any]) -> dict[str, Any]:
 def _csv_cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return " ".join(value) if isinstance(value, list) else value
+    text = " ".join(value) if isinstance(value, list) else value
+    return f"'{text}" if isinstance(text, str) and _FORMULA.match(text) else text
+
+
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]+([eE][+-]?\d+)?$)")
+"""What a spreadsheet would compute: a text, of a speaker or a codec, that is no number."""
 
 
 PICTURE = ("trial", "stage", LR, WEIGHT_DECAY, EPOCHS, "objective", "test/cer", "outcome")

@@ -21,7 +21,7 @@ from analysis.facts.significance import Estimate, difference, rate
 from analysis.facts.utterances import BASE, EvaluationSet, is_number, json_numbers
 from conf.delta import SEVERITIES, UNPROVEN
 from conf.document.language import Said
-from conf.document.tables import Column, Section
+from conf.document.tables import Column, Section, columns_of
 from conf.effects import effect_of
 from conf.keys import find_key
 from conf.writing import format_value
@@ -103,40 +103,25 @@ def clustering(facts: Comparison) -> list[Said]:
     """What the intervals of each set rest on."""
     notes = []
     for split, evaluated in facts.evidence.sets.items():
-        values = {"split": split, "count": len(evaluated.keys)}
+        values: dict[str, object] = {"split": split, "count": len(evaluated.keys)}
         if evaluated.unit != "utterance":
-            said = Said(
-                "{split}: {count} utterances of {clusters} {unit}.",
-                **values,
-                clusters=evaluated.cluster_count,
-                unit=Said(f"{evaluated.unit}s"),
-            )
-        elif evaluated.problem:
-            said = Said(
-                "{split}: {count} utterances, each by itself: {why} ({problem}).",
-                **values,
-                why=Said(evaluated.note),
-                problem=evaluated.problem,
-            )
+            text = "{split}: {count} utterances of {clusters} {unit}."
+            values |= {"clusters": evaluated.cluster_count, "unit": Said(f"{evaluated.unit}s")}
         else:
-            said = Said(
-                "{split}: {count} utterances, each by itself: {why}.",
-                **values,
-                why=Said(evaluated.note),
-            )
-        notes.append(said)
+            text = "{split}: {count} utterances, each by itself: {why}."
+            if evaluated.problem:
+                text = "{split}: {count} utterances, each by itself: {why} ({problem})."
+            values |= {"why": Said(evaluated.note), "problem": evaluated.problem}
+        notes.append(Said(text, **values))
     return notes
 
 
 def slices(facts: Comparison) -> Section:
     """Where the best trial gains and where it loses, against its baseline and the base."""
-    names = [Column("set"), Column("by"), Column("slice"), Column("utterances", "count")]
     columns = [
-        *names,
-        Column("characters", "count"),
-        Column("base", "rate"),
-        Column("baseline", "rate"),
-        Column("best", "rate"),
+        *columns_of("text", "set", "by", "slice"),
+        *columns_of("count", "utterances", "characters"),
+        *columns_of("rate", "base", "baseline", "best"),
         Column("best_interval", "interval"),
         *_difference_columns("over_baseline"),
     ]
@@ -227,14 +212,10 @@ def forgetting(facts: Comparison) -> Section:
     columns = (
         Column("trial", "count"),
         Column("stage"),
-        Column("objective", "rate"),
-        Column("wideband", "rate"),
+        *columns_of("rate", "objective", "wideband"),
         Column("wideband_over_base", "points"),
         Column("front", "mark"),
     )
-    done = [
-        row for row in facts.rows if row.outcome == "completed" and row.wideband_cer is not None
-    ]
     shown = {row.trial for row in facts.finalists}
     rows = tuple(
         (
@@ -242,10 +223,11 @@ def forgetting(facts: Comparison) -> Section:
             row.stage,
             row.objective,
             row.wideband_cer,
-            None if base is None or row.wideband_cer is None else row.wideband_cer - base,
+            None if base is None else row.wideband_cer - base,
             row.front,
         )
-        for row in done
+        for row in facts.rows
+        if row.outcome == "completed" and row.wideband_cer is not None
         if row.front or row.trial in shown
     )
     note = Said("front: no completed trial is better on telephone and on wideband speech alike.")
@@ -257,13 +239,10 @@ def marginal(facts: Comparison) -> Section:
     """What each searched key did by itself, whatever the others were."""
     columns = (
         Column("key"),
-        Column("from", "number"),
-        Column("to", "number"),
+        *columns_of("number", "from", "to"),
         Column("value"),
         Column("trials", "count"),
-        Column("best", "rate"),
-        Column("median", "rate"),
-        Column("mean", "rate"),
+        *columns_of("rate", "best", "median", "mean"),
         Column("best_trial", "count"),
     )
     scored = [row for row in facts.rows if row.objective is not None and row.replicate_of is None]
@@ -309,8 +288,11 @@ def differing_keys(facts: Comparison) -> Section:
     trials = facts.sweep_record.by_number
     shown = [row for row in facts.finalists if trials[row.trial].params]
     names = [f"{row.stage} #{row.trial}{' default' if row.baseline else ''}" for row in shown]
-    columns = [Column("key"), *(Column(name, "value") for name in names)]
-    columns += [Column("severity"), Column("effect")]
+    columns = (
+        Column("key"),
+        *columns_of("value", *names),
+        *columns_of("text", "severity", "effect"),
+    )
     rows = []
     for key, texts in differing([trials[row.trial] for row in shown]).items():
         known = find_key(key)
@@ -318,12 +300,8 @@ def differing_keys(facts: Comparison) -> Section:
         severity = known.severity if known else "minor"
         rows.append((key, *said, severity, _effect(key, [row.stage for row in shown])))
     rows.sort(key=lambda row: SEVERITIES.index(row[-2]))
-    return Section(
-        "configs",
-        Said("The finalists' configs, where they differ"),
-        tuple(columns),
-        tuple(rows),
-    )
+    title = Said("The finalists' configs, where they differ")
+    return Section("configs", title, columns, tuple(rows))
 
 
 def _effect(key: str, stages: Sequence[str]) -> str:
@@ -344,27 +322,30 @@ def curves(facts: Comparison) -> Section:
     }
     last = max((max(curve) for curve in known.values() if curve), default=0)
     epochs = [0, *_fixed_epochs(last)]
-    columns = [Column("trial", "count"), Column("stage"), Column("outcome")]
-    columns += [Column(f"epoch_{epoch}", "rate") for epoch in epochs]
+    columns = (
+        Column("trial", "count"),
+        *columns_of("text", "stage", "outcome"),
+        *columns_of("rate", *(f"epoch_{epoch}" for epoch in epochs)),
+    )
     rows = [
         (row.trial, row.stage, row.outcome, *(known[row.trial].get(epoch) for epoch in epochs))
         for row in facts.rows
         if known.get(row.trial)
     ]
     title = Said("Learning curves: {objective} after so many epochs", objective=facts.objective)
-    return Section("curves", title, tuple(columns), tuple(rows))
+    return Section("curves", title, columns, tuple(rows))
 
 
 def apart(facts: Comparison) -> Section:
     """Trials that saw something else."""
-    columns = [Column("trial", "count"), Column("stage"), Column("outcome")]
-    columns += [Column("objective", "rate"), Column("reason")]
-    return Section(
-        "apart",
-        Said("Not compared"),
-        tuple(columns),
-        tuple((a.trial, a.stage, a.outcome, a.objective, a.reason) for a in facts.apart),
+    columns = (
+        Column("trial", "count"),
+        *columns_of("text", "stage", "outcome"),
+        Column("objective", "rate"),
+        Column("reason"),
     )
+    rows = tuple((a.trial, a.stage, a.outcome, a.objective, a.reason) for a in facts.apart)
+    return Section("apart", Said("Not compared"), columns, rows)
 
 
 def _fixed_epochs(last: int) -> list[int]:

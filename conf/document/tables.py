@@ -36,6 +36,11 @@ class Column:
     kind: Kind = "text"
 
 
+def columns_of(kind: Kind, *names: str) -> tuple[Column, ...]:
+    """Return neighbouring columns of one kind."""
+    return tuple(Column(name, kind) for name in names)
+
+
 @dataclass(frozen=True)
 class Section:
     """One table.

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from sweeps.directory import SweepDirectory
+from sweeps.execute.environment import for_workers
 from sweeps.execute.orphans import MARK
 from sweeps.spec.sweep_file import SweepFile
 
@@ -76,7 +77,7 @@ def evaluate_command(sweep: SweepFile, output_dir: Path) -> list[str]:
 
 
 def _environment(root: Path) -> dict[str, str]:
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_RUN_ID"}
+    environment = for_workers(os.environ)
     paths = [str(_ROOT), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     environment.setdefault("OMP_NUM_THREADS", "1")

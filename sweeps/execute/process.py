@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from conf.errors import INTERRUPTED
+from conf.errors import INTERRUPTED, mask
 from sweeps.output import Lasting, descriptors_to, lasting_file
 
 _LOG = logging.getLogger(__name__)
@@ -91,12 +91,19 @@ def own_console() -> Iterator[Console]:
         yield Console(file=file, width=None if file.isatty() else 200)
 
 
+class _Masked(logging.Formatter):
+    """MLflow's errors name the store's URI as it was given."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask(super().format(record))
+
+
 @contextmanager
 def output_to(path: Path) -> Iterator[None]:
     """Send log messages, warnings and whatever else is printed to a file, Ray's prints as well."""
     with lasting_file(path) as log:
         handler = logging.StreamHandler(log)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+        handler.setFormatter(_Masked("%(asctime)s %(name)s %(message)s"))
         root = logging.getLogger()
         root.addHandler(handler)
         logging.captureWarnings(True)

@@ -23,6 +23,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -37,6 +38,7 @@ from sweeps.execute.deaths import (
     note_death,
     oom_kills,
 )
+from sweeps.execute.environment import for_workers, is_secret
 from sweeps.execute.orphans import MARK, SESSION, children, end_marked
 from sweeps.execute.searcher import Aborted, StudySearcher
 from sweeps.search.ledger import Ledger
@@ -75,7 +77,8 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "DO_NOT_TRACK": "true",
 }
-_NOT_FOR_WORKERS = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+_TOKEN = Path("~/.ray/auth_token")
+"""What whoever can read it can run code with: Ray's servers listen on all interfaces."""
 
 
 class RayDied(KeyboardInterrupt):
@@ -284,6 +287,8 @@ def cluster(
                         "the same command goes on, better when the machine is less busy"
                     ) from error
                 say(f"Ray did not start ({reason}); trying again ({start + 1} of {_STARTS})")
+    with contextlib.suppress(OSError):
+        _TOKEN.expanduser().chmod(0o600)
     if (node := ray._private.worker._global_node) is not None:
         session = node.get_session_dir_path()
         write_text(directory.root / SESSION, f"{session}\n")
@@ -508,6 +513,7 @@ def run_trials(
         run_trial(root, config["trial"], tune.report, finetune)
 
     directory.drop_ray_files()
+    keep_credentials()
     tuner = tune.Tuner(
         tune.with_resources(work, {"cpu": sweep.resources.cpu, "gpu": gpu}),
         tune_config=tune.TuneConfig(
@@ -537,6 +543,12 @@ def run_trials(
         raise Aborted from error
 
 
+def keep_credentials() -> None:
+    """Let Tune copy none of the driver's to the workers: Ray's agent writes them to its log."""
+    copied = class_cache.ENV_VARS_TO_PROPAGATE
+    copied.difference_update([name for name in copied if is_secret(name)])
+
+
 def _ray_died(dead: str) -> str:
     return f"Ray's {dead} died"
 
@@ -550,8 +562,8 @@ def _environment(root: Path) -> Iterator[None]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ[MARK] = str(root)
-    for name in _NOT_FOR_WORKERS:
-        os.environ.pop(name, None)
+    for name in set(os.environ) - set(for_workers(os.environ)):
+        del os.environ[name]
     try:
         yield
     finally:

@@ -50,16 +50,16 @@ EVALUATED = "recordings decoded and scored"
 class Size:
     """How much is measured."""
 
+    stages: tuple[str, ...] = ("8k", "s2", "s3")
+    variants: tuple[str, ...] = ("off", "ce", "default")
+    factors: tuple[int, ...] = (1, 4, 16)
     train: int = 320
     evaluation: int = 120
     epochs: int = 3
     repetitions: int = 3
-    stages: tuple[str, ...] = ("8k", "s2", "s3")
-    variants: tuple[str, ...] = ("off", "ce", "default")
-    factors: tuple[int, ...] = (1, 4, 16)
 
 
-QUICK = Size(40, 16, 2, 1, ("8k",), ("off", "default"), (1, 2))
+QUICK = Size(("8k",), ("off", "default"), (1, 2), train=40, evaluation=16, epochs=2, repetitions=1)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sweeps.search.pruner import should_prune
 from sweeps.search.samplers import Known, draw, grid
@@ -23,8 +23,7 @@ from sweeps.spec.sweep_file import DEMO, Choice, Pruning, Range, SweepFile
 _SEEDS_FOR_NOISE = 3
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """What was trained."""
 
     stage: str

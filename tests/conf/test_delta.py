@@ -176,7 +176,6 @@ def test_unknown_keys_are_let_through_and_recorded(tmp_path: Path) -> None:
 )
 def test_allow_unknown_allows_nothing_else(tmp_path: Path, text: str, message: str) -> None:
     """Foreign code, wrong nesting and wrong types stay errors."""
-    path = tmp_path / "my.yaml"
-    path.write_text(text)
+    (tmp_path / "my.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        load_config(path, allow_unknown=True)
+        load_config(tmp_path / "my.yaml", allow_unknown=True)

@@ -1,5 +1,6 @@
 """Proven effects as documents and checks read them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,9 @@ keys:
 
 
 @pytest.fixture
-def proven(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def proven(replace_effects: Callable[[str], Path]) -> Path:
     """An effects.yaml of two keys."""
-    path = tmp_path / "effects.yaml"
-    path.write_text(TEXT)
-    monkeypatch.setattr(effects, "EFFECTS_FILE", path)
-    return path
+    return replace_effects(TEXT)
 
 
 @pytest.mark.usefixtures("proven")

@@ -3,12 +3,14 @@
 import os
 import pickle
 import signal
+import stat
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from conf.errors import ConfigError, DataError, UserError, WorkError, run_command
+from conf.errors import ConfigError, DataError, UserError, WorkError, mask, run_command
 
 pytestmark = pytest.mark.quick
 
@@ -72,6 +74,44 @@ def test_nothing_heavy_is_imported(module: str) -> None:
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://plant:PLANTPW1@host:5000/x", "http://***@host:5000/x"),
+        ("postgresql+psycopg2://u:p@ss:w@db/mlflow", "postgresql+psycopg2://***@db/mlflow"),
+        (
+            "no answer from 'https://token@host' (HTTPS://a:b@c)",
+            "no answer from 'https://***@host' (HTTPS://***@c)",
+        ),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+        ("s3://bucket/key@2 and x@y", "s3://bucket/key@2 and x@y"),
+        ("http://host/?to=a@b", "http://host/?to=a@b"),
+    ],
+)
+def test_no_error_shows_a_password(uri: str, shown: str) -> None:
+    assert mask(uri) == shown
+    for error in (UserError(uri), ConfigError([uri]), DataError(uri), WorkError(uri)):
+        assert str(error) == shown
+        assert str(pickle.loads(pickle.dumps(error))) == shown
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o600), (0o277, 0o400), (0, 0o600)])
+def test_what_a_command_writes_is_for_its_user(umask: int, mode: int, tmp_path: Path) -> None:
+    def main(argv: Sequence[str]) -> int:
+        (tmp_path / "hypotheses.jsonl").touch()
+        return 0
+
+    before = os.umask(umask)
+    try:
+        assert run_command(main, []) == 0
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "hypotheses.jsonl").stat().st_mode) == mode
 
 
 def test_sigterm_is_ctrl_c_with_another_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,7 @@ MALFORMED = {
         "my.yaml:1: optim_conf.lr: got a dotted name, expected nest",
     ),
     "list at the top": ("- optim_conf", "my.yaml:1: got a list, expected `key: value` pairs"),
-    "text at the top": ("hello", "my.yaml:1: got 'hello', expected `key: value` pairs"),
+    "text at the top": ("hello", "my.yaml:1: got a text, expected `key: value` pairs"),
     "huge": ("# " + "x" * 1_000_000, "my.yaml: got 1,000,002 bytes, expected a YAML file below"),
     "deep": (DEEP, "my.yaml: nested too deeply to be a configuration"),
     "bomb": (BOMB, "my.yaml:2: got an alias (*), expected the value itself"),

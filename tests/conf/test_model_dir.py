@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from conf.errors import ConfigError
+from conf.errors import ConfigError, DataError
 from conf.load import load_config, stage_config_path
-from conf.model_dir import RELEASED, find_copy, with_copy
+from conf.model_dir import RELEASED, file_paths, find_copy, with_copy
 from tests.conftest import BASE
 
 pytestmark = pytest.mark.quick
@@ -118,3 +121,71 @@ def test_what_is_no_hubs_name_gets_no_download() -> None:
     ):
         find_copy("gone", "x")
     assert with_copy("gone") == "gone"
+
+
+FOREIGN: list[dict[str, Any]] = [
+    {"trust_remote_code": "config.yaml", "remote_code": "evil.py"},
+    {"trust_remote_code": True},
+    {"remote_code": ["evil.py"]},
+    {"vad_model": "other"},
+    {"model_path": "other"},
+    {"llm_conf": {"load_kwargs": {"trust_remote_code": "config.yaml"}}},
+    {"llm_conf": {"trust_remote_code": "config.yaml"}},
+    {"config": "other.yaml"},
+    {"init_param": "other.pt"},
+    {"llm_conf": {"init_param_path": "../../../etc"}},
+    {"llm_conf": {"init_param_path": "/etc"}},
+    {"llm_conf": {"init_param_path": ["Qwen3-tiny"]}},
+    {"dataset_conf": {"ctc_tokenizer_conf": {"vocab_path": "linked"}}},
+    {"frontend_conf": {"cmvn_file": "other/../../am.mvn"}},
+]
+"""What a directory may not say of itself."""
+
+
+def described(place: Path, metas: dict[str, Any]) -> Path:
+    """A model directory that says this, with something to find for each name."""
+    directory = place / "foreign"
+    (directory / "other").mkdir(parents=True)
+    (place / "outside").write_text("not yours")
+    (directory / "linked").symlink_to("../outside")
+    for name in ("config.yaml", "other.yaml", "other.pt", "model.pt", "evil.py"):
+        (directory / name).write_text("")
+    (directory / "configuration.json").write_text(json.dumps({"file_path_metas": metas}))
+    return directory
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("metas", FOREIGN)
+def test_a_directory_may_name_its_own_files_alone(metas: dict[str, Any], tmp_path: Path) -> None:
+    directory = described(tmp_path, metas)
+    line = (
+        rf"^{re.escape(str(directory))}/configuration\.json: file_path_metas\.\S+: got .*, expected"
+    )
+    with pytest.raises(DataError, match=line):
+        file_paths(directory)
+
+
+def test_the_base_and_a_directory_that_says_nothing_name_only_theirs(tmp_path: Path) -> None:
+    assert file_paths(BASE)["config"] == "config.yaml"
+    assert file_paths(tmp_path) == {}
+    assert file_paths(described(tmp_path, {})) == {}
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"file_path_metas": []}', "\xff"])
+def test_a_description_that_is_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "configuration.json").write_text(text, encoding="latin-1")
+    with pytest.raises(DataError, match=r"configuration\.json: .*got .*, expected"):
+        file_paths(tmp_path)
+
+
+def test_a_hubs_cache_keeps_contents_beside_the_snapshot(tmp_path: Path) -> None:
+    snapshot = put(tmp_path / "models--a--b/snapshots" / SHA)
+    vocabulary = snapshot / "multilingual.tiktoken"
+    (tmp_path / "models--a--b/blobs").mkdir()
+    vocabulary.rename(tmp_path / "models--a--b/blobs/0123")
+    vocabulary.symlink_to("../../blobs/0123")
+    assert file_paths(snapshot)
+    vocabulary.unlink()
+    vocabulary.symlink_to("../../../0123")
+    with pytest.raises(DataError, match=r"vocab_path: got .*stays inside the directory"):
+        file_paths(snapshot)

@@ -64,7 +64,7 @@ def test_lines(tmp_path: Path) -> None:
         ("a: &x 1\nb: *x\n", ":2: got an alias (*), expected the value itself"),
         ("a: &x [*x]\n", ":1: got an alias"),
         ("- 1\n", ":1: got a list, expected `key: value` pairs"),
-        ("word\n", ":1: got 'word', expected `key: value` pairs"),
+        ("word\n", ":1: got a text, expected `key: value` pairs"),
         ("a: [1\nb: 2\n", ":2: not YAML: "),
         ("a: 1\n b: 2\n", ":2: not YAML: "),
         ("a: 1\n---\nb: 2\n", ":2: not YAML: "),

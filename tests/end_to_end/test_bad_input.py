@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import write_cut
 from tests.end_to_end.conftest import Workspace
 
 SWEEP = """\
@@ -54,26 +55,15 @@ def _without_weights(directory: Path) -> None:
 
 
 CASES = {
-    "unknown key": (
-        _replaced("concurrency: 1", "concurency: 1"),
-        ("bad.yaml:10", "concurency", "concurrency"),
-    ),
-    "unknown key in the space": (
-        _replaced("optim_conf.lr:", "optm_conf.lr:"),
-        ("bad.yaml:8", "optm_conf.lr", "optim_conf.lr"),
-    ),
-    "range upside down": (
-        _replaced("low: 1e-4, high: 1e-2", "low: 1e-2, high: 1e-4"),
-        ("bad.yaml:8", "optim_conf.lr", "low"),
-    ),
-    "missing manifest": (
-        _replaced("cut/valid.jsonl", "cut/nowhere.jsonl"),
-        ("bad.yaml:5", "data.valid", "nowhere.jsonl"),
-    ),
-    "manifest line that is not JSON": (_not_json, ("cut/train.jsonl:3", "JSON")),
-    "wav that cannot be read": (_unreadable_wav, ("cut/valid.jsonl:5", "noise.wav")),
-    "model directory without weights": (_without_weights, ("bad.yaml:2", "base", "model.pt")),
+    "bad.yaml:10 concurency concurrency": _replaced("concurrency: 1", "concurency: 1"),
+    "bad.yaml:8 optm_conf.lr optim_conf.lr": _replaced("optim_conf.lr:", "optm_conf.lr:"),
+    "bad.yaml:8 optim_conf.lr low": _replaced("low: 1e-4, high: 1e-2", "low: 1e-2, high: 1e-4"),
+    "bad.yaml:5 data.valid nowhere.jsonl": _replaced("cut/valid.jsonl", "cut/nowhere.jsonl"),
+    "cut/train.jsonl:3 JSON": _not_json,
+    "cut/valid.jsonl:5 noise.wav": _unreadable_wav,
+    "bad.yaml:2 base model.pt": _without_weights,
 }
+"""Mistakes by the words of the line that tells them."""
 
 
 @pytest.fixture
@@ -81,25 +71,19 @@ def bad(tmp_path: Path, corpus: Path) -> Workspace:
     workspace = Workspace(tmp_path)
     (tmp_path / "cut").mkdir()
     for split in ("train", "valid"):
-        lines = (corpus / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:4]
-        records = [json.loads(line) for line in lines]
-        for record in records:
-            record["source"] = str(corpus / record["source"])
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        (tmp_path / "cut" / f"{split}.jsonl").write_text(text, encoding="utf-8")
+        write_cut(corpus, split, 4, tmp_path / "cut" / f"{split}.jsonl")
     (tmp_path / "bad.yaml").write_text(SWEEP, encoding="utf-8")
     return workspace
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_mistake_is_one_line_and_leaves_nothing(bad: Workspace, case: str) -> None:
-    spoil, words = CASES[case]
-    spoil(bad.directory)
+@pytest.mark.parametrize("said", CASES)
+def test_a_mistake_is_one_line_and_leaves_nothing(bad: Workspace, said: str) -> None:
+    CASES[said](bad.directory)
     before = sorted(bad.directory.rglob("*"))
     finished = bad.run("python", "-m", "sweeps", "run", "bad.yaml")
     assert finished.returncode == 2, finished.stderr
     [line] = finished.stderr.strip().splitlines()
-    for word in words:
+    for word in said.split():
         assert word in line
     left = {path for path in bad.directory.rglob("*") if "__pycache__" not in path.parts}
     assert left <= set(before)

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from conf.model_dir import RELEASED
-from tests.conftest import BASE, ROOT
+from tests.conftest import BASE, ROOT, write_cut
 from tests.documents import Page, page_at
 from tests.end_to_end.conftest import Workspace, clean_environment
 from tests.servers import free_port, serving
@@ -67,16 +67,8 @@ def test_both_languages_have_the_same_commands() -> None:
 def day(workspace: Workspace, corpus: Path) -> Workspace:
     """A machine on the morning of the first day, its model not yet fetched."""
     directory = workspace.directory
-
-    def listed(split: str, count: int) -> str:
-        lines = (corpus / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
-        records = [json.loads(line) for line in lines]
-        for record in records:
-            record["source"] = str(corpus / record["source"])
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-    (directory / "calls.jsonl").write_text(listed("train", COUNT), encoding="utf-8")
-    (directory / "wideband.jsonl").write_text(listed("wideband", 8), encoding="utf-8")
+    write_cut(corpus, "train", COUNT, directory / "calls.jsonl")
+    write_cut(corpus, "wideband", 8, directory / "wideband.jsonl")
     sweep = yaml.safe_load((ROOT / "conf/sweep/telephone.yaml").read_text(encoding="utf-8")) | SMALL
     # PyYAML reads 5e-5 as text; the ends of the range are the file's all the same.
     sweep["space"]["train_conf.max_epoch"] = {"choices": [1, 2]}

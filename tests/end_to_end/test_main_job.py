@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.conftest import write_cut
 from tests.end_to_end.conftest import Workspace
 
 SWEEP = """\
@@ -50,12 +51,7 @@ def swept(workspace: Workspace, corpus: Path) -> tuple[Workspace, str]:
     directory = workspace.directory
     (directory / "cut").mkdir()
     for split, count in COUNTS.items():
-        lines = (corpus / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
-        records = [json.loads(line) for line in lines]
-        for record in records:
-            record["source"] = str(corpus / record["source"])
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        (directory / "cut" / f"{split}.jsonl").write_text(text, encoding="utf-8")
+        write_cut(corpus, split, count, directory / "cut" / f"{split}.jsonl")
     (directory / "small.yaml").write_text(SWEEP, encoding="utf-8")
     finished = workspace.python(
         *("-m", "mlflow", "run", ".", "-e", "sweep", "--env-manager", "local"),

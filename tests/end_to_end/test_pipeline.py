@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import write_cut
 from tests.end_to_end.conftest import Workspace
 
 PIPELINE = """\
@@ -41,12 +42,7 @@ def test_weights_are_known_from_the_base_to_the_export(workspace: Workspace, cor
     directory = workspace.directory
     (directory / "cut").mkdir(exist_ok=True)
     for split, count in COUNTS.items():
-        lines = (corpus / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
-        records = [json.loads(line) for line in lines]
-        for record in records:
-            record["source"] = str(corpus / record["source"])
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        (directory / "cut" / f"{split}.jsonl").write_text(text, encoding="utf-8")
+        write_cut(corpus, split, count, directory / "cut" / f"{split}.jsonl")
     (directory / "short.yaml").write_text(PIPELINE, encoding="utf-8")
     workspace.python(
         *("-m", "mlflow", "run", ".", "-e", "pipeline", "--env-manager", "local"),

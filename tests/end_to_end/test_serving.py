@@ -19,7 +19,7 @@ import numpy
 import pytest
 import soundfile
 
-from tests.conftest import BASE, TINY_SETTINGS
+from tests.conftest import BASE, TINY_SETTINGS, write_cut
 from tests.end_to_end.conftest import clean_environment
 from tests.servers import free_port, serving
 
@@ -61,13 +61,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Exported
     place = tmp_path_factory.mktemp("exported")
     lists, sources = {}, {}
     for split, count in COUNTS.items():
-        lines = (corpus / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
-        records = [json.loads(line) for line in lines]
-        for record in records:
-            record["source"] = str(corpus / record["source"])
-            sources[record["key"]] = Path(record["source"])
-        path = place / f"{split}.jsonl"
-        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        path = write_cut(corpus, split, count, place / f"{split}.jsonl")
+        for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            sources[line["key"]] = Path(line["source"])
         lists[f"{split}_data_set_list"] = str(path)
     settings = {**TINY_SETTINGS, **lists, "output_dir": str(place / "run"), "device": "cpu"}
     # Stage 3: its LoRA is merged, and what it reads is resampled.

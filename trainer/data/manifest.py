@@ -333,7 +333,9 @@ def _manifests(path: Path) -> list[Path]:
             continue
         manifest = resolve(name, path.parent)
         if manifest.suffix not in (".jsonl", ".json") or not manifest.is_file():
-            problems.append(f"{path}:{number}: got {name!r}, expected a .jsonl manifest's path")
+            # A line of something else, named by mistake, is not for a log.
+            listed = repr(name) if manifest.suffix in (".jsonl", ".json") else "something else"
+            problems.append(f"{path}:{number}: got {listed}, expected a .jsonl manifest's path")
         manifests.append(manifest)
     _raise_if_any(problems)
     return manifests

@@ -22,6 +22,7 @@ from conf.document import numbers
 from conf.errors import DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config, load_config
+from conf.model_dir import file_paths, is_inside
 from trainer.evaluation.error_rates import NORMALISATION
 from trainer.export import stock_script
 from trainer.finetune.run_directory import CHECKPOINTS, CONFIG, written_values
@@ -115,13 +116,21 @@ def merged_state(model: Any) -> dict[str, torch.Tensor]:
 
 
 def write_support_files(config: Config, directory: Path) -> None:
-    """Everything beside the weights: the base's own files, and the new configuration."""
+    """Everything beside the weights: the base's own files, and the new configuration.
+
+    Raises:
+        DataError: The base names, or links to, what is not its own.
+    """
     source = config.model_dir
     assert source is not None
+    file_paths(source)
     own = {"model.pt", "config.yaml", _CARD, _MARK}
     for item in sorted(source.iterdir()):
         if item.name in own or item.name.startswith("."):
             continue
+        for path in (item, *item.rglob("*")):
+            if not is_inside(source, str(path.relative_to(source))):
+                raise DataError(f"{path}: got a link, expected a file inside {source}")
         if item.is_dir():
             shutil.copytree(item, directory / item.name)
         else:

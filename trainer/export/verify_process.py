@@ -21,6 +21,7 @@ from typing import Any
 from conf.document import numbers
 from conf.errors import DataError, run_command
 from conf.load import Config, load_config
+from conf.model_dir import file_paths
 from trainer.data.manifest import Utterance, read_data_list
 from trainer.evaluation.error_rates import cer, total
 from trainer.export.verify import Verification
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     """Decode with stock FunASR, and through pyfunc where a third directory is given."""
     model, run, *served = map(Path, arguments)
     with contextlib.redirect_stdout(io.StringIO()):  # FunASR prints; the result is one line
+        file_paths(model)  # stock FunASR obeys it, code or not
         config = load_config(run / "config.yaml")
         logged, logged_cer = _logged(run)
         utterances = _validation_set(config, logged)
@@ -63,7 +65,12 @@ def _with_stock(model: Path, config: Config, utterances: Sequence[Utterance]) ->
 
     device = str(choose_device(config.get("device")))
     loaded = AutoModel(
-        model=str(model), device=device, disable_update=True, disable_pbar=True, ncpu=1
+        model=str(model),
+        device=device,
+        trust_remote_code=False,  # whatever config.yaml says
+        disable_update=True,
+        disable_pbar=True,
+        ncpu=1,
     )
     return [loaded.generate(input=str(item.source))[0]["text"] for item in utterances]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 
 from conf.errors import DataError
 from conf.load import Config
+from conf.model_dir import file_paths
 from trainer.data.array_store import open_store
 from trainer.data.features import FeatureExtractor
 from trainer.data.text import TextCodec
@@ -140,16 +140,17 @@ def resolved_values(config: Config) -> dict[str, Any]:
 
     ``configuration.json`` says which keys are paths, as in FunASR's own loading. The released
     directory does not list the CTC vocabulary; it lies beside the weights.
+
+    Raises:
+        DataError: The directory names other things than its own files, or lacks the LLM's.
     """
     values: dict[str, Any] = copy.deepcopy(config.values)
     directory = config.model_dir
     if directory is None:
         return values
-    description = directory / "configuration.json"
-    if description.is_file():
-        metas = json.loads(description.read_text(encoding="utf-8")).get("file_path_metas", {})
-        metas = {name: meta for name, meta in metas.items() if name not in ("init_param", "config")}
-        _insert_paths(metas, values, directory)
+    metas = file_paths(directory)
+    metas = {name: meta for name, meta in metas.items() if name not in ("init_param", "config")}
+    _insert_paths(metas, values, directory)
     vocabulary = directory / "multilingual.tiktoken"
     ctc_tokenizer_conf = values["dataset_conf"]["ctc_tokenizer_conf"]
     if vocabulary.is_file() and not ctc_tokenizer_conf.get("vocab_path"):

@@ -200,13 +200,17 @@ class Store:
         """Find or create the parent run of a sweep and set it running.
 
         The first run, under `mlflow run` the inherited one, is the parent. A later inherited run is
-        marked as `kind=resume` with a link to the parent; `mlflow run` closes it.
+        marked as `kind=resume` with a link to the parent; `mlflow run` closes it, and where it was
+        killed before it could, the next start does.
         """
         found = self._search(f"tags.kind = 'sweep' and tags.`sweep.id` = '{sweep_id}'")
         run_id = found[0].run_id if found else self.inherited_run_id
         inherited = self.inherited_run_id
         if inherited and run_id != inherited:
             self.set_tags(inherited, {"kind": "resume", "sweep": name, "resume.of": str(run_id)})
+        for resume in self._search(f"tags.`resume.of` = '{run_id}'"):
+            if resume.status == "RUNNING" and resume.run_id != inherited:
+                self.finish(resume.run_id, "KILLED")
         labels = {"kind": "sweep", "sweep": name, "sweep.id": sweep_id, **(tags or {})}
         return self._running(run_id, name, labels)
 

@@ -246,14 +246,12 @@ def test_drift_counts(made: dict[str, str]) -> None:
             assert modified + new + aligned - followed == said
 
 
-def test_drift_dead_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_drift_dead_keys(replace_effects: Callable[[str], Path]) -> None:
     """Said: "Several keys they discuss have no effect". Each stands there with what is proven."""
-    path = tmp_path / "effects.yaml"
-    path.write_text(
+    replace_effects(
         'funasr: "9.9"\nkeys:\n  dataset_conf.retry: {stages: {8k: stock}, read_by: f.py:Class}\n'
         "  dataset_conf.audio_encoder_downsample_rate: {stages: {8k: none}, note: dead}\n"
     )
-    monkeypatch.setattr(effects, "EFFECTS_FILE", path)
     rows = {row[0]: row for row in tables(page(HERE, "QUICK_CONFIG_DIFF").split("\n## ")[1])}
     assert rows["dataset_conf.retry"][5] == "stock"
     assert rows["dataset_conf.audio_encoder_downsample_rate"][5] == "none"

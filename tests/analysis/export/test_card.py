@@ -101,12 +101,12 @@ def test_data_sets_are_named_and_sealed(config, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "licence"),
     [
+        ("other", "license: mit\n", None),
         ("LICENSE", "\n  Apache License\n  Version 2.0\n", "Apache License (LICENSE)"),
         ("LICENCE.txt", "MIT License\n", "MIT License (LICENCE.txt)"),
         ("README.md", "---\nlicense: apache-2.0\ntags: [asr]\n---\n# A model\n", "apache-2.0"),
         ("README.md", "License: Apache-2.0 (the base's, whose ...)\n", "Apache-2.0"),
         ("README.md", "## Licences\n\nsee the licence of the base\n", None),
-        ("other", "license: mit\n", None),
     ],
 )
 def test_the_bases_licence_is_found_where_it_is_named(tmp_path: Path, name, content, licence):

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from conf.document import tables
 from conf.document.language import CHINESE, ENGLISH, Name, Said
-from conf.document.tables import (
-    Column,
-    Kind,
-    Section,
-    grid_of,
-    left,
-    markdown_notes,
-    markdown_table,
-    markdown_text,
-    say,
-    show,
-)
+from conf.document.tables import Column, Kind, Section, grid_of, left, say, show
 
 pytestmark = pytest.mark.quick
 
@@ -41,10 +31,10 @@ def test_a_section_in_both_languages() -> None:
 
 
 def test_markdown_shows_what_stands_there() -> None:
-    assert markdown_text("a|b\n<ERR> < 0.001 </i> <!-- x") == (
+    assert tables.markdown_text("a|b\n<ERR> < 0.001 </i> <!-- x") == (
         "a\\|b &lt;ERR> < 0.001 &lt;/i> &lt;!-- x"
     )
-    assert markdown_table((["a", "b"], [["<x>", "1"]]), {0}) == (
+    assert tables.markdown_table((["a", "b"], [["<x>", "1"]]), {0}) == (
         "| a | b |\n| :-- | --: |\n| &lt;x> | 1 |"
     )
 
@@ -73,4 +63,4 @@ def test_a_kind_says_how_a_value_is_printed(kind: Kind, value: object, text: str
 
 
 def test_notes_are_a_list() -> None:
-    assert markdown_notes([Said("yes"), Said("all")], CHINESE) == "- 是\n- 全部"
+    assert tables.markdown_notes([Said("yes"), Said("all")], CHINESE) == "- 是\n- 全部"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from conf.errors import UserError
 from sweeps.console.dry_run import dry_run
 from sweeps.console.view import short_number
 from sweeps.preflight import check
-from tests.conftest import BASE, ROOT
+from tests.conftest import BASE, ROOT, write_cut
 from tests.sweeps.driving import run_command
 from tests.sweeps.study_kit import driver, must_ask
 
@@ -47,12 +46,7 @@ def test_a_dry_run_needs_neither_weights_nor_gpus(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     shutil.copytree(BASE, tmp_path / "model", ignore=shutil.ignore_patterns("model.pt"))
     for split in ("train", "valid"):
-        lines = (corpus / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:12]
-        records = [json.loads(line) for line in lines]
-        for record in records:
-            record["source"] = str(corpus / record["source"])
-        text = "".join(json.dumps(record) + "\n" for record in records)
-        (tmp_path / f"{split}.jsonl").write_text(text, encoding="utf-8")
+        write_cut(corpus, split, 12, tmp_path / f"{split}.jsonl")
     overrides = [
         *("base=model", "data.train=train.jsonl", "data.valid=valid.jsonl", "data.test=null"),
         *("data.wideband=null", "stages=[s3]", "trials=2", "resources.cpu=1"),

@@ -14,7 +14,7 @@ from sweeps.search.ledger import Ledger
 from sweeps.search.reuse import LearningCurve, answer, read_learning_curve
 from sweeps.spec.sweep_file import load_sweep
 from sweeps.trial import Work, trial_config
-from tests.conftest import BASE
+from tests.conftest import BASE, TINY_SETTINGS
 from tests.sweeps.study_kit import driver, run_all, run_one
 from tests.trainer.finetune.test_extend import texts
 from tests.trainer.finetune.test_resume import assert_equal, metrics
@@ -61,21 +61,19 @@ name: first
 base: {base}
 data: {{train: {train}, valid: {valid}, test: {valid}}}
 stages: [8k]
-set:
-  optim_conf.lr: 1e-3
-  scheduler_conf.warmup_steps: 4
-  dataset_conf.batch_type: example
-  dataset_conf.batch_size: 8
-  train_conf.max_epoch: 2
-  train_conf.keep_nbest_models: 2
-  train_conf.avg_nbest_model: 2
-  finetune_conf.max_new_tokens: 8
+set: {settings}
 sampler: grid
 pruning: {{method: none}}
 space:
   train_conf.max_epoch: {{choices: [3]}}
 trials: 2
 """
+SETTINGS = {
+    **TINY_SETTINGS,
+    "train_conf.keep_nbest_models": 2,
+    "train_conf.avg_nbest_model": 2,
+    "finetune_conf.max_new_tokens": 8,
+}
 
 
 def test_a_sweep_whose_trials_go_on_is_one_that_trained_them_anew(
@@ -99,7 +97,7 @@ def test_a_sweep_whose_trials_go_on_is_one_that_trained_them_anew(
 
     monkeypatch.chdir(tmp_path)
     train, valid = cut("train", 24), cut("valid", 6)
-    text = SWEEP.format(base=BASE, train=train, valid=valid)
+    text = SWEEP.format(base=BASE, train=train, valid=valid, settings=json.dumps(SETTINGS))
     Path("sweep.yaml").write_text(text)
     assert notes_of(driver()) == [{}, {"went_on.from": "0", "went_on.after": "2"}]
     assert_as_anew("first", 1)

@@ -75,42 +75,39 @@ def test_command_line_reaches_sweep_and_training_keys(place: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("trials: 8", "trails: 8", "sweep.yaml:11: trails: got an unknown key"),
-        ("trials: 8", "trails: 8", "(nearest: trials)"),
-        ("trials: 8", "trials: 2", "sweep.yaml:11: trials: got 2, expected at least one for each"),
-        (
-            "trials: 8",
-            "trials: many",
-            "sweep.yaml:11: trials: got many, expected a whole number >= 1",
-        ),
-        ("low: 1e-5", "low: 1e-1", "sweep.yaml:9: space.optim_conf.lr: got low=0.1, high=0.01"),
-        ("low: 1e-5", "low: 0", "sweep.yaml:9: space.optim_conf.lr: got low=0 with log: true"),
-        ("[2, 3, 6]", "[]", "sweep.yaml:10: space.train_conf.max_epoch: got choices=[]"),
-        ("[2, 3, 6]", "[2, x]", "sweep.yaml:10: train_conf.max_epoch: got x"),
-        ("lr: {low", "l: {low", "sweep.yaml:9: space.optim_conf.l: got an unknown key"),
-        ("lr: {low", "lr: {lo", "sweep.yaml:9: space.optim_conf.lr.lo: got an unknown key"),
-        ("optim_conf.lr: 1e-3", "optim_conf.lr: fast", "sweep.yaml:6: optim_conf.lr: got fast"),
-        ("optim_conf.lr: 1e-3", "init_param: x", "sweep.yaml:6: set.init_param: got a key that"),
-        ("log: true}", "step: 2e-3}", ":9: space.optim_conf.lr: got step=0.002, expected one that"),
         (
             "{choices: [2, 3, 6]}",
             "{low: 2, high: 6, step: 0.5}",
-            "max_epoch: got step=0.5, expected a",
+            "10: space.train_conf.max_epoch: got step=0.5, expected a",
         ),
-        ("name: tiny", "name: a/b", "sweep.yaml:1: name: got 'a/b'"),
-        (
-            "stages: [8k, s1,",
-            "stages: [8k, s9,",
-            "sweep.yaml:4: stages.1: got s9, expected 8k or s1",
-        ),
-        ("stages: [8k, s1,", "stages: [8k, 8k,", "sweep.yaml:4: stages: got ['8k', '8k'"),
+        ("trials: 8", "trails: 8", "11: trails: got an unknown key"),
+        ("trials: 8", "trials: 2", "11: trials: got 2, expected at least one for each"),
+        ("trials: 8", "trials: many", "11: trials: got many, expected a whole number >= 1"),
+        ("low: 1e-5", "low: 1e-1", "9: space.optim_conf.lr: got low=0.1, high=0.01"),
+        ("low: 1e-5", "low: 0", "9: space.optim_conf.lr: got low=0 with log: true"),
+        ("[2, 3, 6]", "[]", "10: space.train_conf.max_epoch: got choices=[]"),
+        ("[2, 3, 6]", "[2, x]", "10: train_conf.max_epoch: got x"),
+        ("lr: {low", "l: {low", "9: space.optim_conf.l: got an unknown key"),
+        ("lr: {low", "lr: {lo", "9: space.optim_conf.lr.lo: got an unknown key"),
+        ("optim_conf.lr: 1e-3", "optim_conf.lr: fast", "6: optim_conf.lr: got fast"),
+        ("optim_conf.lr: 1e-3", "init_param: x", "6: set.init_param: got a key that"),
+        ("log: true}", "step: 2e-3}", "9: space.optim_conf.lr: got step=0.002, expected one that"),
+        ("name: tiny", "name: a/b", "1: name: got 'a/b'"),
+        ("stages: [8k, s1,", "stages: [8k, s9,", "4: stages.1: got s9, expected 8k or s1"),
+        ("stages: [8k, s1,", "stages: [8k, 8k,", "4: stages: got ['8k', '8k'"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(place: Path, old: str, new: str, expected: str) -> None:
     (place / "sweep.yaml").write_text(SWEEP.replace(old, new))
     with pytest.raises(ConfigError) as error:
         stage_configs(*load_sweep(Path("sweep.yaml")))
-    assert expected in str(error.value)
+    assert f"sweep.yaml:{expected}" in str(error.value)
+
+
+def test_of_an_unknown_key_the_nearest_one_is_named(place: Path) -> None:
+    (place / "sweep.yaml").write_text(SWEEP.replace("trials: 8", "trails: 8"))
+    with pytest.raises(ConfigError, match=r"\(nearest: trials\)"):
+        stage_configs(*load_sweep(Path("sweep.yaml")))
 
 
 def test_all_mistakes_at_once(place: Path) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from conf.load import STAGES, Config, load_config, stage_config_path
-from tests.conftest import BASE
+from tests.conftest import base_without_ctc
 from tests.trainer.checks.results import by_id, status
 from trainer.checks import model_checks
 from trainer.checks.run_checks import run_checks
@@ -37,13 +35,7 @@ def test_tiny_model(stage: str, tiny_config: Callable[..., Config]) -> None:
 
 def test_a_checkpoint_without_ctc(tiny_config: Callable[..., Config], tmp_path: Path) -> None:
     """As one hub's copy has it: the component is named; nothing else is forecast."""
-    directory = tmp_path / "base"
-    shutil.copytree(BASE, directory)
-    state = torch.load(directory / "model.pt", weights_only=True)
-    inner = state.get("state_dict", state)
-    for name in [name for name in inner if name.startswith("ctc")]:
-        del inner[name]
-    torch.save(state, directory / "model.pt")
+    directory = base_without_ctc(tmp_path / "base")
     config = tiny_config()
     config = load_config(stage_config_path("8k"), model=directory, layers=[("test", config.flat())])
     config = config.replace({"init_param": str(directory / "model.pt")}, "test")

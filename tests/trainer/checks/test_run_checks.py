@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from conf import effects
 from conf.checks import CHECKS, GREPS, SEVEN
 from conf.errors import ConfigError, WorkError, run_command
 from conf.load import STAGES, Config, load_config, stage_config_path
@@ -32,21 +31,14 @@ from trainer.checks.run_checks import (
 ROOT = Path(__file__).parents[3]
 FILES = [*STAGES.values(), "config_8k_telephone_from_hub"]
 KEYS = {
-    "encoder-trains": "audio_encoder_conf.freeze",
-    "learning-rate": "optim_conf.lr",
-    "deepspeed-off": "train_conf.use_deepspeed",
-    "weight-decay": "optim_conf.weight_decay",
-    "specaug-on": "specaug",
-    "llm-frozen": "llm_conf.freeze",
+    "encoder-trains": ("audio_encoder_conf.freeze", "freeze: true"),
+    "learning-rate": ("optim_conf.lr", "lr: 5e-6"),
+    "deepspeed-off": ("train_conf.use_deepspeed", "use_deepspeed: true"),
+    "weight-decay": ("optim_conf.weight_decay", "weight_decay: 0.0"),
+    "specaug-on": ("specaug", "specaug: null"),
+    "llm-frozen": ("llm_conf.freeze", "freeze: false"),
 }
-BROKEN = {
-    "encoder-trains": "freeze: true",
-    "learning-rate": "lr: 5e-6",
-    "deepspeed-off": "use_deepspeed: true",
-    "weight-decay": "weight_decay: 0.0",
-    "specaug-on": "specaug: null",
-    "llm-frozen": "freeze: false",
-}
+"""Of each check the key that it looks at, and a line that fails it."""
 
 
 def grep(id: str, path: Path) -> str:
@@ -65,7 +57,7 @@ def test_seven_checks_agree_with_the_greps(name: str) -> None:
     config = load_config(path, model=BASE)
     results = by_id(run_checks(config, parts=["config"]))
     assert list(results)[:7] == list(SEVEN)
-    for id, key in KEYS.items():
+    for id, (key, _) in KEYS.items():
         said = f"{key.rpartition('.')[2]}: {format_value(config.get(key))}"
         assert grep(id, path) == (said if key in config.in_file else "")
         assert results[id].found == format_value(config.get(key))
@@ -73,8 +65,8 @@ def test_seven_checks_agree_with_the_greps(name: str) -> None:
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("id", BROKEN)
-def test_broken_copies_fail_exactly_their_check(id: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("id", "broken"), [(id, broken) for id, (_, broken) in KEYS.items()])
+def test_broken_copies_fail_exactly_their_check(id: str, broken: str, tmp_path: Path) -> None:
     """A copy with one line broken: the command prints another value, and one check fails."""
     source = stage_config_path("8k")
     text = source.read_text(encoding="utf-8")
@@ -82,8 +74,8 @@ def test_broken_copies_fail_exactly_their_check(id: str, tmp_path: Path) -> None
     block = {"encoder-trains": "audio_encoder_conf:\n  ", "llm-frozen": "llm_conf:\n  "}.get(id, "")
     assert text.count(f"{block}{line}") == 1
     path = tmp_path / source.name
-    path.write_text(text.replace(f"{block}{line}", f"{block}{BROKEN[id]}"), encoding="utf-8")
-    assert grep(id, path) == BROKEN[id]
+    path.write_text(text.replace(f"{block}{line}", f"{block}{broken}"), encoding="utf-8")
+    assert grep(id, path) == broken
     results = run_checks(load_config(path, model=BASE), parts=["config"])
     assert status(results, "failed") == {id}
     assert failed(results)[0].mend
@@ -128,14 +120,12 @@ def test_unknown_id() -> None:
 
 
 @pytest.mark.quick
-def test_changed_keys_without_effect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_changed_keys_without_effect(replace_effects: Callable[[str], Path]) -> None:
     """A warning that names them; what is unproven is counted."""
-    path = tmp_path / "effects.yaml"
-    path.write_text(
+    replace_effects(
         "keys:\n  dataset_conf.retry: {stages: {8k: stock}}\n"
         "  optim_conf.lr: {stages: {8k: both}}\n"
     )
-    monkeypatch.setattr(effects, "EFFECTS_FILE", path)
     result = by_id(run_checks(load_config(stage_config_path("8k")), parts=["config"]))["effects"]
     assert result.status == "warning"
     assert result.found.startswith("dataset_conf.retry (read by stock training only); ")

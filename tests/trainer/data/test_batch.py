@@ -86,10 +86,10 @@ def test_batches_keep_all_limits_and_drop_nothing(
 
 @given(
     frames=st.lists(st.integers(10, 900), min_size=1, max_size=80),
-    batch_type=st.sampled_from(["token", "example"]),
     batch_size=st.integers(1, 3000),
     sort_size=st.integers(1, 50),
     epoch=st.integers(0, 3),
+    batch_type=st.sampled_from(["token", "example"]),
 )
 def test_batches_are_those_of_the_plain_algorithm(
     frames: list[int], batch_type: str, batch_size: int, sort_size: int, epoch: int

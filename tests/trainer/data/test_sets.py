@@ -9,7 +9,7 @@ import pytest
 
 from conf.errors import ConfigError, DataError
 from conf.load import Config
-from tests.trainer.prepare.prepared import write_lines, write_wav
+from tests.trainer.prepare.given import write_lines, write_wav
 from trainer.data.manifest import Utterance
 from trainer.data.sets import fixed_subset, read_data
 

@@ -22,14 +22,14 @@ from trainer.demo.fixed_line import (
 pytestmark = pytest.mark.quick
 
 QUIET = Line(
-    codec="ULAW",
     level_dbfs=-20.0,
     snr_db=90.0,
     noise_tilt=0.0,
+    noise_seed=0,
     hum_hz=50.0,
     hum_db=90.0,
+    codec="ULAW",
     loss_rate=0.0,
-    noise_seed=0,
 )
 
 

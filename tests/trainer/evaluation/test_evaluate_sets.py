@@ -62,25 +62,25 @@ def test_one_call_scores_several_sets(
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("given", "message"),
     [
-        ({"--data": ["a={valid}", "a={valid}"]}, "--data: got the set 'a' twice"),
-        ({"--data": ["../a={valid}"]}, "--data: got the name '../a'"),
-        ({"--data": ["a=gone.jsonl"]}, "gone.jsonl: got no such file"),
-        ({"--data": ["a={unreadable}"]}, "unreadable.jsonl:1: source: got"),
-        ({"--model": ["{directory}"]}, "without config.yaml"),
-        ({"--keywords": ["{directory}/gone.txt"]}, "gone.txt: got no such file"),
-        ({"--keywords": ["{empty}"]}, "empty.txt: got no keywords, expected one a line"),
-        ({"--base": ["{directory}"]}, "--base: got"),
-        ({"--base": ["{directory}/gone.jsonl"]}, "gone.jsonl: got no such file"),
-        ({"--base": ["{valid}"]}, "KeyError: 'text', expected JSON lines with key and text"),
-        ({"--base": ["{other}"]}, "got no text of the base for 'valid-0000'"),
-        ({"--output_dir": ["{empty}"]}, "which is no directory"),
-        ({"--output_dir": ["{empty}/deep/er"]}, "which is no directory"),
+        ("--data a={valid} a={valid}", "--data: got the set 'a' twice"),
+        ("--data ../a={valid}", "--data: got the name '../a'"),
+        ("--data a=gone.jsonl", "gone.jsonl: got no such file"),
+        ("--data a={unreadable}", "unreadable.jsonl:1: source: got"),
+        ("--model {directory}", "without config.yaml"),
+        ("--keywords {directory}/gone.txt", "gone.txt: got no such file"),
+        ("--keywords {empty}", "empty.txt: got no keywords, expected one a line"),
+        ("--base {directory}", "--base: got"),
+        ("--base {directory}/gone.jsonl", "gone.jsonl: got no such file"),
+        ("--base {valid}", "KeyError: 'text', expected JSON lines with key and text"),
+        ("--base {other}", "got no text of the base for 'valid-0000'"),
+        ("--output_dir {empty}", "which is no directory"),
+        ("--output_dir {empty}/deep/er", "which is no directory"),
     ],
 )
 def test_a_mistake_is_told_in_a_line_and_writes_nothing(
-    changes: dict[str, list[str]],
+    given: str,
     message: str,
     cut: Callable[..., Path],
     tmp_path: Path,
@@ -100,11 +100,12 @@ def test_a_mistake_is_told_in_a_line_and_writes_nothing(
         "unreadable": tmp_path / "unreadable.jsonl",
     }
     before = sorted(tmp_path.rglob("*"))
+    flag, *values = given.split()
     flags = {
         "--model": [str(BASE)],
         "--data": ["valid={valid}"],
         "--output_dir": [str(tmp_path / "out")],
-        **changes,
+        flag: values,
     }
     argv = [value for flag, values in flags.items() for value in (flag, *values)]
     code = run_command(main, ["evaluate", *(value.format(**places) for value in argv)])

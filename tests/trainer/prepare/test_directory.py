@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from conf.errors import UserError
-from tests.trainer.prepare.prepared import corpus, run, write_lines, write_wav
+from tests.trainer.prepare.given import corpus, write_lines, write_wav
+from tests.trainer.prepare.prepared import run
 from trainer.prepare.directory import is_ours, take_audio_dir, working
 
 pytestmark = pytest.mark.quick

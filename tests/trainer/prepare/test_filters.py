@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.prepare.prepared import kept, run, write_lines, write_wav
+from tests.trainer.prepare.given import write_lines, write_wav
+from tests.trainer.prepare.prepared import kept, run
 from trainer.prepare import filters
 from trainer.prepare.settings import Settings
 

@@ -11,17 +11,8 @@ import pytest
 
 from conf.errors import DataError
 from tests.conftest import BASE
-from tests.trainer.prepare.prepared import (
-    GOOD,
-    check,
-    corpus,
-    kept,
-    left_out,
-    lines,
-    run,
-    write_lines,
-    write_wav,
-)
+from tests.trainer.prepare.given import GOOD, corpus, write_lines, write_wav
+from tests.trainer.prepare.prepared import check, kept, left_out, lines, run
 
 pytestmark = pytest.mark.quick
 

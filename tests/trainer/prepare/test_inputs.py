@@ -8,16 +8,8 @@ from pathlib import Path
 import pytest
 
 from conf.errors import DataError
-from tests.trainer.prepare.prepared import (
-    GOOD,
-    check,
-    corpus,
-    kept,
-    left_out,
-    run,
-    write_lines,
-    write_wav,
-)
+from tests.trainer.prepare.given import GOOD, corpus, write_lines, write_wav
+from tests.trainer.prepare.prepared import check, kept, left_out, run
 from trainer.prepare.settings import Given
 
 pytestmark = pytest.mark.quick

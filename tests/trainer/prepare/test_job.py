@@ -12,7 +12,8 @@ import pytest
 
 from conf.errors import DataError
 from tests.conftest import ROOT
-from tests.trainer.prepare.prepared import GOOD, corpus, left_out, run, write_lines, write_wav
+from tests.trainer.prepare.given import GOOD, corpus, write_lines, write_wav
+from tests.trainer.prepare.prepared import left_out, run
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.prepare.settings import Given
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.prepare.prepared import GOOD, check, kept, run, write_wav
+from tests.trainer.prepare.given import GOOD, write_wav
+from tests.trainer.prepare.prepared import check, kept, run
 from trainer.prepare.lines import from_record
 
 pytestmark = pytest.mark.quick

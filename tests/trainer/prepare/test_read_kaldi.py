@@ -8,7 +8,8 @@ import numpy
 import pytest
 import soundfile
 
-from tests.trainer.prepare.prepared import kept, left_out, run, write_wav
+from tests.trainer.prepare.given import write_wav
+from tests.trainer.prepare.prepared import kept, left_out, run
 from trainer.prepare.settings import Given
 
 pytestmark = pytest.mark.quick

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.prepare.prepared import check, kept, left_out, run, write_lines, write_wav
+from tests.trainer.prepare.given import write_lines, write_wav
+from tests.trainer.prepare.prepared import check, kept, left_out, run
 from trainer.data.manifest import chat_line
 
 pytestmark = pytest.mark.quick
@@ -59,10 +60,10 @@ def test_texts_in_another_encoding(tmp_path: Path) -> None:
     ("row", "rule", "why"),
     [
         (b"x.wav", "missing column", "got 1 fields, expected 2 (source, target)"),
+        (b"x.wav," + "你".encode("gb18030"), "not UTF-8", "not UTF-8 at 6"),
         (b"x.wav,one,two", "malformed line", "got 3 fields"),
         (b'x.wav,"open', "malformed line", "unexpected end of data"),
         (b'x.wav,"one"two', "malformed line", "expected after"),
-        (b"x.wav," + "你".encode("gb18030"), "not UTF-8", "not UTF-8 at 6"),
         (b"x.wav,\xff\xfe", "not UTF-8", "not UTF-8 at 6"),
         (b"x.wav," + b"a" * 2**18, "line too long", "field larger than field limit"),
         (b'x.wav,"' + (b"a" * 999 + b"\n") * 150, "line too long", "(lines 3 to"),

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import HANG_S, ROOT, until
-from tests.trainer.prepare.prepared import corpus, kept, run, write_lines, write_wav
+from tests.trainer.prepare.given import corpus, write_lines, write_wav
+from tests.trainer.prepare.prepared import kept, run
 
 COUNT = 1000
 

@@ -9,17 +9,8 @@ import numpy
 import pytest
 import soundfile
 
-from tests.trainer.prepare.prepared import (
-    GOOD,
-    check,
-    corpus,
-    kept,
-    left_out,
-    run,
-    write_lines,
-    write_no_numbers,
-    write_wav,
-)
+from tests.trainer.prepare.given import GOOD, corpus, write_lines, write_no_numbers, write_wav
+from tests.trainer.prepare.prepared import check, kept, left_out, run
 
 pytestmark = pytest.mark.quick
 

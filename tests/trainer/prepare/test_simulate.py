@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from conf.errors import ConfigError
-from tests.trainer.prepare.prepared import kept, run, write_lines, write_wav
+from tests.trainer.prepare.given import write_lines, write_wav
+from tests.trainer.prepare.prepared import kept, run
 from trainer.data.manifest import read_data_list
 
 pytestmark = pytest.mark.quick

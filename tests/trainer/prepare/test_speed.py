@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.trainer.prepare.prepared import write_wav
+from tests.trainer.prepare.given import write_wav
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

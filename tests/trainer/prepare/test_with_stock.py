@@ -9,7 +9,8 @@ import torch
 
 from conf.load import Config
 from tests.conftest import BASE
-from tests.trainer.prepare.prepared import corpus, run, write_lines, write_wav
+from tests.trainer.prepare.given import corpus, write_lines, write_wav
+from tests.trainer.prepare.prepared import run
 from trainer.data.batch import collate, make_example
 from trainer.data.manifest import read_data_list
 from trainer.funasr_parts import load, registered

@@ -6,15 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.prepare.prepared import (
-    corpus,
-    kept,
-    left_out,
-    lines,
-    run,
-    write_lines,
-    write_wav,
-)
+from tests.trainer.prepare.given import corpus, write_lines, write_wav
+from tests.trainer.prepare.prepared import kept, left_out, lines, run
 from trainer.data.manifest import read_data_list
 from trainer.prepare.write import Outcome, Writer
 

@@ -110,6 +110,11 @@ def test_inherited_run_is_the_parent_and_a_later_one_its_resume(
     tags = store.run(second).tags
     assert (tags["kind"], tags["sweep"], tags["resume.of"]) == ("resume", "demo", first)
     assert store.run(first).status == "RUNNING"
+    # `mlflow run` was killed as a whole, and could not close its run.
+    monkeypatch.delenv("MLFLOW_RUN_ID")
+    assert Store.open().ensure_sweep("demo", "id-1") == first
+    assert store.run(second).status == "KILLED"
+    assert store.run(first).status == "RUNNING"
 
 
 def test_reading_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from conf.document.language import Name, Said
-from conf.document.tables import Column, Section, spaced
+from conf.document.tables import Column, Section, columns_of, spaced
 from conf.writing import format_value
 from trainer.prepare.report.facts import RARE, SCALES, Facts
 
@@ -72,8 +72,12 @@ def sections(facts: Facts) -> tuple[Section, ...]:
 
 def overview(facts: Facts) -> Section:
     """How much there is."""
-    counts = ("utterances", "hours", "speakers", "calls", "characters", "words")
-    columns = (Column("set"), *(Column(n, "hours" if n == "hours" else "count") for n in counts))
+    columns = (
+        Column("set"),
+        Column("utterances", "count"),
+        Column("hours", "hours"),
+        *columns_of("count", "speakers", "calls", "characters", "words"),
+    )
     rows = [
         (
             split.name,
@@ -96,11 +100,8 @@ def overview(facts: Facts) -> Section:
 def crossings(facts: Facts) -> Section:
     """What two splits share."""
     columns = (
-        Column("set"),
-        Column("and"),
-        Column("what"),
-        Column("common", "count"),
-        Column("utterances", "count"),
+        *columns_of("text", "set", "and", "what"),
+        *columns_of("count", "common", "utterances"),
         Column("share", "rate"),
         Column("examples"),
     )
@@ -126,36 +127,23 @@ def crossings(facts: Facts) -> Section:
 def quantities(facts: Facts) -> Section:
     """Each quantity's spread, a line a split."""
     columns = (
-        Column("quantity"),
-        Column("set"),
+        *columns_of("text", "quantity", "set"),
         Column("utterances", "count"),
-        Column("least", "number"),
-        Column("one_percent", "number"),
-        Column("median", "number"),
-        Column("mean", "number"),
-        Column("ninety_nine_percent", "number"),
-        Column("most", "number"),
+        *columns_of("number", "least", "one_percent", "median"),
+        *columns_of("number", "mean", "ninety_nine_percent", "most"),
     )
-    rows = []
-    for name in SCALES:
-        for split in facts.splits:
-            spread = split.spread(name)
-            if spread is not None:
-                ends = [spread.quantile(share) for share in (0.01, 0.5, 0.99)]
-                low, middle, high = ends
-                rows.append(
-                    (
-                        Said(QUANTITIES[name]),
-                        split.name,
-                        spread.count,
-                        spread.least,
-                        low,
-                        middle,
-                        spread.mean,
-                        high,
-                        spread.most,
-                    )
-                )
+    rows = [
+        (
+            Said(QUANTITIES[name]),
+            split.name,
+            spread.count,
+            *(spread.least, spread.quantile(0.01), spread.quantile(0.5)),
+            *(spread.mean, spread.quantile(0.99), spread.most),
+        )
+        for name in SCALES
+        for split in facts.splits
+        if (spread := split.spread(name)) is not None
+    ]
     note = Said(
         "Median, 1 % and 99 % rounded down to the width of a bin; least, most and mean exactly."
     )
@@ -183,14 +171,11 @@ def bandwidths(facts: Facts) -> Section:
 def languages(facts: Facts) -> Section:
     """Scripts by characters, and texts by the scripts in them."""
     kinds = ("chinese", "mixed", "latin", "digits", "other", "empty")
-    columns = (Column("set"), Column("of"), *(Column(name, "rate") for name in kinds))
+    columns = (*columns_of("text", "set", "of"), *columns_of("rate", *kinds))
     rows: list[tuple[Any, ...]] = []
     for split in facts.splits:
-        total, texts = sum(split.scripts.values()), sum(split.kinds.values())
-        for what, counts, whole in (
-            ("characters", split.scripts, total),
-            ("texts", split.kinds, texts),
-        ):
+        for what, counts in (("characters", split.scripts), ("texts", split.kinds)):
+            whole = sum(counts.values())
             shares = [counts[name] / whole if counts.get(name) else None for name in kinds]
             rows.append((split.name, Said(what), *shares))
     note = Said("Digits may stand in a text of any language; texts of digits alone count as such.")
@@ -211,11 +196,8 @@ def characters(facts: Facts) -> Section:
     for tokenizer, lost in (found.unspelt or {}).items():
         what = Said("not given back by the {tokenizer} tokenizer", tokenizer=tokenizer)
         rows.append((what, len(lost), _listed(lost)))
-    notes = (
-        ()
-        if found.unspelt is not None
-        else (Said("No tokenizer was asked (prepare --model DIR)."),)
-    )
+    unasked = Said("No tokenizer was asked (prepare --model DIR).")
+    notes = (unasked,) if found.unspelt is None else ()
     return Section("characters", Said("Rare characters"), columns, tuple(rows), notes)
 
 
@@ -233,9 +215,7 @@ def speakers(facts: Facts) -> Section:
 def tags(facts: Facts) -> Section:
     """Domains, channels, codecs and noises."""
     columns = (
-        Column("set"),
-        Column("by"),
-        Column("value"),
+        *columns_of("text", "set", "by", "value"),
         Column("utterances", "count"),
         Column("share", "rate"),
     )
@@ -259,7 +239,7 @@ def left_out(facts: Facts) -> Section:
 
 def examples(facts: Facts) -> Section:
     """The first few lines of each rule."""
-    columns = (Column("rule"), Column("why"), Column("text"), Column("place"))
+    columns = columns_of("text", "rule", "why", "text", "place")
     rows = tuple(
         (Name(rule.name), why, _shortened(text), place)
         for rule in facts.left_out
@@ -270,7 +250,7 @@ def examples(facts: Facts) -> Section:
 
 def settings(facts: Facts) -> Section:
     """What `prepare` was asked for."""
-    columns = (Column("setting"), Column("value"))
+    columns = columns_of("text", "setting", "value")
     given = {name: _plain(value) for name, value in facts.settings.items() if value is not None}
     rows = tuple((name, text) for name, text in given.items() if text)
     return Section("settings", Said("What prepare was asked for"), columns, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,28 +16,16 @@ from trainer.prepare.report.gather import gather
 pytestmark = pytest.mark.quick
 
 
-@pytest.mark.parametrize(
-    ("text", "letters", "kind"),
-    [
-        ("你好", "CC", "chinese"),
-        ("三g", "CL", "mixed"),
-        ("é12", "LDD", "latin"),
-        ("１２", "DD", "digits"),
-        ("かな", "OO", "other"),
-        ("", "", "empty"),
-    ],
-)
-def test_scripts(text: str, letters: str, kind: str) -> None:
-    assert scripts(text) == letters
-    assert kind_of(letters) == kind
+def test_scripts() -> None:
+    letters = [scripts(text) for text in ("你好", "三g", "é12", "１２", "かな", "")]
+    assert letters == ["CC", "CL", "LDD", "DD", "OO", ""]
+    kinds = ["chinese", "mixed", "latin", "digits", "other", "empty"]
+    assert [kind_of(each) for each in letters] == kinds
 
 
 def test_a_models_tokenizers_are_asked(tmp_path: Path) -> None:
     model = tmp_path / "model"
-    model.mkdir()
-    for path in BASE.iterdir():
-        (model / path.name).symlink_to(path)
-    (model / "config.yaml").unlink()
+    shutil.copytree(BASE, model, ignore=shutil.ignore_patterns("model.pt", "config.yaml"))
     config = (BASE / "config.yaml").read_text(encoding="utf-8")
     fewer = re.sub(r"(?m)^(ctc_vocab_size:) \d+", r"\1 260", config)
     assert fewer != config

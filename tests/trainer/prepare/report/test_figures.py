@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.document.words import english
+from conf.document.language import ENGLISH
 from tests.trainer.prepare.report.made import line, write_prepared
 from trainer.prepare.report.facts import Facts, Picked
 from trainer.prepare.report.figures import caption, figures, spectrogram
@@ -28,7 +28,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
 
 
 def test_one_for_each_quantity_that_was_measured(facts: Facts) -> None:
-    drawn = figures(facts, english)
+    drawn = figures(facts, ENGLISH)
     assert list(drawn) == [
         "duration_s",
         "characters",
@@ -42,7 +42,7 @@ def test_one_for_each_quantity_that_was_measured(facts: Facts) -> None:
 
 
 def test_of_each_split_all_is_shown_but_for_a_thousandth_at_the_upper_end(facts: Facts) -> None:
-    train, valid = figures(facts, english)["duration_s"]["data"]
+    train, valid = figures(facts, ENGLISH)["duration_s"]["data"]
     # The last value is drawn twice, so that the last step has a width.
     assert sum(train["y"][:-1]) == pytest.approx(100 - 0.05, abs=0.01)
     assert sum(valid["y"][:-1]) == pytest.approx(100)
@@ -58,7 +58,7 @@ def sound(step_hz: float, **values: float) -> Sound:
 def test_the_telephones_limit_is_drawn_where_there_is_more_above(
     step_hz: float, lines: int
 ) -> None:
-    figure = spectrogram(sound(step_hz), english)
+    figure = spectrogram(sound(step_hz), ENGLISH)
     shapes = figure["layout"].get("shapes", [])
     assert [shape["y0"] for shape in shapes] == [4000] * lines
     assert figure["data"][0]["z"] == [[-80, 0]] * 4
@@ -66,6 +66,6 @@ def test_the_telephones_limit_is_drawn_where_there_is_more_above(
 
 
 def test_a_caption_says_what_the_manifest_does() -> None:
-    assert caption(sound(1000.0), english) == "train · 你好"
-    said = caption(sound(1000.0, snr_db=12.4, clipped=0.05, sample_rate_hz=8000), english)
+    assert caption(sound(1000.0), ENGLISH) == "train · 你好"
+    said = caption(sound(1000.0, snr_db=12.4, clipped=0.05, sample_rate_hz=8000), ENGLISH)
     assert said == "train · rate 8000 Hz · SNR 12 dB · 5.00 % at full scale · 你好"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from conf.document.words import Name
+from conf.document.language import Name
 from tests.trainer.prepare.report.made import line, write_prepared
 from trainer.prepare.report.facts import SCALES, Facts
 from trainer.prepare.report.gather import gather
