@@ -90,13 +90,10 @@ def confirmed(facts: Comparison) -> Section:
         if base is not None:
             interval = _ends(facts.interval(BASE, split))
             rows.append((split, "base", None, "", base, interval, *[None] * 6))
-    return Section(
-        "finalists",
-        Said("The finalists on every set (no trial was chosen by the test set)"),
-        tuple(columns),
-        tuple(rows) if facts.finalists else (),
-        (Said(INTERVALS), *clustering(facts)) if facts.evidence.sets else (),
-    )
+    title = Said("The finalists on every set (no trial was chosen by the test set)")
+    shown = tuple(rows) if facts.finalists else ()
+    notes = (Said(INTERVALS), *clustering(facts)) if facts.evidence.sets else ()
+    return Section("finalists", title, tuple(columns), shown, notes)
 
 
 def clustering(facts: Comparison) -> list[Said]:
@@ -159,13 +156,8 @@ def slices(facts: Comparison) -> Section:
             said = (Said(by) if by in SAID_KINDS else by, slice_name(by, name))
             counts = (len(lengths), total)
             rows.append((split, *said, *counts, *rates, own.value, _ends(own), *paired))
-    return Section(
-        "slices",
-        Said("By slice"),
-        tuple(columns),
-        tuple(rows),
-        (Said("Many slices: one in twenty is beyond its interval by chance."),),
-    )
+    note = Said("Many slices: one in twenty is beyond its interval by chance.")
+    return Section("slices", Said("By slice"), tuple(columns), tuple(rows), (note,))
 
 
 def cuts(evaluated: EvaluationSet) -> Iterable[tuple[str, str, Any]]:
@@ -258,13 +250,9 @@ def marginal(facts: Comparison) -> Section:
             rows += _by_value(key, [(format_value(value), row) for value, row in pairs])
     if len({row.stage for row in scored}) > 1:
         rows += _by_value("stage", [(row.stage, row) for row in scored])
-    return Section(
-        "effects",
-        Said("What each key did by itself"),
-        columns,
-        tuple(rows),
-        (Said("Every trial with a score counts, pruned ones with the best they had."),),
-    )
+    note = Said("Every trial with a score counts, pruned ones with the best they had.")
+    title = Said("What each key did by itself")
+    return Section("effects", title, columns, tuple(rows), (note,))
 
 
 def _searched(facts: Comparison, scored: Sequence[Row]) -> list[str]:

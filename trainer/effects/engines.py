@@ -6,6 +6,7 @@ import dataclasses
 import random
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,7 +33,7 @@ def observe(
 ) -> Watcher:
     """What a run does, from its first parameter to its last file."""
     watcher = Watcher()
-    _run(engine, config, changes, watcher, None, keep_output)
+    _run(engine, config, changes, watcher, keep_output=keep_output)
     return watcher
 
 
@@ -58,7 +59,7 @@ def compare(
     """
     watcher = Watcher(expected)
     try:
-        _run(engine, config, changes, watcher, None, keep_output)
+        _run(engine, config, changes, watcher, keep_output=keep_output)
     except Changed as change:
         return change.kind
     return watcher.finish()
@@ -67,7 +68,7 @@ def compare(
 def trace(engine: Engine, config: Config) -> Reads:
     """Which keys a run reads."""
     reads = Reads()
-    _run(engine, config, {}, Watcher(), reads, False)
+    _run(engine, config, {}, Watcher(), reads)
     if engine == "stock":
         _trace_distribution(config, reads)
     return reads
@@ -78,8 +79,9 @@ def _run(
     config: Config,
     changes: Mapping[str, Any],
     watcher: Watcher,
-    reads: Reads | None,
-    keep_output: bool,
+    reads: Reads | None = None,
+    *,
+    keep_output: bool = False,
 ) -> None:
     output_dir = Path(config["output_dir"])
     if not keep_output:
@@ -125,11 +127,9 @@ def _run_ours(
 ) -> None:
     values = changed(config.values, changes)
     stage = values["finetune_conf"]["stage"]
-    if reads is None:
-        finetune(dataclasses.replace(config, values=values, stage=stage), _Tracker(watcher))
-        return
-    values = wrap(values, reads)
-    with traced(reads):
+    if reads is not None:
+        values = wrap(values, reads)
+    with nullcontext() if reads is None else traced(reads):
         finetune(dataclasses.replace(config, values=values, stage=stage), _Tracker(watcher))
 
 
