@@ -33,6 +33,7 @@ from conf.document import numbers
 from conf.errors import ConfigError, DataError
 from conf.files import file_sha256, locked_directory, write_json, write_text
 from sweeps import preflight
+from sweeps.console.view import say
 from sweeps.directory import SweepDirectory, sweep_text
 from sweeps.execute.process import Signals, own_console
 from sweeps.pipeline_file import Pipeline, Step, load_pipeline
@@ -90,14 +91,14 @@ def run_pipeline(
         if dry_run:
             _forecast(console, pipeline)
             trials = sum(step.sweep.trials for step in pipeline.steps)
-            _say(console, f"{len(pipeline.steps)} steps, {trials} trials; nothing was started.")
+            say(console, f"{len(pipeline.steps)} steps, {trials} trials; nothing was started.")
             return 0
         try:
             code = run.steps()
         except KeyboardInterrupt:
             code = signals.exit_code
         if code:
-            _say(
+            say(
                 console,
                 "pipeline: interrupted; the same command goes on "
                 f"(python -m sweeps pipeline {path} ...)",
@@ -105,10 +106,10 @@ def run_pipeline(
             return code
         console.print(results(run.chain))
         for line in no_gain(run.chain):
-            _say(console, line)
+            say(console, line)
         last = pipeline.steps[-1].sweep.name
-        _say(console, f"next: python -m analysis export --sweep {last} --output_dir exported")
-        _say(console, f"files: {place.root}")
+        say(console, f"next: python -m analysis export --sweep {last} --output_dir exported")
+        say(console, f"files: {place.root}")
     return 0
 
 
@@ -201,7 +202,7 @@ class _Run:
             self._under_mlflow_run()
         for step in self._pipeline.steps:
             if step.number <= len(self.chain.links):
-                _say(self._console, f"step {step.number} {step.name}: finished")
+                say(self._console, f"step {step.number} {step.name}: finished")
                 continue
             if code := self._sweep(step):
                 return code
@@ -260,7 +261,7 @@ class _Run:
         file = self._place.sweep_file(step)
         write_text(file, head + sweep_text(sweep))
         of = f"step {step.number} of {len(self._pipeline.steps)}"
-        _say(self._console, f"\n{of}, {step.name}: sweep {sweep.name} from {base.said}")
+        say(self._console, f"\n{of}, {step.name}: sweep {sweep.name} from {base.said}")
         tags = {
             **self._tags,
             "pipeline": self._pipeline.name,
@@ -281,12 +282,12 @@ class _Run:
         base = self._base(step)
         chain = self.chain.plus(_link(step, base, store))
         if step.number < len(self._pipeline.steps):
-            _say(self._console, f"step {step.number} {step.name}: packaging and verifying its best")
+            say(self._console, f"step {step.number} {step.name}: packaging and verifying its best")
             goal, model = self._place.export(step), self._place.model(step)
             self._package(step.sweep.name, store, goal)
             chain = seal(model, chain)
             path = model / PROVENANCE
-            _say(self._console, f"{model}: ready after {numbers.clock(time.monotonic() - began)}")
+            say(self._console, f"{model}: ready after {numbers.clock(time.monotonic() - began)}")
         else:
             path = self._place.chain
         link = chain.links[-1]
@@ -430,7 +431,7 @@ def _forecast(console: Console, pipeline: Pipeline) -> None:
         defaults = [(name, config["train_conf.max_epoch"]) for name, config in step.configs.items()]
         plan = list(islice(cycle(defaults), step.sweep.trials))
         for line in forecast(step.sweep, step.configs, concurrency, plan):
-            _say(console, f"step {step.number} {step.name}: {line}")
+            say(console, f"step {step.number} {step.name}: {line}")
 
 
 def _searched(step: Step) -> Sequence[str]:
@@ -479,7 +480,3 @@ def no_gain(chain: Provenance) -> list[str]:
 def _change(before: Mapping[str, float], after: Mapping[str, float], split: str) -> str:
     both = [cers[split] for cers in (before, after) if split in cers]
     return " → ".join(numbers.percent(cer, 2) for cer in both)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -20,7 +20,7 @@ from conf.errors import UserError, WorkError
 from conf.files import is_full_disk, write_text
 from conf.load import Config
 from sweeps import preflight
-from sweeps.console.view import Progress, View, make_view
+from sweeps.console.view import Progress, View, make_view, say
 from sweeps.directory import SweepDirectory, sweep_text
 from sweeps.execute.base_scores import BaseScores
 from sweeps.execute.disk import DiskSpace, Need, check_disk_space, need
@@ -82,7 +82,7 @@ def run_sweep(
         try:
             comparison = _run(directory, sweep, configs, disk, console, signals, finetune, tags)
         except KeyboardInterrupt:
-            _say(console, f"interrupted; {goes_on}")
+            say(console, f"interrupted; {goes_on}")
             return signals.exit_code
         from analysis.tables.formats import Rendering
 
@@ -293,7 +293,7 @@ def end_at_once(directory: SweepDirectory, console: Console, line: str) -> None:
     """Leave nothing behind but a line; the process itself is about to end."""
     end_marked(directory.root)
     console.show_cursor(True)  # a live view hides it
-    _say(console, line)
+    say(console, line)
 
 
 def _hang_up(directory: SweepDirectory, console: Console, message: str) -> None:
@@ -324,8 +324,4 @@ def _show_next(console: Console, sweep: SweepFile, directory: SweepDirectory) ->
         "next: mlflow ui --backend-store-uri sqlite:///mlflow.db",
         f"files: {directory.root}",
     ):
-        _say(console, line)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)

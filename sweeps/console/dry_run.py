@@ -11,7 +11,7 @@ from rich.table import Table
 
 from conf.errors import ConfigError
 from sweeps.console.cost_forecast import forecast
-from sweeps.console.view import short_number
+from sweeps.console.view import say, short_number
 from sweeps.preflight import check, effective_concurrency
 from sweeps.search.samplers import complete, draw
 from sweeps.search.warm_start import WarmStart, read_warm_start
@@ -53,7 +53,7 @@ def dry_run(
     remarks = [f"missing here: {line}" for line in lacking]
     remarks += forecast(sweep, configs, effective_concurrency(sweep), plan, tflops)
     for line in [*remarks, *_remarks(sweep, warm)]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
     refused = f", {failing} of them would fail" if failing else ""
     console.print(f"{sweep.trials} trials checked{refused}; nothing was started.", highlight=False)
     return 0

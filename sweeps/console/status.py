@@ -21,7 +21,7 @@ from rich.table import Table
 from conf.document import numbers
 from conf.errors import UserError, WorkError
 from conf.files import Holder
-from sweeps.console.view import PlainView, Progress, fitted, make_view, summary
+from sweeps.console.view import PlainView, Progress, fitted, make_view, say, summary
 from sweeps.directory import SWEEPS, SweepDirectory
 from sweeps.search import study as record
 from sweeps.search.remaining import is_finished
@@ -85,7 +85,7 @@ def status(name: str, *, watch: bool = False, console: Console | None = None) ->
     console = console or _console()
     directory = _directory(name)
     if (starter := directory.starter()) is not None:
-        _say(console, f"{name}: {_starting(starter)}")
+        say(console, f"{name}: {_starting(starter)}")
         if not watch:
             return 0
         while directory.starter() is not None:
@@ -102,13 +102,13 @@ def status(name: str, *, watch: bool = False, console: Console | None = None) ->
         if isinstance(view, PlainView):
             view.update(standing.progress)
             return 0
-    _say(console, f"{name}: {standing.says}")
+    say(console, f"{name}: {standing.says}")
     if standing.progress.states:
         console.print(fitted(standing.progress, console))
     for state in standing.progress.states:
         if state.outcome == "failed":
-            _say(console, f"trial {state.number} failed: {state.reason}")
-    _say(console, summary(standing.progress))
+            say(console, f"trial {state.number} failed: {state.reason}")
+    say(console, summary(standing.progress))
     return 0
 
 
@@ -117,7 +117,7 @@ def list_sweeps(console: Console | None = None) -> int:
     console = console or _console()
     names = sorted(_names(), key=_began)
     if not names:
-        _say(console, f"no sweep in {SWEEPS}")
+        say(console, f"no sweep in {SWEEPS}")
         return 0
     drawn = Table("sweep", "trials", "best", "state", box=None, pad_edge=False)
     for name in names:
@@ -148,7 +148,7 @@ def stop(name: str, console: Console | None = None) -> int:
     directory = _directory(name)
     holder = directory.holder()
     if holder is None:
-        _say(console, f"{name}: nobody runs it")
+        say(console, f"{name}: nobody runs it")
         return 0
     if not holder.is_here or holder.pid is None:
         raise UserError(
@@ -165,7 +165,7 @@ def stop(name: str, console: Console | None = None) -> int:
     for _ in _every(0.1, _STOP_S):
         if directory.holder() is None:
             took = numbers.clock(time.monotonic() - began)
-            _say(console, f"{name}: stopped after {took}; the command that started it goes on")
+            say(console, f"{name}: stopped after {took}; the command that started it goes on")
             return 0
     raise WorkError(
         f"{name}: got no end from {describe_holder(holder)} in {_STOP_S:g} s, expected one; the "
@@ -211,10 +211,6 @@ def _directory(name: str) -> SweepDirectory:
         known = ", ".join(names) or "none"
         raise UserError(f"NAME: got {name!r}, expected a sweep in {SWEEPS} ({known})")
     return SweepDirectory.of(name)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _console() -> Console:

@@ -87,6 +87,11 @@ class View(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
+def say(console: Console, line: str) -> None:
+    """Print a line as it is, however wide it gets."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def make_view(console: Console) -> View:
     """A live view on a terminal, else plain lines."""
     return LiveView(console) if console.is_terminal else PlainView(console)
@@ -107,7 +112,7 @@ class PlainView:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, line)
 
     def update(self, progress: Progress) -> None:
         """Print a line for each trial whose state is new."""
