@@ -28,7 +28,7 @@ from sweeps.output import tail
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.trial import TRIAL_LOG
 from sweeps.trial_state import TrialState
-from trainer.tracking.event_log import EVENTS
+from trainer.tracking.event_log import EVENTS, now_ms
 from trainer.tracking.mlflow_store import Status, Store
 
 _LOG = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Projector:
         """
         if interrupted:
             states = [
-                replace(s, outcome="killed", ended_ms=_now_ms()) if s.outcome == "running" else s
+                replace(s, outcome="killed", ended_ms=now_ms()) if s.outcome == "running" else s
                 for s in states
             ]
         self.update(states)
@@ -297,7 +297,3 @@ def _is_silence(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -16,6 +16,7 @@ from rich.text import Text
 from conf.document import numbers
 from conf.writing import format_value
 from sweeps.trial_state import ANSWERED_FROM, FINAL, WENT_ON_AFTER, WENT_ON_FROM, TrialState
+from trainer.tracking.event_log import now_ms
 
 _STYLE = {"completed": "green", "pruned": "yellow", "failed": "red", "killed": "magenta"}
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -261,7 +262,7 @@ def summary(progress: Progress) -> str:
         )
     if said := cost(progress):
         parts.append(said)
-    left = progress.seconds_left(time.time_ns() // 1_000_000)
+    left = progress.seconds_left(now_ms())
     if left is not None and progress.ended < progress.trials and counts["running"]:
         parts.append(f"about {numbers.clock(left)} left")
     if progress.note:

@@ -107,7 +107,7 @@ class EventLog:
     def _append(self, event: dict[str, Any]) -> None:
         # One write call to a file opened for appending: a reader sees whole lines, and a process
         # killed in between leaves at most one torn line at the end.
-        line = json.dumps({"timestamp_ms": _now_ms(), **event}, ensure_ascii=False).encode() + b"\n"
+        line = json.dumps({"timestamp_ms": now_ms(), **event}, ensure_ascii=False).encode() + b"\n"
         then = "what is recorded so far is whole, the same command goes on"
         with full_disk_said(self._path, then), self._path.open("ab", buffering=0) as file:
             start = file.seek(0, os.SEEK_END)
@@ -160,7 +160,8 @@ def _name_damaged(path: Path, number: int) -> None:
     _LOG.warning("%s:%d: got a damaged line, which is passed over; expected an event", path, number)
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """Milliseconds since 1970, as MLflow counts them."""
     return time.time_ns() // 1_000_000
 
 

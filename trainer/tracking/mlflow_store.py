@@ -32,7 +32,7 @@ from urllib.request import url2pathname
 
 from conf.errors import DataError, UserError
 from conf.files import locked, write_text
-from trainer.tracking.event_log import _now_ms, read_events
+from trainer.tracking.event_log import now_ms, read_events
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -259,7 +259,7 @@ class Store:
         """Log metrics directly, where there is no event log (a sweep's own numbers)."""
         from mlflow.entities import Metric
 
-        entities = [Metric(key, value, _now_ms(), step) for key, value in metrics.items()]
+        entities = [Metric(key, value, now_ms(), step) for key, value in metrics.items()]
         self._client.log_batch(run_id, metrics=entities)
 
     def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
