@@ -180,16 +180,17 @@ class Moment:
 
 MOMENTS = {  # in the order of a sweep's life
     "the first imports": Moment(RUN, "import", "sweeps.run"),
-    "MLflow's store is made": Moment(RUN, "sqlite3.connect", "mlflow.db"),
+    "MLflow's store is made": Moment(RUN, "sqlite3.connect", ":memory:"),
+    "MLflow's store is written": Moment(RUN, "sqlite3.connect", "mlflow.db"),
     "Ray's first server": Moment(RUN, "subprocess.Popen", "gcs_server"),
     "Ray's last server": Moment(RUN, "subprocess.Popen", "raylet/raylet"),
-    "the tables": Moment(RUN, "import", "analysis.facts.comparison"),
-    "MLflow's documents": Moment(RUN, "os.rename", "comparison.md"),
-    "the report": Moment(RUN, "import", "analysis.report.page"),
-    "the report is there": Moment(RUN, "os.rename", "report.html"),
+    "the trials are over": Moment(RUN, "import", "analysis.report.page"),
+    "the tables": Moment(RUN, "os.rename", "comparison.md"),
+    "MLflow's documents": Moment(RUN, "os.rename", "best_config.yaml"),
+    "the report": Moment(RUN, "os.rename", "report.html"),
     "the export begins": Moment(EXPORT, "import", "analysis.export.best_trial"),
     "the export's files": Moment(EXPORT, "open", "model.pt"),
-    "the export is there": Moment(EXPORT, "os.rename", "exported"),
+    "the export is there": Moment(EXPORT, "os.rename", ".exported.partial/new'"),
 }
 WAYS = ("SIGKILL", "SIGKILL to everything", "SIGTERM", "SIGINT")
 LATER = (0, 0, 10, 100, 1000)
