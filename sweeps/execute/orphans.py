@@ -51,17 +51,18 @@ def marked(root: Path) -> list[int]:
     return found
 
 
-def children(names: Collection[str]) -> dict[int, str]:
+def children(names: Collection[str], *, dead: bool = False) -> dict[int, str]:
     """Processes with some names that this one has started and that are alive, by id.
 
-    Where there is no /proc (macOS) none are found.
+    With `dead` those that are not, as long as nobody has asked how they ended. Where there is no
+    /proc (macOS) none are found.
     """
     found = {}
     for place in _PROC.glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             head, _, tail = place.read_text(encoding="utf-8", errors="replace").rpartition(")")
             name, (state, parent) = head.partition("(")[2], tail.split()[:2]
-            if name in names and state != "Z" and int(parent) == os.getpid():
+            if name in names and (state == "Z") == dead and int(parent) == os.getpid():
                 found[int(place.parent.name)] = name
     return found
 

@@ -56,7 +56,7 @@ _STARTS = 3
 """Starts of Ray before a sweep ends: on a busy machine a raylet gives up on its own agent after
 15 s, for which Ray has no setting, and the next start finds the agent's modules in memory."""
 _GIVES_UP_S = 45.0
-"""Ray's own calls return after at most 15 s each, so a signal reaches the main thread by then."""
+"""Ray's own calls return after at most 30 s each, so a signal reaches the main thread by then."""
 _SERVERS = ("gcs_server", "raylet")
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _SIGNALS = 6
@@ -357,23 +357,26 @@ def _watched_start(hang_up: Callable[[str], None]) -> Iterator[None]:
 
     def look() -> None:
         nonlocal dead
-        seen: dict[int, str] = {}
-        while not dead and not over.wait(_LOOK_AT_START_S):
+        missing, seen = "", dict[int, str]()
+        while not missing and not over.wait(_LOOK_AT_START_S):
             there = children(_SERVERS)
-            dead = ", ".join(name for number, name in seen.items() if number not in there)
+            gone = seen | children(_SERVERS, dead=True)  # one may die before it is seen alive
+            missing = ", ".join(gone[number] for number in gone.keys() - there - earlier)
             seen |= there
         for _ in range(math.ceil(_GIVES_UP_S / _SAYS_WHY_S)):
             if over.wait(_SAYS_WHY_S):
                 return
+            dead = missing
             signal.pthread_kill(main, signal.SIGUSR2)
         hang_up(f"{_ray_died(dead)}; the same command goes on")
 
     main = threading.get_ident()
+    earlier = children(_SERVERS, dead=True).keys()  # of a start that failed
     before = signal.signal(signal.SIGUSR2, died)
     try:
         with _in_thread("start", look, over):
             yield
-    except KeyboardInterrupt as error:  # Ray makes a plain one of RayDied
+    except (KeyboardInterrupt, Exception) as error:  # Ray's C++ only says that it waited in vain
         if dead:
             raise RayDied(_ray_died(dead)) from error
         raise

@@ -19,10 +19,10 @@ DRIVER = """
 import sys
 from pathlib import Path
 from conf.errors import run_command
-from sweeps.run import run_sweep
-from tests import fakes
 
-def main(argv):
+def main(argv):  # as the command itself, which loads the rest here
+    from sweeps.run import run_sweep
+    from tests import fakes
     return run_sweep(Path(argv[0]), overrides=argv[2:], finetune=getattr(fakes, argv[1]))
 
 sys.exit(run_command(main, sys.argv[1:]))
@@ -30,10 +30,12 @@ sys.exit(run_command(main, sys.argv[1:]))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def drive(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
+def drive(
+    *arguments: str, before: str = "", code: str = DRIVER
+) -> subprocess.CompletedProcess[str]:
     """Run a sweep in a process of its own, as the command line does; `before` is code for it."""
     return subprocess.run(
-        [sys.executable, "-c", before + DRIVER, *arguments],
+        [sys.executable, "-c", before + code, *arguments],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,

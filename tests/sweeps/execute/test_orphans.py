@@ -61,3 +61,6 @@ def test_children_are_those_of_this_process_that_are_alive() -> None:
         assert children(["raylet"]) == {}
         process.kill()
         until(lambda: children(["sleep"]) == {})  # dead, though nobody has asked how it ended
+        assert children(["sleep"], dead=True) == {process.pid: "sleep"}
+        process.wait()
+        assert children(["sleep"], dead=True) == {}
