@@ -23,7 +23,7 @@ from analysis import __main__ as analysis_main
 from conf.errors import UserError, WorkError
 from conf.keys import find_key
 from conf.load import Config, load_config, parse_overrides, stage_config_path
-from conf.model_dir import RELEASED, find_copy
+from conf.model_dir import RELEASED, file_paths, find_copy
 from sweeps import __main__ as sweeps_main
 from sweeps import preflight
 from sweeps.directory import SweepDirectory
@@ -40,6 +40,7 @@ from trainer.data.manifest import read_data_list, read_headers
 from trainer.finetune import loop
 from trainer.finetune.resume import refuse_another_run
 from trainer.finetune.run import finetune
+from trainer.finetune.run_directory import held
 from trainer.model.build import build
 from trainer.tracking.event_log import NullTracker
 
@@ -96,6 +97,22 @@ def _other_directory(directory: Path, _: pytest.MonkeyPatch) -> None:
     refuse_another_run(directory, _config("8k", find_model=False))
 
 
+def _trained_twice(directory: Path, _: pytest.MonkeyPatch) -> None:
+    with held(directory / "run"), held(directory / "run"):
+        raise AssertionError
+
+
+def _damaged(directory: Path, _: pytest.MonkeyPatch) -> None:
+    (directory / "config.yaml").touch()
+    refuse_another_run(directory, _config("8k", find_model=False))
+
+
+def _foreign_code(directory: Path, _: pytest.MonkeyPatch) -> None:
+    text = '{"file_path_metas": {"remote_code": "evil.py"}}'
+    (directory / "configuration.json").write_text(text, encoding="utf-8")
+    file_paths(directory)
+
+
 TRIGGERS: Sequence[Trigger] = (
     lambda place, _: find_copy(RELEASED, "--model"),
     _part_of_a_copy,
@@ -115,6 +132,9 @@ TRIGGERS: Sequence[Trigger] = (
     _exhausted,
     _other_directory,
     lambda place, _: preflight.check_store({"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}),
+    _trained_twice,
+    _damaged,
+    _foreign_code,
 )
 """What makes each message of the table, in the table's order."""
 
