@@ -59,11 +59,11 @@ def test_what_is_not_for_the_console_goes_to_the_log(
 ) -> None:
     log = tmp_path / "sweep.log"
     with own_console() as console, output_to(log):
-        logging.getLogger("mlflow").error("the store is away")
+        logging.getLogger("elsewhere").error("the store is away")
         os.write(1, b"Ray says hello\n")
         console.print("trial 0 completed")
     os.write(1, b"afterwards\n")
     assert capfd.readouterr().out == "trial 0 completed\nafterwards\n"
     text = log.read_text()
-    assert "mlflow the store is away\n" in text
+    assert "elsewhere the store is away\n" in text
     assert "Ray says hello\n" in text
