@@ -86,7 +86,8 @@ class Signals:
 def own_console() -> Iterator[Console]:
     """A console that stays where standard output is now, whatever becomes of that."""
     sys.stdout.flush()
-    with Lasting(os.fdopen(os.dup(1), "wb"), encoding="utf-8", line_buffering=True) as file:
+    # Unbuffered underneath: closing tries nothing again that a console did not take when it went.
+    with Lasting(os.fdopen(os.dup(1), "wb", 0), encoding="utf-8", write_through=True) as file:
         # Into a file or a pipe there is no width to respect: the whole table.
         yield Console(file=file, width=None if file.isatty() else 200)
 

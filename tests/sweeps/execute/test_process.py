@@ -67,3 +67,21 @@ def test_what_is_not_for_the_console_goes_to_the_log(
     text = log.read_text()
     assert "elsewhere the store is away\n" in text
     assert "Ray says hello\n" in text
+
+
+def test_a_console_that_went_away_is_no_error() -> None:
+    code = """
+import os
+from sweeps.execute.process import own_console
+
+reader, writer = os.pipe()
+os.dup2(writer, 1)
+os.close(writer)
+with own_console() as console:
+    os.close(reader)
+    console.print("lost")
+os._exit(7)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (7, "")
