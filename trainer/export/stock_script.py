@@ -96,6 +96,9 @@ def write(config: Config, nano: Nano, model: Path, stock: Path) -> Path:
         **HELD,
         "seed": config["finetune_conf.seed"],
     }
+    if config.get("llm_conf.use_lora") or not config.get("llm_conf.freeze", True):
+        # The released configuration saves nothing below `llm.`: what was trained would be lost.
+        overrides["train_conf.effective_save_name_excludes"] = None
     script = stock.with_name(SCRIPT)
     script.write_text(
         _SCRIPT.substitute(
@@ -121,4 +124,6 @@ def _model_files(config: Config, place: str) -> dict[str, str]:
 
 
 def _quoted(value: Any) -> str:
-    return f'"$(path "{value}")"' if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        return f'"$(path "{value}")"'
+    return "null" if value is None else str(value)

@@ -104,3 +104,13 @@ def test_weights_of_two_files_are_written_as_the_one_that_stock_reads(
     whole = Path(value(arguments(script), "init_param"))
     assert whole == tmp_path / "stock" / "init.pt"
     assert torch.load(whole, weights_only=True)["state_dict"].keys() == state.keys()
+
+
+@pytest.mark.parametrize(("stage", "saved"), [("8k", False), ("s3", True)])
+def test_adapters_are_saved_by_stock(
+    stage: str, saved: bool, tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """The released configuration keeps everything of the LLM out of stock's checkpoints."""
+    config = tiny_config(stage, train=3, valid=2)
+    given = arguments(write(config, build(config), tmp_path / "model", tmp_path / "stock"))
+    assert ("++train_conf.effective_save_name_excludes=null" in given) == saved
