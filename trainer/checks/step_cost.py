@@ -9,6 +9,7 @@ What is not: an allocator's gaps, work space inside kernels, and on a GPU CUDA's
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import tempfile
 import weakref
@@ -126,6 +127,9 @@ def forecast(
     operations = FlopCounterMode(display=False) if count_flops else None
     memory = StorageMeter(tensors)
     shapes = _Shapes(model, shape, half=config["train_conf.use_bf16"])
+    # Layers that are computed again leave reference cycles: how much is held at the peak depends on
+    # when the collector runs next, so each forecast begins with nothing for it to do.
+    gc.collect()
     with torch.device("meta"), operations or nullcontext(), memory, shapes:
         loss = objective(batch, training=True).total
         kept = memory.now
