@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -101,20 +99,6 @@ def test_a_sweep_that_runs_or_differs_is_refused(place: Path) -> None:
     assert "set.optim_conf.lr: got 0.002, expected 0.001 as in" in changed.stderr
     assert "startup_trials: got 3, expected 4 as in" in changed.stderr
     assert "give the changed sweep another --name" in seen
-
-
-@pytest.mark.quick
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, sweeps.__main__ as m\n"
-        "try: m.main(['run', '--help'])\n"
-        "except SystemExit: pass\n"
-        "sys.exit(bool({'ray', 'optuna', 'mlflow', 'torch', 'pydantic'} & set(sys.modules)))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, check=False
-    )
-    assert result.returncode == 0, result
 
 
 def test_under_mlflow_run_the_inherited_run_is_the_sweep(
