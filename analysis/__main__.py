@@ -13,6 +13,7 @@ from conf.command_line import add_flag, command_line
 from conf.errors import UserError, run_command
 
 if TYPE_CHECKING:
+    from analysis.facts.records import SweepRecord
     from trainer.tracking.mlflow_store import Store
 
 EXAMPLES = """examples:
@@ -152,9 +153,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.table != "trials" and form != "csv":
         raise UserError(f"--table: got it with --format {form}, expected --format csv")
     cache = None if arguments.no_cache else cache_directory()
-    store = _store()
-    _note_if_running(arguments.sweep, store)
-    facts = comparison(arguments.sweep, store, cache)
+    facts = comparison(arguments.sweep, _store(), cache)
+    _note_if_running(facts.sweep_record)
     if form == "table":
         from rich.console import Console
 
@@ -173,19 +173,22 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from analysis.facts.comparison import comparison
     from analysis.facts.utterances import cache_directory
     from analysis.report.page import report
     from conf.document.numbers import size
 
     store = _store()
-    _note_if_running(arguments.sweep, store)
+    cache = None if arguments.no_cache else cache_directory()
+    facts = comparison(arguments.sweep, store, cache)
+    _note_if_running(facts.sweep_record)
     path = report(
-        arguments.sweep,
+        facts,
         store,
         arguments.output_dir,
         language=arguments.lang,
         other_sweep=arguments.beside,
-        cache=None if arguments.no_cache else cache_directory(),
+        cache=cache,
         log=not arguments.no_log,
     )
     print(f"wrote {path} ({size(path.stat().st_size)})")
@@ -263,13 +266,10 @@ def _annotate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _note_if_running(name: str, store: Store) -> None:
-    sweep = store.sweep_run(name)
-    if sweep is not None and sweep.status == "RUNNING":
-        print(
-            f"note: sweep {name} is still running, or was cut off: this shows what is known so far",
-            file=sys.stderr,
-        )
+def _note_if_running(sweep: SweepRecord) -> None:
+    if sweep.status == "RUNNING":
+        so_far = "is still running, or was cut off: this shows what is known so far"
+        print(f"note: sweep {sweep.name} {so_far}", file=sys.stderr)
 
 
 def _store() -> Store:

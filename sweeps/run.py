@@ -26,7 +26,6 @@ from sweeps.execute.base_scores import BaseScores
 from sweeps.execute.disk import DiskSpace, Need, check_disk_space, need
 from sweeps.execute.orphans import end_marked
 from sweeps.execute.process import Signals, output_to, own_console
-from sweeps.preflight import check
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.trial_state import FINAL, TrialState
 
@@ -63,7 +62,7 @@ def run_sweep(
         UserError: Nothing has been created.
         WorkError: The sweep cannot go on, or no trial completed.
     """
-    sweep, configs, _ = check(path, name=name, overrides=overrides)
+    sweep, configs, _ = preflight.check(path, name=name, overrides=overrides)
     directory = SweepDirectory.of(sweep.name)
     preflight.check_store(os.environ)
     disk = need(sweep, configs, preflight.effective_concurrency(sweep))
@@ -236,7 +235,7 @@ class _Run:
         for name, text in texts.items():
             write_text(self._directory.root / name, text)
         self._projector.log_texts(texts)
-        report(self._sweep.name, self._store, self._directory.root)
+        report(compared, self._store, self._directory.root)
         self._projector.end("FINISHED" if compared.best is not None else "FAILED")
         return compared
 

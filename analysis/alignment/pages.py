@@ -396,8 +396,14 @@ class Page:
             return self._say("No run has been measured yet.")
         head = ("config", "model", "data", "before", "after", "measured")
         rows = [
-            (f"`{run['config']}`", *(self._say(run[name]) for name in ("model", "data")))
-            + (rate(run["before"], 1), rate(run["after"], 1), run["source"])
+            (
+                f"`{run['config']}`",
+                self._say(run["model"]),
+                self._say(run["data"]),
+                rate(run["before"], 1),
+                rate(run["after"], 1),
+                run["source"],
+            )
             for run in runs
         ]
         return self._table(head, rows)
@@ -457,8 +463,13 @@ class Page:
             lines += [proven, ""]
         deltas = {name: column.by_key[key] for name, column in columns if key in column.by_key}
         rows = [
-            (name, cell(delta.value), delta.change, self._say(delta.effect or UNPROVEN))
-            + (self._say(delta.reason) or self._say(delta.note) or NOTHING,)
+            (
+                name,
+                cell(delta.value),
+                delta.change,
+                self._say(delta.effect or UNPROVEN),
+                self._say(delta.reason) or self._say(delta.note) or NOTHING,
+            )
             for name, delta in deltas.items()
             if delta.change != "OMITTED"
         ]

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from analysis.facts.comparison import Comparison, comparison
+from analysis.facts.comparison import Comparison
 from analysis.facts.importance import FEWEST_TRIALS, Pruning, importances, pruning
 from analysis.facts.other_sweep import at_equal_cost, find_other
 from analysis.facts.records import Source
@@ -62,7 +62,7 @@ _SORTED_BY = {
 
 
 def report(
-    name: str,
+    facts: Comparison,
     store: Source,
     output_dir: Path,
     *,
@@ -74,21 +74,19 @@ def report(
     """Write a sweep's report, and log it to the sweep's run.
 
     Args:
-        name: The sweep.
+        facts: The comparison of its trials.
         store: Where it is recorded.
         output_dir: Gets `report.html`; made if missing.
         language: `en` or `zh`.
         other_sweep: Another one for the figure of the search; without it, the newest random search
             over the same base, data and stages, if there is one.
-        cache: Directory in which ended runs are remembered.
+        cache: Directory in which the other sweep's ended runs are remembered.
         log: Also put it, and the answer as the description, to the sweep's run.
 
     Raises:
-        UserError: No such sweep, the directory cannot be written, or the other sweep saw other
-            data.
+        UserError: The directory cannot be written, or the other sweep saw other data.
     """
     words = LANGUAGES[language]
-    facts = comparison(name, store, cache)
     other = find_other(facts, store, other_sweep, cache)
     text = render(facts, store, words, other)
     path = output_dir / REPORT

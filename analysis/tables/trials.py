@@ -176,8 +176,6 @@ def band_grid(facts: Comparison) -> Grid:
 
 
 STAGE_TITLE = "What each stage reached"
-
-
 BAND_TITLE = "Best objective by learning rate and stage (of how many scored trials)"
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
+from analysis.facts.comparison import comparison
 from analysis.report.page import report
 from tests.conftest import HANG_S
 from tests.servers import free_port, serving
@@ -26,7 +27,7 @@ def ui(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.chdir(tmp_path)
     store = write_sweep(tmp_path / "sweep", Shape(trials=12, epochs=4, utterances=40))
-    report("synthetic", store, tmp_path / "report")
+    report(comparison("synthetic", store), store, tmp_path / "report")
     address = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--host", "127.0.0.1", "--backend-store-uri", store.uri]

@@ -42,10 +42,9 @@ def store(tmp_path_factory):
 def written(store, tmp_path_factory):
     """The report in both languages."""
     root = tmp_path_factory.mktemp("reports")
+    facts = comparison("synthetic", store)
     return {
-        language: report(
-            "synthetic", store, root / language, language=language, other_sweep="synthetic"
-        )
+        language: report(facts, store, root / language, language=language, other_sweep="synthetic")
         for language in ("en", "zh")
     }
 
@@ -252,4 +251,4 @@ def test_large_sets_are_shortened_and_it_is_said():
 def test_a_file_is_no_directory(demo_store, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="expected a directory"):
-        report("demo", demo_store, tmp_path / "file")
+        report(comparison("demo", demo_store), demo_store, tmp_path / "file")
