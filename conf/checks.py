@@ -1,8 +1,8 @@
 """What is looked at before training: each check's question, why it matters and how to mend it.
 
 `trainer.checks.run_checks` runs them and says what was expected and found; the documents print
-this table.
-The first seven are the source document's steps, in its order; its guide adds the next three.
+this table. The first seven are the source document's steps, in its order; its guide adds the next
+three.
 """
 
 from collections.abc import Mapping

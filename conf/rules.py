@@ -4,9 +4,8 @@
         print(finding.id, finding.severity, finding.expected, finding.found)
 
 The schema says what one key may be; here stands what keys may be together.
-`trainer.checks.run_checks` runs the rules
- with everything else that is looked at before training; why each matters and how to mend
-it stands in checks.py under the same id.
+`trainer.checks.run_checks` runs the rules with everything else that is looked at before training;
+why each matters and how to mend it stands in checks.py under the same id.
 """
 
 from collections.abc import Callable, Mapping

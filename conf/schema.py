@@ -4,7 +4,7 @@ The defaults of FunASR's keys are those of FunASR's code (1.4.16): what a key le
 standalone file would get there. They are not filled in: a key that nobody sets stays unset. Only
 `finetune_conf`, the block of our own trainer, is always complete.
 
-`keys()` gives the same as a table, by dotted key; documents are made from it.
+`conf.keys` gives the same as a table, by dotted key; documents are made from it.
 """
 
 from dataclasses import dataclass

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from conf.checks import Part
 from conf.errors import ConfigError, DataError, UserError
-from conf.load import Config, Document
+from conf.load import Config
 from conf.model_dir import find_copy
-from sweeps import preflight
+from conf.reading import Document
 from sweeps.spec.sweep_file import DEMO, DEMO_CORPUS, Places, SweepFile, load_sweep, stage_configs
 from trainer.checks.run_checks import ChecksFailed, failed, one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
@@ -210,16 +210,16 @@ def check(
         The sweep, every stage's default config, and what is missing and may be.
     """
     sweep, places = load_sweep(path, name=name, overrides=overrides)
-    lacking = preflight.check_places(sweep, places, starts=starts)
+    lacking = check_places(sweep, places, starts=starts)
     configs = stage_configs(sweep, places)
-    preflight.check_configs(sweep, configs, starts=starts)
+    check_configs(sweep, configs, starts=starts)
     if sweep.warm_start is not None:
         from sweeps.search.warm_start import check_warm_start
 
         check_warm_start(sweep, configs, places)
-    if preflight.makes_demo_corpus(sweep):
+    if makes_demo_corpus(sweep):
         from trainer.demo.corpus import ensure
 
         ensure(DEMO_CORPUS)
-    preflight.check_data(sweep, places)
+    check_data(sweep, places)
     return sweep, configs, lacking

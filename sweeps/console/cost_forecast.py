@@ -1,7 +1,7 @@
 """What a sweep will take before it is started: memory of every stage, GPU hours, room on the disk.
 
-None of it needs the weights or a GPU: `trainer.checks.gpu_forecast` says where the
-figures come from.
+None of it needs the weights or a GPU: `trainer.checks.gpu_forecast` says where the figures
+come from.
 """
 
 from __future__ import annotations

@@ -310,7 +310,7 @@ def cluster(
 def _interruptible(interrupted: Callable[[int], None]) -> Iterator[None]:
     """Answer SIGINT and SIGTERM at once while Ray starts, from a thread.
 
-    There the main thread waits in Ray's C++ for up to 15 s at a time, in which no handler of
+    There the main thread waits in Ray's C++ for up to 30 s at a time, in which no handler of
     Python's runs, and Ray puts a handler of its own in the place of ours. Python still writes each
     signal's number to the wakeup descriptor at once. Nothing has to be saved: no trial has begun.
     """

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import soundfile
 
-from conf.document import numbers as shown
+from conf.document.numbers import hours
 from conf.files import file_sha256
 from conf.load import Config
 from conf.rules import STAGE_TRAINS, Finding, Status, judged
@@ -108,7 +108,7 @@ class Survey:
     def sizes(self) -> str:
         """Utterances and hours per list."""
         return ", ".join(
-            f"{split} {len(items):,} ({shown.hours(self.audios[split].durations_s.sum())} h)"
+            f"{split} {len(items):,} ({hours(self.audios[split].durations_s.sum())} h)"
             for split, items in self.utterances.items()
         )
 

@@ -6,29 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-import numpy as np
-import numpy.typing as npt
+import numpy.typing
 import soundfile
 
+Samples = numpy.typing.NDArray[numpy.float32]
 Floats = numpy.typing.NDArray[numpy.floating[Any]]
-
 
 TELEPHONE_HZ = 4000
 """Nothing above it passes a narrow-band telephone."""
-
-
 BAND_HZ = (300, 3400)
-
-
 BAND_ABOVE_HZ = (4200, 7800)
 """Where clean 16 kHz speech has sound and a telephone has none."""
-
-
 WIDEBAND_SHARE = 1e-5
 """Power above the telephone's band, against that within: fricatives have 100 times as much, what a
 resampler leaves a hundredth."""
-
-
 SILENCE = 1e-4
 """Greatest sample of a recording without sound (-80 dBFS)."""
 
@@ -79,9 +70,6 @@ def read_mono(path: Path) -> tuple[Samples, int]:
     """
     samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    if not np.isfinite(mono).all():
+    if not numpy.isfinite(mono).all():
         raise ValueError("samples that are no numbers")
-    return np.ascontiguousarray(mono), int(rate_hz)
-
-
-Samples = npt.NDArray[np.float32]
+    return numpy.ascontiguousarray(mono), int(rate_hz)

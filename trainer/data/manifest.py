@@ -47,6 +47,9 @@ FRAMES_PER_SECOND = 100
 """Of ``source_len``: frames of 10 ms."""
 SLICED_BY = ("channel", "codec", "snr_db", "noise", "loss_rate", "domain")
 """Tags that hypotheses repeat: who reads those can tell where errors are without the manifest."""
+CALL_KEYS = ("call", "call_id", "session", "session_id", "dialog_id", "conversation_id")
+MARK = re.compile(r"<[A-Z]+(?:_[A-Z]+)+>|<\|[^|]*\|>")
+"""What annotators and tools leave in transcripts: <ANNOTATION_ERROR>, <|nospeech|>."""
 EMPTY = "0 samples"
 MIN_SAMPLES = 2
 """Fewest samples of which FunASR's frontend makes a feature."""
@@ -597,10 +600,3 @@ def _raise_if_any(problems: Sequence[str], total: int | None = None) -> None:
     if total > _MAX_PROBLEMS:
         shown.append(f"… and {total - _MAX_PROBLEMS} more of this kind")
     raise DataError(shown)
-
-
-MARK = re.compile(r"<[A-Z]+(?:_[A-Z]+)+>|<\|[^|]*\|>")
-"""What annotators and tools leave in transcripts: <ANNOTATION_ERROR>, <|nospeech|>."""
-
-
-CALL_KEYS = ("call", "call_id", "session", "session_id", "dialog_id", "conversation_id")

@@ -173,7 +173,7 @@ def _check_place(output_dir: Path) -> None:
 @contextlib.contextmanager
 def _written_whole(output_dir: Path) -> Iterator[Path]:
     """A scratch directory beside ``output_dir`` that takes its place if all goes well."""
-    refusal = f"--output_dir: got {output_dir.absolute()}, which another export is writing:"
+    refusal = f"--output_dir: got {output_dir.absolute()}, which another process is writing:"
     try:
         with replacing_directory(output_dir, refusal) as partial:
             yield partial

@@ -19,7 +19,7 @@ class EpochSummary:
 
 
 class Engine(Protocol):
-    """Who trains: our :class:`Trainer`, or stock FunASR's behind the same two names."""
+    """Who trains: `loop.Trainer`, or stock FunASR's trainer behind the same names."""
 
     step: int
     nano: Nano

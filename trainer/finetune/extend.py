@@ -6,7 +6,7 @@ point at the end of its last epoch, before weights were averaged, and a longer o
 with the checkpoints, texts and numbers of the epochs so far as if it had trained them itself.
 
     finished = read_finished(shorter_dir)     # None: it has not finished, or its point is gone
-    extend_from(finished, longer_dir, "12")    # `finetune` in longer_dir then goes on from there
+    extend_from(finished, longer_dir, "12")   # `finetune` in longer_dir then goes on from there
 
 Nothing heavy is imported: the driver of a sweep does this for its workers.
 """

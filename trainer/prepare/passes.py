@@ -20,8 +20,6 @@ from trainer.data.parallel import ordered
 
 BATCH = 128
 """Lines of a batch: some seconds of work where audio is read."""
-_AHEAD = 4
-"""Batches per worker that wait for one."""
 
 T = TypeVar("T")
 Records = list[dict[str, Any]]
