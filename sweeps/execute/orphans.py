@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -19,20 +20,28 @@ MARK = "TELESWEEP_SWEEP"
 SESSION = "ray.session"
 """File in the sweep's directory: where Ray's session keeps its logs."""
 _PROC = Path("/proc")
+_LOOK_S = 0.02
+_DEATH_S = 5.0
+"""A killed process that is still there waits for a disk or a driver, and may for ever."""
 _TITLE = b"ray::"
 
 
 def end_marked(root: Path) -> int:
-    """Kill what is left of a sweep's processes; returns how many there were.
+    """Kill what is left of a sweep's processes, until none is there; returns how many there were.
 
-    Where there is no /proc (macOS) none are found, and what is left over ends by itself.
+    One look is not enough: a process that dies may start another one meanwhile, and takes its time
+    to die where the machine is busy. Where there is no /proc (macOS) none are found, and what is
+    left over ends by itself.
     """
-    ended = 0
-    for number in marked(root):
-        with contextlib.suppress(OSError):
-            os.kill(number, signal.SIGKILL)
-            ended += 1
-    return ended
+    ended = set[int]()
+    end = time.monotonic() + _DEATH_S
+    while (left := marked(root)) and time.monotonic() < end:
+        for number in left:
+            with contextlib.suppress(OSError):
+                os.kill(number, signal.SIGKILL)
+                ended.add(number)
+        time.sleep(_LOOK_S)
+    return len(ended)
 
 
 def marked(root: Path) -> list[int]:

@@ -33,6 +33,7 @@ def test_what_a_driver_left_is_ended_and_nothing_else(tmp_path: Path) -> None:
         until(lambda: marked(ours) == [left.pid])
         until(lambda: marked(other) == [foreign.pid])
         assert end_marked(ours) == 1
+        assert marked(ours) == []
         assert left.wait() < 0
         assert foreign.poll() is None
     assert end_marked(ours) == 0

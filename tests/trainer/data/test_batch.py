@@ -31,7 +31,8 @@ def _sampler(
     utterances = [
         Utterance(str(i), Path("x.wav"), "好", Path("m.jsonl"), i + 1) for i in range(len(frames))
     ]
-    audios = [Audio(8000, count * 80) for count in frames]
+    # Half a frame more than counted: at whole frames 1.13 s * 100 is 112.99 in floating point.
+    audios = [Audio(8000, count * 80 + 40) for count in frames]
     texts = [text] * len(frames) if isinstance(text, int) else text
     return BatchSampler(utterances, audios, texts, {**CONF, **conf}, 3, prompt_length)
 

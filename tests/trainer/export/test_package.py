@@ -61,7 +61,7 @@ def run(tiny_config: Callable[..., Config], tmp_path: Path) -> Path:
 
 def test_two_at_once_to_one_place(run: Path, tmp_path: Path) -> None:
     goal = tmp_path / "model"
-    said = rf"model, which another export is writing: pid {os.getpid()} since "
+    said = rf"model, which another process is writing: pid {os.getpid()} since "
     with replacing_directory(goal), pytest.raises(UserError, match=said):
         package(run, goal)
     assert package(run, goal) == goal
