@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -70,6 +71,8 @@ def told(config, tracker, on_eval):
     import os
     with open(os.path.join(config["output_dir"], "environ"), "w") as file:
         file.write(repr(dict(os.environ)))
+    with open(os.path.join(config["output_dir"], "niceness"), "w") as file:
+        file.write(str(os.nice(0)))
     return fakes.finetune(config, tracker, on_eval)
 
 fakes.told = told
@@ -77,13 +80,14 @@ fakes.told = told
 
 
 @pytest.mark.slow
-def test_a_whole_sweep_leaves_no_credentials_and_no_open_file(place: Path) -> None:
+def test_workers_are_as_nice_as_the_driver_and_no_credentials_or_open_files_are_left(place: Path) -> None:
     there = set(place.rglob("*"))
     swept = drive("sweep.yaml", "told", "trials=4", before=PLANTED)
     assert swept.returncode == 0, swept.stderr
     sweep = place / "outputs/sweeps/tiny"
     told = list(sweep.rglob("environ"))
     assert len(told) == 4
+    assert {path.read_text() for path in sweep.rglob("niceness")} == {str(os.nice(0))}
     written = [path for path in place.rglob("*") if path not in there]
     session = Path((sweep / SESSION).read_text().strip())
     for path in [*written, *session.rglob("*")]:
