@@ -27,8 +27,10 @@ DESCRIPTION = "configuration.json"
 _OWN_FILES = {"config": "config.yaml", "init_param": "model.pt"}
 """What is read here whatever is named: another file would be read by stock alone, unchecked."""
 _FILE_KEYS = re.compile(
-    r"(\w+_conf\.)+(init_param_path|vocab_path|cmvn_file|bpemodel|token_list|seg_dict)"
+    r"jieba_usr_dict|(\w+_conf\.)+(init_param_path|vocab_path|cmvn_file|filters_path|bpemodel|"
+    r"token_list|seg_dict|seg_dict_file|jieba_usr_dict|non_linguistic_symbols)"
 )
+"""Every key under which stock FunASR takes a file that is no code, whatever the model."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -223,7 +225,7 @@ def is_inside(directory: Path, path: str) -> bool:
 
     A hub's cache may keep the content of a snapshot's files beside it, as links.
     """
-    if Path(path).is_absolute() or ".." in Path(path).parts:
+    if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
         return False
     own = directory.resolve()
     roots = [own, own.parent.parent / "blobs"] if own.parent.name == "snapshots" else [own]

@@ -138,8 +138,37 @@ FOREIGN: list[dict[str, Any]] = [
     {"llm_conf": {"init_param_path": ["Qwen3-tiny"]}},
     {"dataset_conf": {"ctc_tokenizer_conf": {"vocab_path": "linked"}}},
     {"frontend_conf": {"cmvn_file": "other/../../am.mvn"}},
+    {"frontend_conf": {"cmvn_file": "am\0.mvn"}},
+    {"jieba_usr_dict": "linked"},
 ]
 """What a directory may not say of itself."""
+
+RELEASED_METAS: dict[str, dict[str, Any]] = {
+    "Fun-ASR-Nano": {
+        "llm_conf": {"init_param_path": "Qwen3-0.6B"},
+        "tokenizer_conf": {"init_param_path": "Qwen3-0.6B"},
+        "frontend_conf": {"cmvn_file": "am.mvn"},
+        "ctc_decoder_conf": {"init_param_path": "ctc.pt"},
+        "dataset_conf": {"ctc_tokenizer_conf": {"vocab_path": "multilingual.tiktoken"}},
+    },
+    "SenseVoiceSmall": {
+        "tokenizer_conf": {"bpemodel": "chn_jpn_yue_eng_ko_spectok.bpe.model"},
+        "frontend_conf": {"cmvn_file": "am.mvn"},
+    },
+    "paraformer-zh": {
+        "tokenizer_conf": {"token_list": "tokens.json", "seg_dict_file": "seg_dict"},
+        "frontend_conf": {"cmvn_file": "am.mvn"},
+    },
+    "ct-punc": {
+        "tokenizer_conf": {"token_list": "tokens.json", "jieba_usr_dict": "jieba_usr_dict"},
+        "jieba_usr_dict": "jieba_usr_dict",
+    },
+    "others that FunASR opens": {
+        "tokenizer_conf": {"seg_dict": "seg_dict", "non_linguistic_symbols": "symbols.txt"},
+        "frontend_conf": {"filters_path": "mel_filters.npz"},
+    },
+}
+"""What the directories of released models say of themselves, beside `config` and `init_param`."""
 
 
 def described(place: Path, metas: dict[str, Any]) -> Path:
@@ -163,6 +192,12 @@ def test_a_directory_may_name_its_own_files_alone(metas: dict[str, Any], tmp_pat
     )
     with pytest.raises(DataError, match=line):
         file_paths(directory)
+
+
+@pytest.mark.parametrize("name", RELEASED_METAS)
+def test_whatever_released_models_name_passes(name: str, tmp_path: Path) -> None:
+    metas = {"init_param": "model.pt", "config": "config.yaml", **RELEASED_METAS[name]}
+    assert file_paths(described(tmp_path, metas)) == metas
 
 
 def test_the_base_and_a_directory_that_says_nothing_name_only_theirs(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ MAX_CHANNELS = 8
 _BLOCK_FRAMES = 65_536
 _OWN_FILES = {"config": "config.yaml", "init_param": "model.pt"}
 _FILE_KEYS = re.compile(
-    r"(\w+_conf\.)+(init_param_path|vocab_path|cmvn_file|bpemodel|token_list|seg_dict)"
+    r"jieba_usr_dict|(\w+_conf\.)+(init_param_path|vocab_path|cmvn_file|filters_path|bpemodel|"
+    r"token_list|seg_dict|seg_dict_file|jieba_usr_dict|non_linguistic_symbols)"
 )
 _LOUDEST = 4.0
 """Floating-point recordings may exceed 1 a little; 16-bit integers exceed it by thousands."""
@@ -131,6 +132,7 @@ def _foreign(directory: Path, metas: Mapping[str, Any], block: str = "") -> Iter
             and (_OWN_FILES.get(key) == value or _FILE_KEYS.fullmatch(key))
             and not Path(value).is_absolute()
             and ".." not in Path(value).parts
+            and "\0" not in value
             and (directory / value).resolve().is_relative_to(directory)
         ):
             yield key

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 
 from conf.errors import DataError
 from conf.model_dir import file_paths
-from tests.conf.test_model_dir import FOREIGN, described
+from tests.conf.test_model_dir import FOREIGN, RELEASED_METAS, described
 from trainer.export import served_model as module
 from trainer.export.served_model import Transcriber, refuse_foreign_code
 
@@ -226,3 +226,8 @@ def test_a_foreign_directory_is_refused_as_at_every_other_place(
         file_paths(directory)
     with pytest.raises(MlflowException, match=r"configuration\.json: file_path_metas"):
         refuse_foreign_code(directory)
+
+
+@pytest.mark.parametrize("name", RELEASED_METAS)
+def test_whatever_released_models_name_is_served(name: str, tmp_path: Path) -> None:
+    refuse_foreign_code(described(tmp_path, RELEASED_METAS[name]))
