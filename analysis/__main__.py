@@ -175,22 +175,24 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from analysis.facts.comparison import comparison
     from analysis.facts.utterances import cache_directory
-    from analysis.report.page import report
+    from analysis.report.page import REPORT, report
     from conf.document.numbers import size
+    from conf.files import output_held
 
-    store = _store()
-    cache = None if arguments.no_cache else cache_directory()
-    facts = comparison(arguments.sweep, store, cache)
-    _note_if_running(facts.sweep_record)
-    path = report(
-        facts,
-        store,
-        arguments.output_dir,
-        language=arguments.lang,
-        other_sweep=arguments.beside,
-        cache=cache,
-        log=not arguments.no_log,
-    )
+    with output_held(arguments.output_dir / REPORT, "--output_dir"):
+        store = _store()
+        cache = None if arguments.no_cache else cache_directory()
+        facts = comparison(arguments.sweep, store, cache)
+        _note_if_running(facts.sweep_record)
+        path = report(
+            facts,
+            store,
+            arguments.output_dir,
+            language=arguments.lang,
+            other_sweep=arguments.beside,
+            cache=cache,
+            log=not arguments.no_log,
+        )
     print(f"wrote {path} ({size(path.stat().st_size)})")
     return 0
 

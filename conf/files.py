@@ -101,11 +101,42 @@ def write_output(path: Path, text: str, flag: str) -> None:
         UserError: The directory is a file.
         WorkError: It cannot be written.
     """
+    with _output_errors(path.parent, flag):
+        write_text(path, text)
+
+
+@contextmanager
+def output_held(path: Path, flag: str) -> Iterator[None]:
+    """Hold a file that a command makes where its `flag` says, by a lock that goes at the end.
+
+    Directories made for it go, too, if nothing comes of them.
+
+    Raises:
+        UserError: The directory is a file, or another process makes the same; the message names
+            its pid and since when.
+        WorkError: The directory cannot be written.
+    """
     directory = path.parent
+    lock = path.with_name(f".{path.name}.lock")
+    refusal = f"{flag}: got {directory.absolute()}, which another process is writing:"
+    made = _missing(directory)
+    with contextlib.ExitStack() as stack:
+        with _output_errors(directory, flag):
+            directory.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(lock, refusal))
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            _remove_empty(made)
+
+
+@contextmanager
+def _output_errors(directory: Path, flag: str) -> Iterator[None]:
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{flag}: got the file {directory}, expected a directory")
     try:
-        write_text(path, text)
+        yield
     except OSError as error:
         raise WorkError(f"{flag} {directory}: {error.strerror or error}") from error
 
@@ -215,7 +246,7 @@ def locked_directory(root: Path, refusal: str, result: str | None = None) -> Ite
     Raises:
         UserError: Another process holds it, or it cannot be written.
     """
-    made = [place for place in (root, *root.parents) if not place.exists()]
+    made = _missing(root)
     with contextlib.ExitStack() as stack:
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -234,9 +265,18 @@ def locked_directory(root: Path, refusal: str, result: str | None = None) -> Ite
                         (root / "lock").unlink()
             elif not (root / result).exists():
                 shutil.rmtree(root, ignore_errors=True)
-            for place in made:  # and outputs/, if it was not there and is empty
-                with contextlib.suppress(OSError):
-                    place.rmdir()
+            _remove_empty(made)  # and outputs/, if it was not there
+
+
+def _missing(directory: Path) -> list[Path]:
+    """What would have to be made for a directory, itself first."""
+    return [place for place in (directory, *directory.parents) if not place.exists()]
+
+
+def _remove_empty(directories: list[Path]) -> None:
+    for place in directories:
+        with contextlib.suppress(OSError):
+            place.rmdir()
 
 
 def holder_of(path: Path) -> Holder | None:

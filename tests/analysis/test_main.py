@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,10 @@ import pytest
 
 from analysis import __main__ as module
 from analysis.__main__ import main
+from analysis.report import page
+from analysis.report.page import report
 from conf.errors import UserError
+from conf.files import locked_directory
 
 pytestmark = pytest.mark.quick
 
@@ -55,3 +59,31 @@ def test_what_is_said_of_a_sweep_under_way_says_so(demo_store, monkeypatch, tmp_
     said = capsys.readouterr()
     assert said.err.count("note: sweep demo is still running, or was cut off") == 2
     assert "1 running" in said.out
+
+
+def test_two_reports_at_once_to_one_place(demo_store, monkeypatch, tmp_path):
+    """The second is refused, wherever the first is; the sweep's own lock stands in nobody's way."""
+    monkeypatch.setattr(module, "_store", lambda: demo_store)
+    root = tmp_path / "sweep"
+    command = ["report", "--sweep", "demo", "--no_cache", "--no_log", "--output_dir", str(root)]
+    refused: list[str] = []
+
+    def while_another_writes(*arguments, **named):
+        with pytest.raises(UserError) as error:
+            main(command)
+        refused.append(str(error.value))
+        return report(*arguments, **named)
+
+    monkeypatch.setattr(page, "report", while_another_writes)
+    with locked_directory(root, "being run by"):
+        assert main(command) == 0
+        assert sorted(path.name for path in root.iterdir()) == ["lock", "report.html"]
+    said = f"--output_dir: got {root}, which another process is writing: pid {os.getpid()} since "
+    assert [line.startswith(said) for line in refused] == [True]
+
+
+def test_a_report_that_fails_leaves_nothing(demo_store, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "_store", lambda: demo_store)
+    with pytest.raises(UserError):
+        main(["report", "--sweep", "unknown", "--no_cache", "--output_dir", str(tmp_path / "a/b")])
+    assert list(tmp_path.iterdir()) == []

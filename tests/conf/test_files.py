@@ -156,6 +156,11 @@ def test_output_that_cannot_be_written_names_the_flag(tmp_path: Path) -> None:
         files.write_output(tmp_path / "file" / "a.html", "", "--output_dir")
     with pytest.raises(WorkError, match="--output_dir .*file/below: Not a directory"):
         files.write_output(tmp_path / "file" / "below" / "a.html", "", "--output_dir")
+    with (
+        pytest.raises(WorkError, match="--output_dir .*file/below: Not a directory"),
+        files.output_held(tmp_path / "file" / "below" / "a.html", "--output_dir"),
+    ):
+        pass
 
 
 def test_a_link_is_the_same_file_and_else_a_copy(
