@@ -14,6 +14,7 @@ Nothing heavy is imported: the driver of a sweep does this for its workers.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ from trainer.finetune.run_directory import (
 )
 from trainer.tracking.event_log import EVENTS, read_events
 from trainer.tracking.mlflow_store import RUN_ID
+
+_LOG = logging.getLogger(__name__)
 
 
 def equivalence(config: Config) -> str | None:
@@ -100,12 +103,22 @@ def extend_from(finished: Finished, directory: Path, origin: str) -> None:
 
 
 def extended_from(directory: Path) -> tuple[str, int] | None:
-    """What a run went on from, and after how many epochs; None if it did not."""
+    """What a run went on from, and after how many epochs; None if it did not.
+
+    A damaged record of it is named and counts as none: the run is put there again.
+    """
     path = directory / ORIGIN
     if not path.exists() or not (directory / POINTS).is_dir():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found["from"], found["epochs"]
+    try:
+        found = json.loads(path.read_bytes())
+        origin, epochs = found["from"], found["epochs"]
+        if isinstance(origin, str) and isinstance(epochs, int):
+            return origin, epochs
+    except (ValueError, LookupError, TypeError):
+        pass
+    _LOG.warning("%s is damaged, so this run is put again where a shorter one ended", path)
+    return None
 
 
 def has_begun(directory: Path) -> bool:

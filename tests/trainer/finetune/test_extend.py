@@ -13,10 +13,12 @@ from conf.errors import ConfigError
 from conf.load import Config
 from tests.trainer.finetune.test_resume import assert_equal, metrics
 from trainer.finetune.extend import (
+    Finished,
     can_extend,
     equivalence,
     extend_from,
     extended_from,
+    has_begun,
     keep_texts,
     read_finished,
     reopen,
@@ -124,6 +126,27 @@ def test_without_its_point_a_run_has_nothing_to_go_on_from(
     shutil.rmtree(tmp_path / "run" / "resume")
     assert read_finished(tmp_path / "run") is None
     assert read_finished(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b'{"from": "1", "ep', b"\xff\x00\x12", b"[]", b"2", b"{}", b'{"from": 1, "epochs": "2"}'],
+)
+def test_a_damaged_origin_is_named_and_written_again(
+    tmp_path: Path, damaged: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    shorter, longer = tmp_path / "shorter", tmp_path / "longer"
+    (shorter / "resume").mkdir(parents=True)
+    (shorter / "resume" / "update-00000001-x.pt").write_bytes(b"point")
+    finished = Finished(shorter, "", 2)
+    extend_from(finished, longer, "1")
+    (longer / "went_on_from.json").write_bytes(damaged)
+    assert extended_from(longer) is None
+    said = "is damaged, so this run is put again where a shorter one ended"
+    assert [r.getMessage() for r in caplog.records] == [f"{longer / 'went_on_from.json'} {said}"]
+    assert not has_begun(longer)  # so a sweep puts it there again
+    extend_from(finished, longer, "1")
+    assert extended_from(longer) == ("1", 2)
 
 
 def test_the_best_epochs_texts_are_kept_from_the_end(tmp_path: Path) -> None:
