@@ -78,9 +78,12 @@ class MetricPoint:
 
 @dataclass
 class _Projected:
-    """What this process has already written of one event log."""
+    """What a run already has of one event log: its points, and what this process has written."""
 
-    events: int = 0
+    points: set[tuple[str, int]]
+    """Metric and step."""
+    params: dict[str, object] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, tuple[str, int, int]] = field(default_factory=dict)
 
 
@@ -180,17 +183,19 @@ class Store:
         """Find or create the run of one fine-tune by itself, and set it running.
 
         Under `mlflow run` it is the inherited run; else the one that an interrupted start in the
-        same directory wrote to, as long as this store knows it.
+        same directory wrote to, as long as this store knows it; that it does not is said.
         """
         from mlflow.exceptions import MlflowException
 
         path = directory / RUN_ID
         run_id = None
         if self.inherited_run_id is None and path.exists():
-            run_id = path.read_text(encoding="utf-8").strip()
+            run_id = path.read_text(encoding="utf-8", errors="replace").strip()
             try:
                 self._client.get_run(run_id)
             except MlflowException:
+                said = "which is no run of this MLflow store; its numbers go to a new run there"
+                _LOG.warning("%s: got %.40r, %s", path, run_id, said)
                 run_id = None
         run_id = self._running(run_id or self.inherited_run_id, directory.name, {"kind": "train"})
         write_text(path, run_id + "\n")
@@ -216,27 +221,29 @@ class Store:
 
     def project(self, run_id: str, directory: Path) -> None:
         """Copy a directory's event log and artifacts into a run; doing it again changes nothing."""
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Metric
 
-        done = self._projected.setdefault(run_id, _Projected())
+        done = self._projected.get(run_id)
+        if done is None:
+            done = self._projected[run_id] = _Projected(self._points(run_id))
         events = read_events(directory)
-        if len(events) < done.events:  # the log was started anew
-            done.events = 0
-        new = events[done.events :]
-        params = [Param(k, _text(v)) for e in new for k, v in e.get("params", {}).items()]
-        tags = {key: value for e in new for key, value in e.get("tags", {}).items()}
-        # MLflow drops a point that it already has with this timestamp, step and value.
-        metrics = [
-            Metric(key, value, event["timestamp_ms"], event["step"])
-            for event in new
-            for key, value in event.get("metrics", {}).items()
-        ]
-        for start in range(0, len(params), _BATCH):
-            self._client.log_batch(run_id, params=params[start : start + _BATCH])
+        # A line that was damaged and written again says the same with another timestamp, and MLflow
+        # would keep both points; a log has a metric once per step.
+        metrics: dict[tuple[str, int], Metric] = {}
+        for event in events:
+            for key, value in event.get("metrics", {}).items():
+                if (point := (key, event["step"])) not in done.points:
+                    metrics.setdefault(point, Metric(key, value, event["timestamp_ms"], point[1]))
+        params = {k: v for e in events for k, v in e.get("params", {}).items()}
+        tags = {k: v for e in events for k, v in e.get("tags", {}).items()}
+        self.log_params(run_id, dict(i for i in params.items() if i not in done.params.items()))
+        done.params = params
         for start in range(0, len(metrics), _METRIC_BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + _METRIC_BATCH])
-        self.set_tags(run_id, tags)
-        done.events = len(events)
+            batch = list(metrics)[start : start + _METRIC_BATCH]
+            self._client.log_batch(run_id, metrics=[metrics[point] for point in batch])
+            done.points.update(batch)
+        self.set_tags(run_id, dict(i for i in tags.items() if i not in done.tags.items()))
+        done.tags = tags
         paths = {e["artifact"]: directory / e["path"] for e in events if "artifact" in e}
         for name, path in paths.items():
             if not path.exists():
@@ -353,6 +360,10 @@ class Store:
             raise DataError(f"MLflow run {run_id}: artifact {name}: {error}") from error
 
     # Finding
+
+    def _points(self, run_id: str) -> set[tuple[str, int]]:
+        metrics = self.run(run_id).metrics
+        return {(key, point.step) for key in metrics for point in self.history(run_id, key)}
 
     def _find_trial(self, key: str, parent: str | None) -> str | None:
         query = f"tags.`trial.key` = '{_quoted(key)}'"

@@ -90,6 +90,61 @@ def test_projecting_twice_is_projecting_once(store: Store, tmp_path: Path) -> No
     assert store.sweep_names() == ("demo",)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_damaged_line_that_is_written_again_is_no_second_point(
+    store: Store, tmp_path: Path, restarted: bool
+) -> None:
+    """Nor is a line that comes while one is missing passed over."""
+    directory = tmp_path / "trial"
+    log = EventLog(directory)
+    run_id = store.ensure_run(kind="trial", name="demo/000", key="demo/000")
+    log.log_params({"optim_conf.lr": 5e-5})
+    log.set_tags({"stage": "8k"})
+    for step in range(4):
+        log.log_metrics({"valid/cer": step / 10, "train/loss": math.nan}, step=step)
+    store.project(run_id, directory)
+    before = [store.history(run_id, key) for key in ("valid/cer", "train/loss")]
+
+    lines = (directory / "events.jsonl").read_bytes().splitlines(keepends=True)
+    lines[0], lines[3] = b"\0\0\n", b"{\n"  # parameters, and the points of step 1
+    (directory / "events.jsonl").write_bytes(b"".join(lines))
+    store = Store.open() if restarted else store
+    log.log_metrics({"valid/cer": 0.4, "train/loss": math.nan}, step=4)
+    store.project(run_id, directory)
+    again = EventLog(directory, resume=True)
+    again.log_params({"optim_conf.lr": 5e-5})
+    for step in range(6):
+        again.log_metrics({"valid/cer": step / 10, "train/loss": 1.0}, step=step)
+    store.project(run_id, directory)
+
+    after = [store.history(run_id, key) for key in ("valid/cer", "train/loss")]
+    assert [[point.step for point in points] for points in after] == [list(range(6))] * 2
+    assert [repr(points[:4]) for points in after] == [repr(points) for points in before]
+    assert store.run(run_id).params == {"optim_conf.lr": "5e-05"}
+    assert store.run(run_id).tags["stage"] == "8k"
+
+
+@pytest.mark.parametrize("damaged", [b"", b"0123\n", b"\xff\xfe\0\0", b"a/b?c=\n\n", b"x" * 5000])
+def test_a_damaged_run_id_is_named_and_its_numbers_go_to_a_new_run(
+    store: Store, tmp_path: Path, damaged: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "run"
+    EventLog(directory).log_metrics({"valid/cer": 0.4}, step=1)
+    first = store.ensure_standalone(directory)
+    (directory / "mlflow_run_id").write_bytes(damaged)
+    second = store.ensure_standalone(directory)
+    [record] = caplog.records
+    line = record.getMessage()
+    assert line.startswith(f"{directory / 'mlflow_run_id'}: got ")
+    assert line.endswith("its numbers go to a new run there")
+    assert "\n" not in line
+    assert len(line) < len(str(directory)) + 200
+    assert second != first
+    assert store.ensure_standalone(directory) == second
+    store.project(second, directory)
+    assert [point.step for point in store.history(second, "valid/cer")] == [1]
+
+
 def test_not_a_number_is_recorded_as_such(store: Store, tmp_path: Path) -> None:
     log = EventLog(tmp_path / "trial")
     log.log_metrics({"train/loss": math.nan}, step=1)
