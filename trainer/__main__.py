@@ -208,6 +208,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     from trainer.finetune.run import finetune
     from trainer.finetune.run_directory import held
     from trainer.tracking.event_log import EventLog
+    from trainer.tracking.mlflow_store import RUN_ID
 
     refuse_another_run(output_dir, config)
     then = "make room, and the same command goes on"
@@ -222,7 +223,10 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
                 print(f"warning: {one_line(check)}", file=sys.stderr)
         if can_extend(output_dir, config):
             reopen(output_dir)
-        log = EventLog(output_dir, resume=config.get("train_conf.resume", True))
+        resume = config.get("train_conf.resume", True)
+        if not resume:  # parameters and points cannot be taken back from a run in MLflow
+            (output_dir / RUN_ID).unlink(missing_ok=True)
+        log = EventLog(output_dir, resume=resume)
         log.set_tags(tags(results))
         if arguments.no_mlflow:
             result = finetune(config, log)
