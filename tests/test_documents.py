@@ -21,6 +21,7 @@ from rich.console import Console
 
 from analysis import __main__ as analysis_main
 from conf.errors import UserError, WorkError
+from conf.files import output_held
 from conf.keys import find_key
 from conf.load import Config, load_config, parse_overrides, stage_config_path
 from conf.model_dir import RELEASED, file_paths, find_copy
@@ -102,6 +103,12 @@ def _trained_twice(directory: Path, _: pytest.MonkeyPatch) -> None:
         raise AssertionError
 
 
+def _reported_twice(directory: Path, _: pytest.MonkeyPatch) -> None:
+    report = directory / "reports" / "report.html"
+    with output_held(report, "--output_dir"), output_held(report, "--output_dir"):
+        raise AssertionError
+
+
 def _damaged(directory: Path, _: pytest.MonkeyPatch) -> None:
     (directory / "config.yaml").touch()
     refuse_another_run(directory, _config("8k", find_model=False))
@@ -133,6 +140,7 @@ TRIGGERS: Sequence[Trigger] = (
     _other_directory,
     lambda place, _: preflight.check_store({"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}),
     _trained_twice,
+    _reported_twice,
     _damaged,
     _foreign_code,
 )
