@@ -80,7 +80,7 @@ fakes.told = told
 
 
 @pytest.mark.slow
-def test_workers_are_as_nice_as_the_driver_and_no_credentials_or_open_files_are_left(place: Path) -> None:
+def test_workers_are_as_nice_as_the_driver_and_get_none_of_its_credentials(place: Path) -> None:
     there = set(place.rglob("*"))
     swept = drive("sweep.yaml", "told", "trials=4", before=PLANTED)
     assert swept.returncode == 0, swept.stderr
