@@ -21,7 +21,7 @@ SESSION = "ray.session"
 """File in the sweep's directory: where Ray's session keeps its logs."""
 _PROC = Path("/proc")
 _LOOK_S = 0.02
-_DEATH_S = 5.0
+_DEATH_S = 3.0
 """A killed process that is still there waits for a disk or a driver, and may for ever."""
 _TITLE = b"ray::"
 

@@ -21,7 +21,8 @@ from sweeps.output import Lasting, descriptors_to, lasting_file
 _LOG = logging.getLogger(__name__)
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _ORDERLY_S = 13.0
-_AT_ONCE_S = 1.5
+_AT_ONCE_S = 4.5
+"""Longer than the sweep's processes are given to die (`sweeps.execute.orphans`)."""
 
 
 class Signals:

@@ -339,7 +339,10 @@ def _interruptible(interrupted: Callable[[int], None]) -> Iterator[None]:
 
 
 def _leave_to_thread(_number: int, _frame: FrameType | None) -> None:
-    """Let nothing unwind the main thread beside the thread that ends the process."""
+    """Keep the main thread here while another ends the process: else it starts more servers."""
+    while True:
+        with contextlib.suppress(BaseException):  # of what is told that a server has died
+            time.sleep(60)
 
 
 @contextmanager
