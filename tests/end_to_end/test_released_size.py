@@ -128,28 +128,28 @@ def test_evaluate(rehearsal: Workspace) -> None:
     assert path.read_text("utf-8").count("喂" * 6) >= COUNTS["valid"]
 
 
-@pytest.mark.parametrize("stage", ["s2", "s3"])
+@pytest.mark.parametrize(("stage", "in_fp32"), [("s2", "audio_adaptor"), ("s3", "")])
 def test_a_packaged_update_gives_the_logged_texts_in_stock(
-    rehearsal: Workspace, stage: str
+    rehearsal: Workspace, stage: str, in_fp32: str
 ) -> None:
     run = _trained(rehearsal, stage)
     target = f"packages/{stage}"
     said = _run(rehearsal, "trainer", "package", "--run", str(run), "--output_dir", target)
-    assert re.search(r"stock FunASR gives 2 of 2 logged texts", said)
-    _same_layout(rehearsal.directory / target, rehearsal.directory / "model")
+    assert "stock FunASR gives 2 of 2 logged texts" in said
+    _same_layout(rehearsal.directory / target, rehearsal.directory / "model", in_fp32)
 
 
-def _same_layout(ours: Path, base: Path) -> None:
-    """Names, shapes and number formats are the base's, so the file is as large."""
+def _same_layout(ours: Path, base: Path, trained: str) -> None:
+    """Names and shapes are the base's; number formats too, but for what was trained in fp32."""
     mine, theirs = (
         torch.load(place / "model.pt", weights_only=True, mmap=True)["state_dict"]
         for place in (ours, base)
     )
-    assert {name: (t.shape, t.dtype) for name, t in mine.items()} == {
-        name: (t.shape, t.dtype) for name, t in theirs.items()
-    }
+    assert {name: t.shape for name, t in mine.items()} == {n: t.shape for n, t in theirs.items()}
+    others = {name.split(".")[0] for name in mine if mine[name].dtype != theirs[name].dtype}
+    assert others <= {trained}
     size = (ours / "model.pt").stat().st_size
-    assert size == pytest.approx((base / "model.pt").stat().st_size, rel=0.01)
+    assert size == pytest.approx((base / "model.pt").stat().st_size, rel=0.02)
 
 
 def test_one_update_of_8k(rehearsal: Workspace) -> None:
@@ -181,4 +181,5 @@ def test_a_sweep_of_two_trials_is_compared_and_exported(rehearsal: Workspace) ->
     exported = _run(rehearsal, "analysis", "export", "--sweep", "rehearsal", *place)
     assert "stock FunASR gives 2 of 2 logged texts" in exported
     assert "MLflow pyfunc" in exported
-    _same_layout(rehearsal.directory / "exports/rehearsal/model", rehearsal.directory / "model")
+    model = rehearsal.directory / "exports/rehearsal/model"
+    _same_layout(model, rehearsal.directory / "model", "audio_adaptor")
