@@ -35,6 +35,7 @@ examples:
   python -m trainer prepare --input calls.jsonl --output_dir data/calls
   python -m trainer effects --check
   python -m trainer demo --output_dir data/demo
+  python -m trainer demo --released-size models/rehearsal
 """
 
 _OVERRIDES = "any key of the configuration, as --optim_conf.lr 1e-4 or ++optim_conf.lr=1e-4"
@@ -129,9 +130,25 @@ def _parser() -> argparse.ArgumentParser:
     effects.add_argument("--stage", nargs="+", default=[], metavar="8k", help="print these only")
     effects.set_defaults(run=_effects, takes_overrides=False)
 
-    demo = commands.add_parser("demo", help="the demonstration's corpus and tiny base")
+    demo = commands.add_parser(
+        "demo", help="the demonstration's corpus and tiny base; a model of the released size"
+    )
     demo.add_argument("--output_dir", type=Path, default=Path("data/demo"), metavar="DIR")
-    demo.add_argument("--rebuild", type=Path, metavar="DIR", help="train the tiny base anew here")
+    models = demo.add_mutually_exclusive_group()
+    models.add_argument("--rebuild", type=Path, metavar="DIR", help="train the tiny base anew here")
+    models.add_argument(
+        "--released-size",
+        type=Path,
+        metavar="DIR",
+        help="write a model directory of the released size, layout and number formats with random "
+        "weights here (2.1 GB), to rehearse every command with",
+    )
+    add_flag(
+        demo,
+        "--ctc-vocabulary-listed",
+        "with --released-size: name the CTC vocabulary in configuration.json, which the released "
+        "one does not",
+    )
     demo.set_defaults(run=_demo, takes_overrides=False)
     return parser
 
@@ -333,6 +350,15 @@ def _effects(arguments: argparse.Namespace, _: list[str]) -> int:
 
 
 def _demo(arguments: argparse.Namespace, _: list[str]) -> int:
+    if arguments.released_size is not None:
+        from trainer.demo.released_size import write_directory
+
+        listed = arguments.ctc_vocabulary_listed
+        write_directory(arguments.released_size, ctc_vocabulary_listed=listed)
+        print(arguments.released_size)
+        return 0
+    if arguments.ctc_vocabulary_listed:
+        raise UserError("--ctc-vocabulary-listed: got no --released-size DIR, expected one")
     if arguments.rebuild is not None:
         from trainer.demo.train_base import rebuild
 

@@ -7,7 +7,7 @@ folder, `multilingual.tiktoken` and, once trained, `model.pt`.
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +55,27 @@ def ctc_pieces() -> list[bytes]:
     return single + _prefixes(character.encode() for character in INVENTORY)
 
 
-def write_llm(folder: Path) -> None:
-    """A Qwen3 configuration, and byte-level BPE with one token per character of the corpus."""
+def byte_level_bpe(
+    pieces: Sequence[bytes], merges: Iterable[tuple[bytes, bytes]], normalizer: Any = None
+) -> Any:
+    """Make a `tokenizers.Tokenizer` that splits texts as Qwen2's does.
+
+    Args:
+        pieces: By rank, single bytes among them.
+        merges: The two pieces that each longer piece is merged from, in the order of their ranks.
+        normalizer: What texts pass first.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen3Config
 
     symbols = _byte_symbols()
 
     def written(piece: bytes) -> str:
         return "".join(symbols[byte] for byte in piece)
 
-    pieces = llm_pieces()
-    names = [*symbols, *map(written, pieces)]
-    merges = [(written(piece[:-1]), written(piece[-1:])) for piece in pieces]
-    tokenizer = Tokenizer(models.BPE({name: rank for rank, name in enumerate(names)}, merges))
+    ranks = {written(piece): rank for rank, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(ranks, [(written(a), written(b)) for a, b in merges]))
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated"),
@@ -76,6 +83,17 @@ def write_llm(folder: Path) -> None:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def write_llm(folder: Path) -> None:
+    """A Qwen3 configuration, and byte-level BPE with one token per character of the corpus."""
+    from transformers import PreTrainedTokenizerFast, Qwen3Config
+
+    pieces = llm_pieces()
+    single = [bytes([byte]) for byte in range(256)]
+    merges = [(piece[:-1], piece[-1:]) for piece in pieces]
+    tokenizer = byte_level_bpe([*single, *pieces], merges)
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     end_of_text, start, end = SPECIAL_TOKENS
     fast = PreTrainedTokenizerFast(
@@ -278,20 +296,25 @@ init_param: null
 output_dir: null
 """
 
-CONFIGURATION = {
-    "framework": "pytorch",
-    "task": "auto-speech-recognition",
-    "model": {"type": "funasr"},
-    "pipeline": {"type": "funasr-pipeline"},
-    "model_name_in_hub": {"ms": "", "hf": ""},
-    "file_path_metas": {
+
+def configuration(llm_folder: str, *, ctc_vocabulary: bool = True) -> dict[str, Any]:
+    """The content of `configuration.json`; the CTC vocabulary may go unlisted, as the released."""
+    metas: dict[str, Any] = {
         "init_param": "model.pt",
         "config": "config.yaml",
-        "llm_conf": {"init_param_path": LLM_FOLDER},
-        "tokenizer_conf": {"init_param_path": LLM_FOLDER},
-        "dataset_conf": {"ctc_tokenizer_conf": {"vocab_path": CTC_VOCABULARY}},
-    },
-}
+        "llm_conf": {"init_param_path": llm_folder},
+        "tokenizer_conf": {"init_param_path": llm_folder},
+    }
+    if ctc_vocabulary:
+        metas["dataset_conf"] = {"ctc_tokenizer_conf": {"vocab_path": CTC_VOCABULARY}}
+    return {
+        "framework": "pytorch",
+        "task": "auto-speech-recognition",
+        "model": {"type": "funasr"},
+        "pipeline": {"type": "funasr-pipeline"},
+        "model_name_in_hub": {"ms": "", "hf": ""},
+        "file_path_metas": metas,
+    }
 
 
 def write_directory(directory: Path) -> None:
@@ -307,7 +330,7 @@ def write_directory(directory: Path) -> None:
         ctc_vocab_size=write_ctc_vocabulary(directory / CTC_VOCABULARY),
     )
     (directory / "config.yaml").write_text(text, encoding="utf-8")
-    _write_json(directory / "configuration.json", CONFIGURATION)
+    _write_json(directory / "configuration.json", configuration(LLM_FOLDER))
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
