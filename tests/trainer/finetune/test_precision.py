@@ -18,7 +18,7 @@ from trainer.data.manifest import read_data_list
 from trainer.evaluation.error_rates import cer, interval, total
 from trainer.evaluation.evaluate import evaluate
 from trainer.export.package import package
-from trainer.export.verify import Verification
+from trainer.export.verify import Verification, verify
 from trainer.finetune.result import Evaluation
 from trainer.finetune.run import finetune
 from trainer.model.build import build
@@ -112,6 +112,19 @@ def test_a_package_holds_what_trained_as_it_trained_and_the_rest_as_it_was_store
         interval(before),
     )
     assert verification.passed, verification
+
+
+@pytest.mark.slow
+def test_stock_loads_a_package_of_what_ships_and_gives_its_cer(
+    config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """The base's configuration.json does not list the vocabulary, as the released one."""
+    run, results = tmp_path / "run", list[Verification]()
+    finetune(config("s3", run), EventLog(run))
+    package(run, tmp_path / "model", check=lambda model: results.extend(verify(model, run)))
+    [result] = results
+    assert (result.llm_dtype, result.utterances, result.passed) == ("bf16", 6, True)
+    print(result)
 
 
 @pytest.mark.parametrize("stage", ["8k", "s3"])
