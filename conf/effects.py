@@ -60,6 +60,8 @@ class Parameters:
 
     parameters: int
     trainable: int
+    dtype: str = ""
+    """Precision that they are held in, such as `bf16`."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,9 @@ def _parameters(path: Path) -> Mapping[str, Mapping[str, Parameters]]:
     try:
         return {
             str(stage): {
-                module: Parameters(int(counts["parameters"]), int(counts["trainable"]))
+                module: Parameters(
+                    int(counts["parameters"]), int(counts["trainable"]), counts.get("dtype", "")
+                )
                 for module, counts in modules.items()
             }
             for stage, modules in _read(path, "stages").entries.items()

@@ -26,7 +26,7 @@ DESCRIPTION = "configuration.json"
 """In its `file_path_metas` stock FunASR looks for arguments that are files of the directory."""
 _OWN_FILES = {"config": "config.yaml", "init_param": "model.pt"}
 """What is read here whatever is named: another file would be read by stock alone, unchecked."""
-_FILE_KEYS = re.compile(
+FILE_KEYS = re.compile(
     r"jieba_usr_dict|(\w+_conf\.)+(init_param_path|vocab_path|cmvn_file|filters_path|bpemodel|"
     r"token_list|seg_dict|seg_dict_file|jieba_usr_dict|non_linguistic_symbols)"
 )
@@ -211,7 +211,7 @@ def _path_problems(directory: Path, metas: Mapping[str, Any], block: str = "") -
         elif key in _OWN_FILES:
             if value != _OWN_FILES[key]:
                 yield f"{key}: got {value!r:.80}, expected {_OWN_FILES[key]}"
-        elif not _FILE_KEYS.fullmatch(key):
+        elif not FILE_KEYS.fullmatch(key):
             yield (
                 f"{key}: got {value!r:.80}, expected no such key: no foreign code is run"
                 " (keys of files are *_conf.init_param_path, vocab_path, cmvn_file and the like)"

@@ -540,6 +540,8 @@ class FinetuneConf(Block):
     """CPU threads; results repeat exactly with one."""
     engine: Annotated[Literal["here", "stock"], IMPORTANT] = "here"
     """Who trains: our loop (here), or FunASR's unmodified trainer with our evaluation (stock)."""
+    lora_dtype: Annotated[Literal["fp32", "llm"], IMPORTANT] = "fp32"
+    """Number format of the adapters in training: fp32, or that of the LLM as stock (llm)."""
     decay_norm_and_bias: Annotated[bool, IMPORTANT] = False
     """Apply weight decay to norms and biases too, as stock training does."""
     frozen_dropout: Annotated[bool, IMPORTANT] = False

@@ -76,6 +76,20 @@ def _without_ctc(directory: Path, _: pytest.MonkeyPatch) -> None:
     build(_config("8k", model=base_without_ctc(directory / "model")))
 
 
+def _cut_off(directory: Path, _: pytest.MonkeyPatch) -> None:
+    shutil.copytree(BASE, directory / "model")
+    weights = directory / "model" / "model.pt"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    build(_config("8k", model=weights.parent))
+
+
+def _of_two_models(directory: Path, _: pytest.MonkeyPatch) -> None:
+    shutil.copytree(BASE, directory / "model")
+    config = directory / "model" / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("num_blocks: 2", "num_blocks: 1"))
+    build(_config("8k", model=config.parent))
+
+
 def _no_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     preflight.check_places(*load_sweep(TELEPHONE, overrides=["resources.cpu=1", f"base={BASE}"]))
@@ -125,6 +139,8 @@ TRIGGERS: Sequence[Trigger] = (
     _part_of_a_copy,
     lambda place, _: _config("8k", init_param="nowhere/model.pt"),
     _without_ctc,
+    _cut_off,
+    _of_two_models,
     lambda place, _: _config("8k", "optm_conf.lr=1e-4"),
     lambda place, _: _checked("fs-stage", _config("8k", "frontend_conf.fs=8000")),
     lambda place, _: _checked("learning-rate", _config("8k", "optim_conf.lr=1e-6")),

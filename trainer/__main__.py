@@ -17,6 +17,7 @@ from trainer.prepare import flags as prepare_flags
 
 if TYPE_CHECKING:
     from conf.load import Config
+    from trainer.export.verify import Verification
     from trainer.finetune.result import Evaluation, FinetuneResult
     from trainer.tracking.event_log import EventLog
 
@@ -306,13 +307,21 @@ def _package(arguments: argparse.Namespace, _: list[str]) -> int:
     from trainer.export.package import package
     from trainer.export.verify import verify
 
+    verified: list[Verification] = []
+
+    def check(model: Path) -> None:
+        verified.extend(verify(model, arguments.run_dir))
+
     directory = package(
-        arguments.run_dir, arguments.output_dir, arguments.checkpoint, arguments.stock_dir
+        arguments.run_dir,
+        arguments.output_dir,
+        arguments.checkpoint,
+        arguments.stock_dir,
+        *([] if arguments.no_verify else [check]),
     )
     print(f"wrote {directory}")
-    if not arguments.no_verify:
-        for result in verify(directory, arguments.run_dir):
-            print(result)
+    for result in verified:
+        print(result)
     return 0
 
 

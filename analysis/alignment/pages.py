@@ -383,6 +383,25 @@ class Page:
         head += [f"{stage} {self._say('trainable')}" for stage in stages]
         return "\n".join(table(head, rows))
 
+    def precision(self) -> str:
+        """In which precision each module's weights are held, stage by stage; bold what trains."""
+        counted = load_parameters()
+        stages = [name for name in STAGES if name in counted]
+        modules = list(dict.fromkeys(module for stage in stages for module in counted[stage]))
+        rows = []
+        for module in modules:
+            held = (counted[stage].get(module) for stage in stages)
+            cells = (
+                NOTHING
+                if part is None
+                else f"**`{part.dtype}`**"
+                if part.trainable
+                else f"`{part.dtype}`"
+                for part in held
+            )
+            rows.append((f"`{module}`", *cells))
+        return "\n".join(table([self._say("module"), *stages], rows))
+
     def targets(self) -> str:
         """The CER that users of the recipe aim at, stage by stage."""
         targets = self._facts.expectations["targets"]

@@ -19,7 +19,14 @@ from conf.load import Config
 
 _ROLES = frozenset({"optimization", "augmentation", "data"})
 _OURS = frozenset(
-    {"channel", "channel_share", "decay_norm_and_bias", "frozen_dropout", "zero_padding"}
+    {
+        "channel",
+        "channel_share",
+        "decay_norm_and_bias",
+        "frozen_dropout",
+        "lora_dtype",
+        "zero_padding",
+    }
 )
 _TOO = frozenset(
     {

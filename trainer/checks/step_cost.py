@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from conf.load import Config
 from trainer.data.batch import IGNORED_LABEL, Batch, num_audio_tokens
 from trainer.funasr_parts import registered
-from trainer.model import stages
+from trainer.model import lora, stages
 from trainer.model.activation_checkpointing import checkpoint_activations
 from trainer.model.losses import Objective
 
@@ -204,6 +204,7 @@ def meta_model(config: Config, llm: Mapping[str, Any] | Path) -> Any:
     with _directory(llm) as directory, torch.device("meta"):
         values["llm_conf"]["init_param_path"] = str(directory)
         model = registered("model_classes", values["model"])(**arguments)
+    lora.set_precision(model, config["finetune_conf.lora_dtype"])
     checkpoint_activations(model, **checkpointed)
     return model
 

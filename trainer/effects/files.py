@@ -36,8 +36,8 @@ EFFECTS_HEADER = """\
 """
 
 PARAMETERS_HEADER = """\
-# Parameters at full size by stage and module, and how many of them our trainer trains; counted by
-# `python -m trainer effects` on PyTorch's meta device.
+# Parameters at full size by stage and module, how many of them our trainer trains, and in which
+# precision they are held; counted by `python -m trainer effects` on PyTorch's meta device.
 
 """
 

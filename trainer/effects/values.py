@@ -147,6 +147,7 @@ CASES: Mapping[str, Case] = {
     "finetune_conf.stage": Case(("custom",)),
     "finetune_conf.num_threads": Case((2,)),
     "finetune_conf.engine": Case(("stock",)),
+    "finetune_conf.lora_dtype": Case(("llm",)),
     # A rate at which the second loss is no number any more.
     "finetune_conf.max_skipped_steps": Case((1000,), scene={"optim_conf.lr": 1e30}),
     "finetune_conf.eval_max_s": Case((0.01,)),
@@ -178,6 +179,8 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "model_conf.length_normalized_loss": {"train_conf.accum_grad": 2},
     "finetune_conf.cache_frozen_outputs": {"specaug": None},
     "finetune_conf.channel_share": {"finetune_conf.channel": "@channel"},
+    # Next to an LLM in fp32 both of its values are the same.
+    "finetune_conf.lora_dtype": {**_TRAINED_LORA, "llm_conf.llm_dtype": "bf16"},
     "finetune_conf.frozen_dropout": {"audio_adaptor_conf.dropout_rate": 0.1},
     "llm_conf.lora_conf.r": _TRAINED_LORA,
     "llm_conf.lora_conf.lora_alpha": _TRAINED_LORA,

@@ -16,6 +16,7 @@ themselves (:func:`repeats`).
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -183,6 +184,24 @@ def mer(reference: str, hypothesis: str) -> Cer:
 def total(cers: Iterable[Cer]) -> Cer:
     """Corpus counts."""
     return sum(cers, start=Cer())
+
+
+def interval(cers: Sequence[Cer]) -> tuple[float, float] | None:
+    """The interval that covers 95 % of truths for the CER of some utterances.
+
+    By leaving out one utterance at a time, of the logarithm of the rate, as
+    `analysis.facts.significance` does with whole speakers and Student's t. None for fewer than two
+    utterances, or where all errors are in one of them.
+    """
+    whole, count = total(cers), len(cers)
+    without = [
+        (whole.errors - one.errors, whole.reference_length - one.reference_length) for one in cers
+    ]
+    if count < 2 or not all(errors > 0 and length > 0 for errors, length in without):
+        return None
+    squares = sum(math.log(errors / length / whole.rate) ** 2 for errors, length in without)
+    factor = math.exp(1.96 * math.sqrt(squares * (count - 1) / count))
+    return whole.rate / factor, whole.rate * factor
 
 
 def alignment(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from conf.document import numbers
 from conf.errors import DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config, load_config
-from conf.model_dir import file_paths, is_inside
+from conf.model_dir import DESCRIPTION, file_paths, is_inside
 from trainer.evaluation.error_rates import NORMALISATION
 from trainer.export import stock_script
 from trainer.finetune.run_directory import CHECKPOINTS, CONFIG, written_values
-from trainer.model import stages
-from trainer.model.build import build
+from trainer.model import lora, stages
+from trainer.model.build import build, model_files, weights_path
 from trainer.model.checkpoint import load_metadata, load_state
+from trainer.model.weights import read_stored
 from trainer.tracking.event_log import read_events
 
 _CARD = "README.md"
@@ -42,7 +43,11 @@ _PATH_KEYS = (
 
 
 def package(
-    run: Path, output_dir: Path, checkpoint: str | None = None, stock_dir: Path | None = None
+    run: Path,
+    output_dir: Path,
+    checkpoint: str | None = None,
+    stock_dir: Path | None = None,
+    check: Callable[[Path], None] = lambda _: None,
 ) -> Path:
     """Writes the model directory of a fine-tune; whole, or not at all.
 
@@ -52,6 +57,7 @@ def package(
         checkpoint: Name of the checkpoint; by default the one that the run chose.
         stock_dir: Where to write what stock's own training needs (`trainer.export.stock_script`),
             if it is wanted; must be new and beside ``output_dir``.
+        check: Gets the directory before it takes its place; where it raises, nothing is left.
 
     Raises:
         UserError: The run has no such checkpoint, its base changed, or the place is taken.
@@ -76,17 +82,24 @@ def package(
             f"{weights}: got a checkpoint of base {metadata['base.sha256'][:12]}, expected one of "
             f"{nano.coverage.sha256[:12]} ({config.get('init_param') or config.model_dir})"
         )
-    with _written_whole(output_dir) as partial:
+    with _written_whole(output_dir) as partial, _removed_on_error(stock_dir):
         if stock_dir is not None:
             stock_script.write(config, nano, output_dir, stock_dir)
         stages.load_trainable_state(nano.model, trained)
+        stored = read_stored(weights_path(config), nano.coverage.base)
         with (partial / "model.pt").open("wb") as file:
-            torch.save({"state_dict": merged_state(nano.model)}, file)
+            torch.save({"state_dict": merged_state(nano.model, stored, trained)}, file)
         write_support_files(config, partial)
         card = _card(config, name, metadata, file_sha256(partial / "model.pt"))
         (partial / _CARD).write_text(card, encoding="utf-8")
         mark = {"checkpoint": name, **metadata, "config.sha256": config.fingerprint()}
         write_json(partial / _MARK, dict(sorted(mark.items())))
+        del nano, stored, trained  # the check loads the weights in a process of its own
+        try:
+            check(partial)
+        except (DataError, WorkError) as error:
+            # The scratch directory is of no use to the reader.
+            raise type(error)(str(error).replace(str(partial), str(output_dir))) from error
     return output_dir
 
 
@@ -103,16 +116,33 @@ def run_config(run: Path) -> Config:
     return load_config(path)
 
 
-def merged_state(model: Any) -> dict[str, torch.Tensor]:
-    """Weights with LoRA folded in: W + (alpha / r) B A (Hu et al. 2021, arXiv 2106.09685)."""
+def merged_state(
+    model: Any, stored: Mapping[str, torch.Tensor], trained: Collection[str]
+) -> dict[str, torch.Tensor]:
+    """Weights with LoRA folded in; what was not trained exactly as it is stored.
+
+    The model holds in fp32 what the released file holds in 16 bits: written from the model, the
+    package would be a fifth larger than the released file.
+
+    Args:
+        model: With the trained weights.
+        stored: Weights of the files that it was built from.
+        trained: Names of the trained weights.
+    """
     state: dict[str, torch.Tensor] = {
-        name: value.detach().cpu().clone() for name, value in model.state_dict().items()
+        name: stored.get(name, value) if name not in trained else value
+        for name, value in model.state_dict().items()
+        if ".lora_" not in name
     }
     for name, module in model.named_modules():
         if hasattr(module, "lora_A"):
-            update = (module.lora_B @ module.lora_A) * module.scaling
-            state[f"{name}.weight"] += update.detach().cpu().to(state[f"{name}.weight"].dtype)
-    return {name: value for name, value in state.items() if ".lora_" not in name}
+            state[f"{name}.weight"] = lora.merged_weight(module)
+    return {name: _own_copy(value.detach().cpu()) for name, value in state.items()}
+
+
+def _own_copy(value: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, unless saving it would save a larger one that it is a part of."""
+    return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
 
 
 def write_support_files(config: Config, directory: Path) -> None:
@@ -124,7 +154,7 @@ def write_support_files(config: Config, directory: Path) -> None:
     source = config.model_dir
     assert source is not None
     file_paths(source)
-    own = {"model.pt", "config.yaml", _CARD, _MARK}
+    own = {"model.pt", "config.yaml", DESCRIPTION, _CARD, _MARK}
     for item in sorted(source.iterdir()):
         if item.name in own or item.name.startswith("."):
             continue
@@ -135,7 +165,27 @@ def write_support_files(config: Config, directory: Path) -> None:
             shutil.copytree(item, directory / item.name)
         else:
             shutil.copy2(item, directory / item.name)
+    _describe(config, source, directory)
     (directory / "config.yaml").write_text(stock_config(config), encoding="utf-8")
+
+
+def _describe(config: Config, source: Path, directory: Path) -> None:
+    """Writes configuration.json so that stock FunASR finds every file in the package.
+
+    Stock takes paths from it alone: a CTC vocabulary that it does not list is looked for inside
+    FunASR's own package, which does not hold it, and the LLM's directory is taken for the name of a
+    model on a hub. The released configuration.json does not list the vocabulary.
+    """
+    path = source / DESCRIPTION
+    described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    files: dict[str, Any] = {"init_param": "model.pt", "config": "config.yaml"}
+    for key, place in model_files(config).items():
+        block = files
+        *blocks, name = key.split(".")
+        for part in blocks:
+            block = block.setdefault(part, {})
+        block[name] = place
+    write_json(directory / DESCRIPTION, {**described, "file_path_metas": files})
 
 
 def stock_config(config: Config) -> str:
@@ -160,6 +210,18 @@ def _chosen_checkpoint(run: Path) -> str:
     if "checkpoint" not in tags:
         raise DataError(f"{run}: got no finished epoch, expected a fine-tune that has trained")
     return tags["checkpoint"]
+
+
+@contextlib.contextmanager
+def _removed_on_error(stock_dir: Path | None) -> Iterator[None]:
+    """What stock's own training needs goes the way of the model that it belongs to."""
+    try:
+        yield
+    except BaseException:
+        if stock_dir is not None:
+            shutil.rmtree(stock_dir, ignore_errors=True)
+            stock_dir.with_name(stock_script.SCRIPT).unlink(missing_ok=True)
+        raise
 
 
 def _check_place(output_dir: Path) -> None:

@@ -16,10 +16,9 @@ from typing import Any
 import torch
 
 from conf.load import Config
-from conf.reading import flatten
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.finetune.stock_engine import HELD, ignored_keys, write_manifest
-from trainer.model.build import Nano, resolved_values, weights_path
+from trainer.model.build import Nano, model_files, weights_path
 
 SCRIPT, CONFIG = "train_with_stock.sh", "best_config.yaml"
 _WEIGHTS = "init.pt"
@@ -92,7 +91,7 @@ def write(config: Config, nano: Nano, model: Path, stock: Path) -> Path:
         torch.save({"state_dict": nano.model.state_dict()}, stock / _WEIGHTS)
         weights = f'"$here/{stock.name}/{_WEIGHTS}"'
     overrides = {
-        **_model_files(config, f"$here/{model.name}"),
+        **{key: f"$here/{model.name}/{place}" for key, place in model_files(config).items()},
         **HELD,
         "seed": config["finetune_conf.seed"],
     }
@@ -113,14 +112,6 @@ def write(config: Config, nano: Nano, model: Path, stock: Path) -> Path:
     )
     script.chmod(0o755)
     return script
-
-
-def _model_files(config: Config, place: str) -> dict[str, str]:
-    """Keys that name files of the model directory, as paths below another place."""
-    directory, given = config.model_dir, flatten(config.values)
-    assert directory is not None
-    found = {k: v for k, v in flatten(resolved_values(config)).items() if v != given.get(k)}
-    return {key: f"{place}/{Path(path).relative_to(directory)}" for key, path in found.items()}
 
 
 def _quoted(value: Any) -> str:

@@ -23,7 +23,7 @@ from conf.errors import DataError, run_command
 from conf.load import Config, load_config
 from conf.model_dir import file_paths
 from trainer.data.manifest import Utterance, read_data_list
-from trainer.evaluation.error_rates import cer, total
+from trainer.evaluation.error_rates import cer, interval, total
 from trainer.export.verify import Verification
 from trainer.tracking.event_log import read_events
 
@@ -41,16 +41,21 @@ def main(arguments: Sequence[str]) -> int:
         ]
         if served:
             ways.append(("MLflow pyfunc", lambda: _with_pyfunc(served[0], utterances)))
+        logged_cers = [cer(line["reference"], line["text"]) for line in logged.values()]
         results = []
         for way, decode in ways:
             texts = dict(zip((item.key for item in utterances), decode(), strict=True))
+            cers = [cer(logged[key]["reference"], text) for key, text in texts.items()]
             results.append(
                 Verification(
                     way=way,
                     utterances=len(texts),
                     equal_texts=sum(logged[key]["text"] == text for key, text in texts.items()),
-                    cer=total(cer(logged[k]["reference"], text) for k, text in texts.items()).rate,
+                    cer=total(cers).rate,
                     logged_cer=logged_cer,
+                    llm_dtype=config.get("llm_conf.llm_dtype", "fp32"),
+                    interval=interval(cers),
+                    logged_interval=interval(logged_cers),
                 )
             )
             gc.collect()  # the next way loads the weights again

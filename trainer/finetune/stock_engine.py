@@ -56,6 +56,7 @@ _SWITCHED_OFF: Mapping[str, Any] = {
     "ctc_weight": 0.0,
     "specaug": None,
     "llm_conf.lora_conf.freeze_lora": False,
+    "finetune_conf.lora_dtype": "llm",
     "finetune_conf.decay_norm_and_bias": True,
     "finetune_conf.frozen_dropout": True,
     "finetune_conf.zero_padding": False,
@@ -67,6 +68,7 @@ stands in finetune_conf is about evaluation and the run, which are ours with eit
 _PARTS: Mapping[str, str] = {
     "specaug_conf.": "specaug",
     "llm_conf.lora_conf.": "llm_conf.use_lora",
+    "finetune_conf.lora_dtype": "llm_conf.use_lora",
     "detach_ctc_decoder": "ctc_weight",
     "ctc_": "ctc_weight",
 }

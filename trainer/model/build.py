@@ -13,11 +13,13 @@ import torch
 
 from conf.errors import DataError
 from conf.load import Config
-from conf.model_dir import file_paths
+from conf.model_dir import FILE_KEYS, file_paths
+from conf.reading import flatten
 from trainer.data.array_store import open_store
 from trainer.data.features import FeatureExtractor
 from trainer.data.text import TextCodec
 from trainer.funasr_parts import registered
+from trainer.model import lora
 from trainer.model.activation_checkpointing import checkpoint_activations
 from trainer.model.weights import COMPONENTS, Coverage, load_weights
 
@@ -29,6 +31,7 @@ __all__ = [
     "build",
     "choose_device",
     "load_weights",
+    "model_files",
     "resolved_values",
     "weights_path",
 ]
@@ -96,7 +99,15 @@ def build(config: Config, *, weights: bool = True) -> Nano:
         part: bool(values[f"{part}_conf"].pop("activation_checkpoint", False))
         for part in ("audio_encoder", "llm")
     }
-    model = registered("model_classes", values["model"])(**arguments)
+    try:
+        model = registered("model_classes", values["model"])(**arguments)
+    except Exception as error:  # FunASR and transformers raise many types
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(
+            f"{config.model_dir}: FunASR cannot build this model ({reason}); expected the "
+            "config.yaml and the LLM's config.json that belong to the weights"
+        ) from error
+    lora.set_precision(model, config["finetune_conf.lora_dtype"])
     checkpoint_activations(model, **checkpointed)
     base = config.model_dir / "model.pt" if config.model_dir else None
     coverage = load_weights(model, weights_path(config), base) if weights else None
@@ -153,7 +164,9 @@ def resolved_values(config: Config) -> dict[str, Any]:
     _insert_paths(metas, values, directory)
     vocabulary = directory / "multilingual.tiktoken"
     ctc_tokenizer_conf = values["dataset_conf"]["ctc_tokenizer_conf"]
-    if vocabulary.is_file() and not ctc_tokenizer_conf.get("vocab_path"):
+    if not ctc_tokenizer_conf.get("vocab_path"):
+        if not vocabulary.is_file():
+            raise DataError(f"{vocabulary}: got no such file, expected the CTC vocabulary")
         ctc_tokenizer_conf["vocab_path"] = str(vocabulary)
     for section in ("llm_conf", "tokenizer_conf"):
         path = Path(values[section]["init_param_path"])
@@ -165,6 +178,17 @@ def resolved_values(config: Config) -> dict[str, Any]:
                 "with the LLM's config.json and tokenizer beside the weights"
             )
     return values
+
+
+def model_files(config: Config) -> dict[str, str]:
+    """Keys that name files of the model directory, with their paths relative to it."""
+    directory = config.model_dir
+    assert directory is not None
+    return {
+        key: str(Path(value).relative_to(directory))
+        for key, value in flatten(resolved_values(config)).items()
+        if FILE_KEYS.fullmatch(key) and value and Path(value).is_relative_to(directory)
+    }
 
 
 def _insert_paths(metas: Mapping[str, Any], values: dict[str, Any], directory: Path) -> None:

@@ -10,6 +10,7 @@ goes on with random ones; here every weight is accounted for, or the run stops.
 from __future__ import annotations
 
 import logging
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -26,6 +27,9 @@ from trainer.model.checkpoint import load_metadata, load_state
 _LOG = logging.getLogger(__name__)
 
 COMPONENTS = ("audio_encoder", "audio_adaptor", "llm", "ctc_decoder", "ctc")
+DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+"""Precisions that weights may be stored in, in the words of `llm_conf.llm_dtype`."""
+_LAYER = re.compile(r"(.*?)\.\d+(?=\.)")
 LEFT_OUT_BY_STOCK = frozenset({"llm"})
 """What a torch checkpoint may lack: stock FunASR leaves the LLM out, as the released config says.
 Anything else that is missing was lost."""
@@ -87,6 +91,8 @@ def load_weights(model: torch.nn.Module, path: Path, base: Path | None = None) -
     state = load_state(path) if ours else _read_torch(path)
     own = model.state_dict()
     _refuse_lost_lora(path, state, own)
+    _refuse_other_numbers(path, state, own)
+    _refuse_uncounted_layers(path, state, model)
     expected = {name for name in own if ".lora_" not in name}
     loaded = _matching(state, own) & expected
     missing = expected - loaded
@@ -117,7 +123,11 @@ def load_weights(model: torch.nn.Module, path: Path, base: Path | None = None) -
         base_sha256=base_sha256 if filled else None,
         num_lora=len(_matching(state, own) - expected),
     )
-    _refuse_gaps(path, coverage, missing - filled, fillable, base if filler else None)
+    shapes = {
+        name: f"{name} is {tuple(state[name].shape)}, by config.yaml {tuple(own[name].shape)}"
+        for name in missing & set(state)
+    }
+    _refuse_gaps(path, coverage, missing - filled, fillable, base if filler else None, shapes)
     if ours and coverage.unused:
         raise DataError(
             f"{path}: got the weight {coverage.unused[0]}, which this model does not have, "
@@ -130,6 +140,17 @@ def load_weights(model: torch.nn.Module, path: Path, base: Path | None = None) -
     return coverage
 
 
+def read_stored(path: Path, base: Path | None) -> Mapping[str, torch.Tensor]:
+    """Weights as files hold them, in their own precision and on disk until they are copied.
+
+    Args:
+        path: What a model was built from.
+        base: What filled in the rest (`Coverage.base`).
+    """
+    read = load_state if path.suffix == ".safetensors" else _read_torch
+    return {**(_read_torch(base) if base else {}), **read(path)}
+
+
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     """Weights of a torch file by name, without the containers that FunASR puts around them.
 
@@ -137,15 +158,57 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     optimizer's state as well, twice as much again.
     """
     normalize = load("funasr.models.fun_asr_nano.checkpoint_utils").normalize_checkpoint_state
-    try:
-        saved = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+    is_zip = zipfile.is_zipfile(path)
+    if not is_zip and _starts_as_zip(path):  # the directory of a zip file is its end
+        raise DataError(
+            f"{path}: got {path.stat().st_size:,} bytes whose end is missing, expected a torch "
+            "checkpoint: copy or download it again"
         )
-        state = normalize(saved)
+    try:
+        state = normalize(torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip))
     except Exception as error:  # torch raises many types for a file that is no checkpoint
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"{path}: got {reason}, expected a torch checkpoint") from error
     return {name: value for name, value in state.items() if torch.is_tensor(value)}
+
+
+def _starts_as_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _refuse_other_numbers(
+    path: Path, state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> None:
+    """Quantised weights would be taken for the numbers themselves.
+
+    32 and 16 bits may stand side by side, as they do in the released file.
+    """
+    for name in own:
+        if name in state and state[name].dtype not in DTYPES:
+            dtype = str(state[name].dtype).removeprefix("torch.")
+            raise DataError(f"{path}: {name}: got {dtype}, expected {' or '.join(DTYPES.values())}")
+
+
+def _refuse_uncounted_layers(
+    path: Path, state: Mapping[str, torch.Tensor], model: torch.nn.Module
+) -> None:
+    """Weights of further layers mean that config.yaml is another model's.
+
+    Other names that the model has no place for are counted only, as FunASR leaves them out too.
+    """
+    modules = {name for name, _ in model.named_modules()}
+    further = sorted(
+        name
+        for name in state
+        if (layer := _LAYER.match(name)) and layer[1] in modules and layer[0] not in modules
+    )
+    if further:
+        raise DataError(
+            f"{path}: {_component(further[0])}: got {len(further)} weights of layers that "
+            f"config.yaml does not count, such as {further[0]}; expected the config.yaml that "
+            "belongs to the weights"
+        )
 
 
 def _refuse_lost_lora(
@@ -184,13 +247,14 @@ def _refuse_gaps(
     gaps: Collection[str],
     fillable: Collection[str],
     base: Path | None,
+    shapes: Mapping[str, str],
 ) -> None:
     problems = []
     for component, number in coverage.expected.items():
         lacking = {name for name in gaps if _component(name) == component}
         if not lacking:
             continue
-        reason = f"missing {min(lacking)}"
+        reason = shapes.get(min(lacking), f"missing {min(lacking)}")
         if lacking & set(fillable):
             reason += (
                 f", nor of that shape in {base}"

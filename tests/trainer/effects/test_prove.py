@@ -97,6 +97,27 @@ def test_changing_a_key_shows_the_stated_effect_and_no_other(
     assert load_effects()[name].stages[stage] == STATED[name, stage]
 
 
+IN_BF16 = {
+    ("finetune_conf.lora_dtype", "s3"): "here",
+    ("llm_conf.lora_conf.r", "s3"): "both",
+    ("optim_conf.lr", "8k"): "both",
+    ("ctc_weight", "8k"): "here",
+    ("model_conf.lsm_weight", "8k"): "none",
+}
+"""The same with the LLM in the precision of the released model; no row but the first differs."""
+
+
+@pytest.mark.parametrize(("name", "stage"), IN_BF16)
+def test_with_an_llm_in_bf16_the_effects_are_the_same(
+    prover: Callable[[values.Engine, str], Prover], name: str, stage: str
+) -> None:
+    shipped = {"llm_conf.llm_dtype": "bf16"}
+    acts = {engine: prover(engine, stage).try_key(name, shipped) is not None for engine in ENGINES}
+    assert EFFECT[acts["stock"], acts["here"]] == IN_BF16[name, stage]
+    row = load_effects()[name]
+    assert IN_BF16[name, stage] in (row.then if row.needs else row.stages[stage], row.stages[stage])
+
+
 def test_updates_that_may_be_left_out_show_here(
     prover: Callable[[values.Engine, str], Prover],
 ) -> None:

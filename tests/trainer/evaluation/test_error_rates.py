@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 import jiwer
 import pytest
 
+from analysis.facts import significance
 from trainer.evaluation import error_rates
 from trainer.evaluation.error_rates import (
     Cer,
     Spotted,
     alignment,
     cer,
+    interval,
     mixed,
     normalise,
     raw,
@@ -200,3 +202,14 @@ def test_keywords_are_counted_per_utterance() -> None:
 )
 def test_repetitions(reference: str, hypothesis: str, expected: bool) -> None:
     assert repeats(reference, hypothesis) is expected
+
+
+def test_an_interval_is_that_of_significance_and_none_where_nothing_can_be_said() -> None:
+    cers = [Cer(substitutions=n % 3, reference_length=10) for n in range(30)]
+    errors, lengths = [one.errors for one in cers], [one.reference_length for one in cers]
+    expected = significance.rate(errors, lengths, significance.cluster_indices([None] * 30))
+    low, high = interval(cers) or (0.0, 0.0)
+    assert low < total(cers).rate < high
+    assert (low, high) == pytest.approx((expected.low, expected.high), rel=0.05)
+    assert interval(cers[:1]) is None
+    assert interval([Cer(reference_length=10)] * 3) is None

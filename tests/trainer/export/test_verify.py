@@ -30,6 +30,44 @@ def test_texts_and_cer_must_be_the_logged_ones(equal: int, cer: float, passed: b
     assert result.passed is passed
 
 
+@pytest.mark.parametrize(
+    ("cer", "interval", "logged_interval", "passed"),
+    [
+        (0.26, (0.22, 0.31), (0.21, 0.30), True),
+        (0.31, (0.26, 0.37), (0.21, 0.30), False),
+        (0.29, (0.26, 0.33), (0.21, 0.30), False),  # the logged CER is outside
+        (0.2504, None, None, True),
+        (0.26, None, None, False),
+    ],
+)
+def test_with_an_llm_in_16_bits_cers_are_compared_and_not_texts(
+    cer: float,
+    interval: tuple[float, float] | None,
+    logged_interval: tuple[float, float] | None,
+    passed: bool,
+) -> None:
+    result = Verification(
+        "stock FunASR",
+        120,
+        90,
+        cer,
+        0.25,
+        "bf16",
+        interval=interval,
+        logged_interval=logged_interval,
+    )
+    assert result.passed is passed
+    assert "CERs are compared and not texts" in str(result)
+
+
+def test_both_cers_are_shown_with_their_intervals() -> None:
+    result = Verification("stock FunASR", 9, 3, 0.26, 0.25, "bf16", (0.22, 0.31), (0.21, 0.3))
+    assert str(result).startswith(
+        "stock FunASR gives 3 of 9 logged texts, CER 26.00 % (95 % interval 22.00 % to 31.00 %), "
+        "logged 25.00 % (95 % interval 21.00 % to 30.00 %); the LLM is in bf16, "
+    )
+
+
 def test_the_fresh_process_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Done:
         returncode, stderr = 0, ""

@@ -22,11 +22,12 @@ TRAINED = {
 }
 
 
+@pytest.mark.parametrize("llm_dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("stage", TRAINED)
 def test_one_step_changes_exactly_the_stages_weights(
-    tiny_config: Callable[..., Config], stage: str
+    tiny_config: Callable[..., Config], stage: str, llm_dtype: str
 ) -> None:
-    config = tiny_config(stage)
+    config = tiny_config(stage, llm_conf__llm_dtype=llm_dtype)
     nano = build(config)
     stages.apply(nano.model, config)
     stages.set_training_mode(nano.model)
