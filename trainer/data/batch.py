@@ -21,6 +21,8 @@ from trainer.data.manifest import Audio, Audios, Ints, Utterance
 from trainer.data.text import TextCodec
 
 IGNORED_LABEL = -100
+TYPICAL_FRAMES = 128
+"""Stacked frames of a recording, 7.7 s, of which evaluation takes `eval_batch_size` at once."""
 
 Level = Literal["features", "encoded", "adapted"]
 """How far the audio has come: fbank features, the encoder's output, or the adaptor's."""
@@ -152,6 +154,20 @@ def collate(examples: Sequence[Example], *, for_decoding: bool = False) -> Batch
         num_target_tokens=0 if for_decoding else sum(len(example.target) for example in examples),
         level=examples[0].level,
     )
+
+
+def rows_to_decode(longest: int, batch_size: int) -> int:
+    """How many utterances are decoded at once: fewer than `batch_size` where they are long.
+
+    Args:
+        longest: Stacked frames of the longest of them.
+        batch_size: `finetune_conf.eval_batch_size`.
+
+    Example:
+        >>> rows_to_decode(100, 64), rows_to_decode(256, 64), rows_to_decode(100_000, 64)
+        (64, 32, 1)
+    """
+    return max(1, batch_size * TYPICAL_FRAMES // max(longest, TYPICAL_FRAMES))
 
 
 class BatchSampler:
