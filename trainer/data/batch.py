@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
@@ -156,18 +156,24 @@ def collate(examples: Sequence[Example], *, for_decoding: bool = False) -> Batch
     )
 
 
-def rows_to_decode(longest: int, batch_size: int) -> int:
-    """How many utterances are decoded at once: fewer than `batch_size` where they are long.
+def decoded_together(num_frames: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices of utterances in batches for evaluation, the longest first.
 
     Args:
-        longest: Stacked frames of the longest of them.
-        batch_size: `finetune_conf.eval_batch_size`.
+        num_frames: Stacked frames of each utterance.
+        batch_size: Utterances at once (`finetune_conf.eval_batch_size`); of those above
+            `TYPICAL_FRAMES` fewer, as many frames in all.
 
     Example:
-        >>> rows_to_decode(100, 64), rows_to_decode(256, 64), rows_to_decode(100_000, 64)
-        (64, 32, 1)
+        >>> list(decoded_together([256, 100, 300, 100], 2))
+        [[2], [0], [1, 3]]
     """
-    return max(1, batch_size * TYPICAL_FRAMES // max(longest, TYPICAL_FRAMES))
+    order = sorted(range(len(num_frames)), key=num_frames.__getitem__, reverse=True)
+    while order:
+        longest = max(num_frames[order[0]], TYPICAL_FRAMES)
+        rows = max(1, batch_size * TYPICAL_FRAMES // longest)
+        yield order[:rows]
+        order = order[rows:]
 
 
 class BatchSampler:

@@ -100,9 +100,14 @@ def encode_examples(nano: Nano, examples: Sequence[Example]) -> list[Example]:
 
 def parts(nano: Nano, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
     """A batch in parts that are computed fastest without a loop behind them: on a GPU, whole."""
-    rows = _ENCODED_ROWS_ON_CPU if nano.device.type == "cpu" else len(examples)
+    rows = rows_encoded(nano.device.type, len(examples))
     for start in range(0, len(examples), rows):
         yield examples[start : start + rows]
+
+
+def rows_encoded(device: str, batch_size: int) -> int:
+    """How many utterances of a batch go through encoder and CTC at once."""
+    return min(batch_size, _ENCODED_ROWS_ON_CPU) if device == "cpu" else batch_size
 
 
 def _after_prefix(examples: Sequence[Example]) -> Batch:

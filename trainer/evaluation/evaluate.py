@@ -14,7 +14,7 @@ import torch
 
 from conf.errors import DataError
 from conf.files import replacing
-from trainer.data.batch import Example, collate, make_example, rows_to_decode
+from trainer.data.batch import Example, collate, decoded_together, make_example
 from trainer.data.manifest import SLICED_BY, Utterance, read_headers
 from trainer.evaluation.decode import decode, encode_examples, parts
 from trainer.evaluation.error_rates import (
@@ -423,15 +423,13 @@ def _batches(
     """Utterances of similar length together, the longest of a window first."""
     window = _WINDOW_BATCHES * batch_size
     for first in range(0, len(utterances), window):
-        items = [
-            (utterance, make_example(utterance, nano.extractor, nano.codec))
-            for utterance in utterances[first : first + window]
-        ]
-        items.sort(key=lambda item: item[1].features_TF.shape[0], reverse=True)
-        while items:
-            rows = rows_to_decode(len(items[0][1].features_TF), batch_size)
-            batch, items = items[:rows], items[rows:]  # what is decoded is let go
-            yield batch
+        waiting = {
+            number: (utterance, make_example(utterance, nano.extractor, nano.codec))
+            for number, utterance in enumerate(utterances[first : first + window])
+        }
+        lengths = [len(example.features_TF) for _, example in waiting.values()]
+        for batch in decoded_together(lengths, batch_size):
+            yield [waiting.pop(index) for index in batch]  # what is decoded is let go
 
 
 def _too_large(batch: Sequence[tuple[Utterance, Example]], max_new_tokens: int) -> str:

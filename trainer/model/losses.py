@@ -146,7 +146,7 @@ class Objective:
             sums = [
                 F.cross_entropy(model.llm.lm_head(rows_ND).float(), rows_N, reduction="sum")
                 for rows_ND, rows_N in zip(
-                    hidden_ND.split(HEAD_ROWS), labels_N.split(HEAD_ROWS), strict=True
+                    torch.split(hidden_ND, HEAD_ROWS), torch.split(labels_N, HEAD_ROWS), strict=True
                 )
             ]
         return torch.stack(sums).sum() / labels_N.numel(), labels_N.numel()
@@ -179,8 +179,8 @@ class Objective:
             [
                 model.ctc.log_softmax(rows_1ND)[0].gather(1, rows_NC)
                 for rows_1ND, rows_NC in zip(
-                    decoded_BTD.flatten(0, 1)[None].split(HEAD_ROWS, dim=1),
-                    columns_NC.split(HEAD_ROWS),
+                    torch.split(decoded_BTD.flatten(0, 1)[None], HEAD_ROWS, dim=1),
+                    torch.split(columns_NC, HEAD_ROWS),
                     strict=True,
                 )
             ]
@@ -242,7 +242,7 @@ def ctc_log_probs(
 def ctc_best(model: Any, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor) -> torch.Tensor:
     """The most likely CTC label of each frame."""
     decoded_BTD, _ = model.ctc_decoder(encoded_BTD, num_frames_B)
-    rows = decoded_BTD.flatten(0, 1)[None].split(HEAD_ROWS, dim=1)
+    rows = torch.split(decoded_BTD.flatten(0, 1)[None], HEAD_ROWS, dim=1)
     best_1N = torch.cat([model.ctc.argmax(rows_1ND) for rows_1ND in rows], dim=1)
     return best_1N.view(decoded_BTD.shape[:2])
 
