@@ -234,11 +234,12 @@ def fits(
 def host_bytes(step: Forecast) -> int:
     """What a fine-tune on the CPU takes beside a step or an evaluation.
 
-    The program with its libraries, and a copy of the initial weights that are trained, from which
-    each epoch's distance is measured. What an epoch's end copies besides is less than what its
-    steps have let go.
+    The program with its libraries; a copy of the initial weights that are trained, from which each
+    epoch's distance is measured; and the memory of one step's gradients, which the C library does
+    not give back, since it lies between the optimizer's moments. An epoch's end, with its copies of
+    the trained weights, fills that and what the step has let go.
     """
-    return PROGRAM + step.gradients
+    return PROGRAM + 2 * step.gradients
 
 
 def num_features(config: Config) -> int:

@@ -64,7 +64,7 @@ def test_a_device_too_small_for_evaluation_but_not_for_training(
     monkeypatch.setattr(model_checks, "_free_memory", lambda device: (2e9, "a small one"))
     config = tiny_config("s2")
     assert by_id(run_checks(config, parts=["data", "model"]))["memory"].status == "passed"
-    config = config.replace({"finetune_conf.max_new_tokens": 100_000}, "test")
+    config = config.replace({"finetune_conf.max_new_tokens": 1_000_000}, "test")
     found = by_id(run_checks(config, parts=["data", "model"]))["memory"]
     assert (found.status, found.key) == ("failed", "finetune_conf.eval_batch_size")
     assert re.match(r"about 9\d\d MB in training, \d+\.\d GB in evaluation of 2.0 GB", found.found)
