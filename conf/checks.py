@@ -262,9 +262,10 @@ _ALL = (
     Check(
         "memory",
         "model",
-        "Does the longest batch fit the device?",
+        "Do the longest batches of training and evaluation fit the device?",
         "Out of memory often comes hours into a run, with the longest batch.",
-        "Lower dataset_conf.batch_size and raise train_conf.accum_grad, or train fewer parts.",
+        "Lower dataset_conf.batch_size and raise train_conf.accum_grad, or train fewer parts; for "
+        "evaluation lower finetune_conf.eval_batch_size.",
     ),
     Check(
         "disk",

@@ -12,10 +12,12 @@ import sqlite3
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from conf.checks import Part
-from conf.errors import ConfigError, DataError, UserError
+from conf.document.numbers import size
+from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.load import Config
 from conf.model_dir import find_copy
 from conf.reading import Document
@@ -23,6 +25,9 @@ from sweeps.spec.sweep_file import DEMO, DEMO_CORPUS, Places, SweepFile, load_sw
 from trainer.checks.run_checks import ChecksFailed, failed, one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.tracking.mlflow_store import EXPERIMENT
+
+if TYPE_CHECKING:
+    from trainer.checks.model_checks import Need
 
 _CONFIG_ALONE: tuple[Part, ...] = ("config",)
 _CONNECT_S = 5.0
@@ -184,11 +189,95 @@ def num_gpus() -> int:
     return sum(line.startswith("GPU ") for line in listing.splitlines())
 
 
+def card_bytes() -> int | None:
+    """Memory of the smallest GPU that trials may use; None where no driver says it."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None or not num_gpus():
+        return None
+    command = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command.append(f"--id={visible.replace(' ', '')}")
+    listing = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    mebibytes = [int(line) for line in listing.split() if line.isdigit()]
+    return min(mebibytes) * 2**20 if mebibytes else None
+
+
+def trials_on_a_card(sweep: SweepFile) -> int:
+    """How many trials share a GPU: Ray gives each its part of one, and no part of two."""
+    gpu = sweep.resources.gpu
+    return min(sweep.concurrency, int(1 / gpu)) if 0 < gpu < 1 else 1
+
+
 def effective_concurrency(sweep: SweepFile) -> int:
     """How many trials can really run at once; more than the CPUs is the user's choice."""
-    if sweep.resources.gpu == 0:
+    gpu = sweep.resources.gpu
+    if gpu == 0:
         return sweep.concurrency
-    return max(1, min(sweep.concurrency, int(num_gpus() / sweep.resources.gpu)))
+    there = num_gpus() * trials_on_a_card(sweep) if gpu < 1 else int(num_gpus() / gpu)
+    return max(1, min(sweep.concurrency, there))
+
+
+def check_cards(sweep: SweepFile, configs: Mapping[str, Config], places: Places) -> None:
+    """Check that a GPU holds the trials that share it, while they train and while they evaluate.
+
+    Raises:
+        UserError: One line for each stage whose trials do not fit, with both figures.
+    """
+    card = card_bytes() if sweep.resources.gpu else None
+    if card is None:
+        return
+    from trainer.checks.gpu_forecast import SPARE, memory
+
+    problems = []
+    for stage, config in configs.items():
+        try:
+            need = memory(config.replace(data_places(sweep), "sweep"))
+        except WorkError:  # nothing to train on, which the trial says
+            continue
+        problem = card_problem(sweep, stage, need, (1 - SPARE) * card)
+        if problem is not None:
+            problems.append(f"{places.where('resources.gpu')}: resources.gpu: {problem}")
+    if problems:
+        raise UserError(problems)
+
+
+def card_problem(sweep: SweepFile, stage: str, need: Need, holds: float) -> str | None:
+    """Say why a GPU does not hold the trials that share it; None where it does.
+
+    Args:
+        sweep: The sweep.
+        stage: Of the trials.
+        need: Memory of one of them.
+        holds: Bytes of a GPU that trials may take.
+    """
+    count = trials_on_a_card(sweep)
+    if count * need.peak <= holds:
+        return None
+    trials = f"{count} trials" if count > 1 else "a trial"
+    each = f" ({count} times {size(need.peak)})" if count > 1 else ""
+    if fitting := int(holds / need.peak):
+        helps = f"resources.gpu {1 / fitting:.4g} puts {fitting} on a GPU"
+    elif need.training <= holds:
+        helps = "a smaller finetune_conf.eval_batch_size needs less"
+    else:
+        helps = "a smaller dataset_conf.batch_size with a larger train_conf.accum_grad needs less"
+    return (
+        f"got {sweep.resources.gpu:g}: {trials} of stage {stage} on a GPU, which "
+        f"{'take' if count > 1 else 'takes'} {size(count * need.peak)}{each} in "
+        f"{'training' if need.training >= need.evaluation else 'evaluation'}, expected at most "
+        f"{size(holds)} of its memory; {helps}"
+    )
+
+
+def data_places(sweep: SweepFile) -> dict[str, str | None]:
+    """What a stage's config lacks for a forecast: the data, and where it runs."""
+    return {
+        "train_data_set_list": sweep.data.train,
+        "valid_data_set_list": sweep.data.valid,
+        "finetune_conf.test_data_set_list": sweep.data.test,
+        "finetune_conf.wideband_data_set_list": sweep.data.wideband,
+        "device": "cuda:0" if sweep.resources.gpu else "cpu",
+    }
 
 
 def check(
@@ -222,4 +311,5 @@ def check(
 
         ensure(DEMO_CORPUS)
     check_data(sweep, places)
+    check_cards(sweep, configs, places)
     return sweep, configs, lacking

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -36,13 +37,17 @@ from tests.conftest import BASE, ROOT, base_without_ctc
 from tests.documents import NAMES, PAGES, PAIRS, Page, page_at
 from tests.trainer.checks.test_data_checks import BAD_DATA
 from trainer import __main__ as trainer_main
+from trainer.checks import gpu_forecast
+from trainer.checks.model_checks import Need
 from trainer.checks.run_checks import one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
+from trainer.evaluation import evaluate
 from trainer.finetune import loop
 from trainer.finetune.resume import refuse_another_run
 from trainer.finetune.run import finetune
 from trainer.finetune.run_directory import held
 from trainer.model.build import build
+from trainer.model.memory import exhaustion_named
 from trainer.tracking.event_log import NullTracker
 
 ENGLISH, CHINESE = page_at("docs/messages.md"), page_at("docs/zh/messages.md")
@@ -102,9 +107,23 @@ def _full_disk(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _exhausted(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = SimpleNamespace(input_ids_BL=torch.zeros(8, 99), num_frames_B=torch.tensor([70]))
-    with loop._naming_the_shape(batch, 7):
+    batch: Any = SimpleNamespace(input_ids_BL=torch.zeros(8, 99), num_frames_B=torch.tensor([70]))
+    with exhaustion_named(lambda: loop._too_large(batch, 7)):
         raise MemoryError
+
+
+def _exhausted_in_evaluation(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch: Any = [(None, SimpleNamespace(features_TF=torch.zeros(70, 560)))]
+    with exhaustion_named(lambda: evaluate._too_large(batch, 200)):
+        raise MemoryError
+
+
+def _crowded_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "card_bytes", lambda: 24 * 10**9)
+    monkeypatch.setattr(gpu_forecast, "memory", lambda config: Need(10**10, 10**9))
+    overrides = ["resources.gpu=0.25", "concurrency=4", f"base={BASE}"]
+    sweep, places = load_sweep(TELEPHONE, overrides=overrides)
+    preflight.check_cards(sweep, stage_configs(sweep, places), places)
 
 
 def _other_directory(directory: Path, _: pytest.MonkeyPatch) -> None:
@@ -151,8 +170,10 @@ TRIGGERS: Sequence[Trigger] = (
         _manifest(place, *['{"key": "a", "source": "a.wav", "target": "a"}'] * 2)
     ),
     _no_gpu,
+    _crowded_gpu,
     _full_disk,
     _exhausted,
+    _exhausted_in_evaluation,
     _other_directory,
     lambda place, _: preflight.check_store({"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}),
     _trained_twice,

@@ -7,13 +7,18 @@ come from.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from conf.document.numbers import roughly, size
 from conf.errors import UserError, WorkError
 from conf.load import Config
 from sweeps.directory import SweepDirectory
 from sweeps.execute.disk import free_bytes, need
+from sweeps.preflight import data_places, trials_on_a_card
 from sweeps.spec.sweep_file import SweepFile
+
+if TYPE_CHECKING:
+    from trainer.checks.model_checks import Need
 
 Plan = Sequence[tuple[str, int]]
 """Stage and epochs of every trial."""
@@ -37,22 +42,28 @@ def forecast(
     """
     from trainer.checks.gpu_forecast import ASSUMED_TFLOPS, GpuForecast, cards, gpu_forecast
 
+    def needs(need: Need) -> str:
+        count = trials_on_a_card(sweep)
+        together = f", {count} on a GPU {size(count * need.peak)}" if count > 1 else ""
+        return f"{need}{together}, which {cards(count * need.peak)}"
+
     forecasts: dict[str, GpuForecast] = {}
     for stage, config in configs.items():
         try:
             forecasts[stage] = one = gpu_forecast(
-                config.replace(_places(sweep), "sweep"), tflops=tflops
+                config.replace(data_places(sweep), "sweep"), tflops=tflops
             )
         except (UserError, WorkError) as error:
             yield f"stage {stage}: no forecast ({str(error).splitlines()[0]})"
             continue
-        full = ""
-        if one.full_peak is not None:
-            full = f"; at full size {size(one.full_peak)}, which {cards(one.full_peak)}"
+        full = f"; at full size {needs(one.full_need)}" if one.full_need else ""
+        on_cpu = "" if sweep.resources.gpu else f"; on the CPU {size(one.need.on_cpu.peak)}"
+        batch, evaluated = one.batch, one.evaluated
         yield (
-            f"stage {stage}: memory {size(one.peak)} for the longest batch "
-            f"({one.batch.utterances} utterances of up to {one.batch.num_frames / 100:.1f} s), "
-            f"which {cards(one.peak)}{full}; {one.batches_per_epoch:,} batches an epoch in "
+            f"stage {stage}: memory for the longest batches "
+            f"({batch.utterances} and {evaluated.utterances} utterances of up to "
+            f"{batch.num_frames / 100:.1f} and {evaluated.num_frames / 100:.1f} s) "
+            f"{needs(one.need)}{full}{on_cpu}; {one.batches_per_epoch:,} batches an epoch in "
             f"{roughly(one.epoch_s)}"
         )
     if len(forecasts) == len(configs):
@@ -82,7 +93,7 @@ def _hours(sweep: SweepFile, plan: Plan, epoch_s: Mapping[str, float]) -> str:
     least_s = sum(epoch_s[stage] * min(epochs, grace or epochs) for stage, epochs in plan)
     longest_s = max(epoch_s[stage] * epochs for stage, epochs in plan)
     at_once = [2**k for k in range(sweep.concurrency.bit_length()) if 2**k < sweep.concurrency]
-    unit = "GPU" if sweep.resources.gpu else "at once"
+    unit = "GPU" if sweep.resources.gpu >= 1 else "at once"
     times = ", ".join(
         f"{count} {unit}{'s' if unit == 'GPU' and count > 1 else ''} "
         f"{roughly(max(whole_s / count, longest_s))}"
@@ -93,12 +104,3 @@ def _hours(sweep: SweepFile, plan: Plan, epoch_s: Mapping[str, float]) -> str:
         f"sweep: {len(plan)} trials, {sum(epochs for _, epochs in plan)} epochs in "
         f"{roughly(whole_s)} if none is pruned{pruned}; with {times}"
     )
-
-
-def _places(sweep: SweepFile) -> dict[str, str | None]:
-    return {
-        "train_data_set_list": sweep.data.train,
-        "valid_data_set_list": sweep.data.valid,
-        "device": "cuda:0" if sweep.resources.gpu else "cpu",
-        "output_dir": str(SweepDirectory.of(sweep.name).root),
-    }

@@ -102,6 +102,7 @@ class Resources(Part):
 
     cpu: Annotated[float, Field(gt=0)] = 1.0
     gpu: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs of a trial; 0.25 puts four trials on one."""
 
 
 class Budget(Part):
@@ -394,6 +395,9 @@ def _measure_problems(sweep: SweepFile) -> dict[str, str]:
         if "wideband/cer" in names and sweep.data.wideband is None:
             key = "beside" if block == "beside" else "at_most.wideband/cer"
             problems[key] = "got wideband/cer without data, expected data.wideband too"
+    gpu = sweep.resources.gpu
+    if gpu > 1 and gpu != int(gpu):
+        problems["resources.gpu"] = f"got {gpu:g}, expected a part of one GPU or a whole number"
     if sweep.budget.gpu_hours is not None and not sweep.resources.gpu:
         problems["budget.gpu_hours"] = (
             f"got {sweep.budget.gpu_hours:g} for trials without a GPU, expected wall_hours or "

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.preflight import effective_concurrency, num_gpus
+from sweeps.preflight import card_bytes, card_problem, effective_concurrency, num_gpus
 from sweeps.spec.sweep_file import load_sweep
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.driving import ENVIRONMENT, run_command
+from trainer.checks.model_checks import Need
 
 pytestmark = pytest.mark.quick
 
@@ -120,11 +121,64 @@ def test_the_gpus_are_those_that_the_environment_shows(
     assert num_gpus() == there
 
 
-@pytest.mark.parametrize(("gpu", "at_once"), [("0", 8), ("0.5", 4), ("1", 2), ("2", 1), ("4", 1)])
+@pytest.mark.parametrize(
+    ("gpu", "at_once"),
+    [("0", 8), ("0.25", 8), ("0.4", 4), ("0.5", 4), ("0.7", 2), ("1", 2), ("2", 1), ("4", 1)],
+)
 def test_as_many_trials_run_at_once_as_have_their_gpus(
     place: Path, monkeypatch: pytest.MonkeyPatch, gpu: str, at_once: int
 ) -> None:
-    """Without GPUs the number is the user's choice, whatever the CPUs are."""
+    """Without GPUs the number is the user's choice; no trial has parts of two GPUs."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     overrides = ["concurrency=8", f"resources.gpu={gpu}"]
     assert effective_concurrency(load_sweep(Path("sweep.yaml"), overrides=overrides)[0]) == at_once
+
+
+def test_the_card_is_the_smallest_that_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\necho "$@" > asked\nprintf "81559\\n24564\\n"\n')
+    tool.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1, 3")
+    assert card_bytes() == 24564 * 2**20
+    assert "--id=1,3" in Path("asked").read_text()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert card_bytes() is None
+
+
+@pytest.mark.parametrize(
+    ("gpu", "need", "expected"),
+    [
+        ("1", (19e9, 21e9), None),
+        ("0.5", (10e9, 4e9), None),
+        (
+            "0.25",
+            (10e9, 4e9),
+            "got 0.25: 4 trials of stage s3 on a GPU, which take 40.0 GB (4 times 10.0 GB) in "
+            "training, expected at most 21.6 GB of its memory; resources.gpu 0.5 puts 2 on a GPU",
+        ),
+        (
+            "1",
+            (19e9, 22e9),
+            "got 1: a trial of stage s3 on a GPU, which takes 22.0 GB in evaluation, expected at "
+            "most 21.6 GB of its memory; a smaller finetune_conf.eval_batch_size needs less",
+        ),
+        (
+            "2",
+            (30e9, 22e9),
+            "got 2: a trial of stage s3 on a GPU, which takes 30.0 GB in training, expected at "
+            "most 21.6 GB of its memory; a smaller dataset_conf.batch_size with a larger "
+            "train_conf.accum_grad needs less",
+        ),
+    ],
+)
+def test_trials_that_a_gpu_does_not_hold_are_one_line_with_both_figures(
+    place: Path, gpu: str, need: tuple[float, float], expected: str | None
+) -> None:
+    overrides = ["concurrency=8", f"resources.gpu={gpu}"]
+    sweep, _ = load_sweep(Path("sweep.yaml"), overrides=overrides)
+    found = card_problem(sweep, "s3", Need(int(need[0]), int(need[1])), 0.9 * 24e9)
+    assert found == expected

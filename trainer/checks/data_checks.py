@@ -148,6 +148,27 @@ class Survey:
             max(self._plan, key=lambda each: len(each) * self._lengths_of[each].max(), default=[])
         )
 
+    @cached_property
+    def largest_evaluated(self) -> Largest:
+        """The batch of the evaluation sets whose texts and frames take the most memory."""
+        from trainer.data.batch import decoded_together, num_audio_tokens
+
+        conf = self._config["finetune_conf"]
+        stacked = self._config.get("frontend_conf.lfr_n", 6)
+        largest, most = Largest(0, 0, 0), 0
+        for split, audios in self.audios.items():
+            if split == "train":
+                continue
+            frames = -(-audios.num_frames // stacked)
+            for batch in decoded_together(frames.tolist(), conf["eval_batch_size"]):
+                longest = int(frames[batch].max())
+                size = len(batch) * (num_audio_tokens(longest) + conf["max_new_tokens"])
+                if size > most:
+                    most = size
+                    characters = max(len(self.utterances[split][index].target) for index in batch)
+                    largest = Largest(len(batch), longest * stacked, characters * len(batch))
+        return largest
+
     @property
     def middling_batch(self) -> Largest:
         """The batch of middling padded length."""

@@ -15,8 +15,16 @@ import torch
 
 from conf.errors import WorkError
 from conf.load import Config
-from trainer.checks.data_checks import Largest, survey
-from trainer.checks.model_checks import GB, MAX_TIMED_ON_CPU, batch_shape, full_config, step_seconds
+from trainer.checks.data_checks import Largest, Survey, survey
+from trainer.checks.model_checks import (
+    GB,
+    MAX_TIMED_ON_CPU,
+    Need,
+    batch_shape,
+    full_config,
+    memory_need,
+    step_seconds,
+)
 from trainer.checks.run_checks import has_weights
 from trainer.checks.step_cost import QWEN3_06B, forecast, meta_model
 from trainer.model.build import build, resolved_values
@@ -35,16 +43,18 @@ class GpuForecast:
 
     Attributes:
         batch: The longest batch.
-        peak: Bytes that a step on it takes.
-        full_peak: The same for the released model, where this is a smaller one.
+        evaluated: The largest batch of evaluation.
+        need: Bytes that both take.
+        full_need: The same for the released model on a GPU, where this is a smaller one.
         batches_per_epoch: Of the training data.
         epoch_s: Seconds that the steps of an epoch take, evaluation not counted.
         measured_on: The device on which a step was timed; empty where operations were counted.
     """
 
     batch: Largest
-    peak: int
-    full_peak: int | None
+    evaluated: Largest
+    need: Need
+    full_need: Need | None
     batches_per_epoch: int
     epoch_s: float
     measured_on: str
@@ -61,12 +71,8 @@ def gpu_forecast(config: Config, *, tflops: float | None = None) -> GpuForecast:
         UserError: The data cannot be read, the directory lacks files or weights.
         WorkError: No utterance is within the limits.
     """
-    data = survey(config)
-    if not data.batches_per_epoch:
-        raise WorkError("no training utterance is within the limits of dataset_conf")
+    data = _survey(config)
     llm = Path(resolved_values(config)["llm_conf"]["init_param_path"])
-    shape = batch_shape(config, data.largest_batch)
-    full = full_config(config)
     parameters = sum(parameter.numel() for parameter in meta_model(config, llm).parameters())
     here = torch.cuda.is_available() or parameters <= MAX_TIMED_ON_CPU
     if tflops is None and here and has_weights(config):
@@ -79,14 +85,40 @@ def gpu_forecast(config: Config, *, tflops: float | None = None) -> GpuForecast:
         share = data.padded / (middling.utterances * data.middling_batch.num_frames)
         epoch_s = flops * share / (1e12 * (tflops or ASSUMED_TFLOPS))
         measured_on = ""
+    largest, evaluated = data.largest_batch, data.largest_evaluated
+    full = full_config(config)
     return GpuForecast(
-        batch=data.largest_batch,
-        peak=forecast(config, shape, llm=llm, count_flops=False).peak,
-        full_peak=forecast(full, shape, llm=QWEN3_06B, count_flops=False).peak if full else None,
+        batch=largest,
+        evaluated=evaluated,
+        need=memory_need(config, largest, evaluated, llm=llm, device=device_type(config)),
+        full_need=memory_need(full, largest, evaluated, llm=QWEN3_06B, device="cuda")
+        if full
+        else None,
         batches_per_epoch=data.batches_per_epoch,
         epoch_s=epoch_s,
         measured_on=measured_on,
     )
+
+
+def memory(config: Config) -> Need:
+    """Memory alone, of a configuration that names data and a model directory.
+
+    Raises:
+        UserError: The data cannot be read, the directory lacks files.
+        WorkError: No utterance is within the limits.
+    """
+    data = _survey(config)
+    llm = Path(resolved_values(config)["llm_conf"]["init_param_path"])
+    largest, evaluated = data.largest_batch, data.largest_evaluated
+    return memory_need(config, largest, evaluated, llm=llm, device=device_type(config))
+
+
+def device_type(config: Config) -> str:
+    """`cpu` or `cuda`, whether or not a GPU is here."""
+    wanted = config.get("device")
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(wanted).partition(":")[0]
 
 
 def cards(peak: int) -> str:
@@ -98,6 +130,13 @@ def cards(peak: int) -> str:
     """
     sizes = [size for size in CARDS_GB if peak <= (1 - SPARE) * size * GB]
     return f"fits {_list(sizes)} GB" if sizes else f"fits none of {_list(CARDS_GB)} GB"
+
+
+def _survey(config: Config) -> Survey:
+    data = survey(config)
+    if not data.batches_per_epoch:
+        raise WorkError("no training utterance is within the limits of dataset_conf")
+    return data
 
 
 def _list(sizes: tuple[int, ...] | list[int]) -> str:

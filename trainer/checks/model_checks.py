@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,14 @@ from conf.errors import UserError
 from conf.load import STAGES, Config, load_config, stage_config_path
 from conf.rules import Finding, judged, trained
 from trainer.checks.data_checks import Largest, Survey
-from trainer.checks.step_cost import QWEN3_06B, BatchShape, forecast
-from trainer.data.batch import collate, make_example
+from trainer.checks.step_cost import (
+    QWEN3_06B,
+    BatchShape,
+    evaluation_forecast,
+    forecast,
+    host_bytes,
+)
+from trainer.data.batch import TYPICAL_FRAMES, collate, make_example
 from trainer.model import stages
 from trainer.model.build import COMPONENTS, Nano, build, resolved_values
 from trainer.model.losses import Objective
@@ -35,8 +42,61 @@ AT_FULL_SIZE = (
     "audio_encoder_conf.activation_checkpoint",
     "llm_conf.activation_checkpoint",
     "train_conf.use_bf16",
+    "finetune_conf.eval_batch_size",
+    "finetune_conf.max_new_tokens",
 )
 """What decides about memory and is no matter of the model's size."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a fine-tune takes at most, each with its largest batch.
+
+    Attributes:
+        training: In an update.
+        evaluation: While it decodes and scores, next to what training keeps for the next update.
+        host: Besides, for the process: on the CPU in the same memory.
+    """
+
+    training: int
+    evaluation: int
+    host: int = 0
+
+    @property
+    def peak(self) -> int:
+        """What a GPU must hold."""
+        return max(self.training, self.evaluation)
+
+    @property
+    def on_cpu(self) -> Need:
+        """The same with the whole process."""
+        return Need(self.training + self.host, self.evaluation + self.host)
+
+    def __str__(self) -> str:
+        training, evaluation = map(numbers.size, (self.training, self.evaluation))
+        return f"{training} in training, {evaluation} in evaluation"
+
+
+def memory_need(
+    config: Config,
+    largest: Largest,
+    evaluated: Largest,
+    *,
+    llm: Mapping[str, Any] | Path,
+    device: str,
+) -> Need:
+    """Forecast what a fine-tune takes.
+
+    Args:
+        config: What will be trained.
+        largest: The longest batch of training.
+        evaluated: The largest batch of evaluation.
+        llm: The LLM's `config.json` or the directory it lies in.
+        device: `cpu` or `cuda`.
+    """
+    step = forecast(config, batch_shape(config, largest), llm=llm, count_flops=False)
+    scored = evaluation_forecast(config, batch_shape(config, evaluated), llm=llm, device=device)
+    return Need(step.peak, step.weights + step.moments + scored, host_bytes(step))
 
 
 def examine(config: Config) -> Built:
@@ -105,17 +165,26 @@ class Built:
 
     def _memory(self, nano: Nano, survey: Survey | None) -> Finding:
         largest = survey.largest_batch if survey else self._largest_by_limits()
+        evaluated = (
+            survey.largest_evaluated if survey else largest_evaluated_by_limits(self._config)
+        )
+        device = nano.device.type
         llm = Path(resolved_values(self._config)["llm_conf"]["init_param_path"])
-        shape = batch_shape(self._config, largest)
-        need = forecast(self._config, shape, llm=llm, count_flops=False).peak
+        need = memory_need(self._config, largest, evaluated, llm=llm, device=device)
+        need = need.on_cpu if device == "cpu" else need
         free, place = _free_memory(nano.device)
-        found = f"about {numbers.size(need)} of {numbers.size(free)} ({place})"
+        # The model is there already, in what is free no longer.
+        free += sum(parameter.nbytes for parameter in nano.model.parameters())
+        found = f"about {need} of {numbers.size(free)} ({place})"
         if full := full_config(self._config):
-            full_need = forecast(full, shape, llm=QWEN3_06B, count_flops=False).peak
-            found += f"; at full size about {numbers.size(full_need)}"
+            full_need = memory_need(full, largest, evaluated, llm=QWEN3_06B, device="cuda")
+            found += f"; at full size about {full_need}"
         batch = f"{largest.utterances} utterances of up to {largest.num_frames / 100:.1f} s"
         expected = f"the longest batch ({batch}) fits"
-        return judged("memory", need <= free, "dataset_conf.batch_size", expected, found)
+        key = "dataset_conf.batch_size"
+        if need.training <= free < need.evaluation:
+            key = "finetune_conf.eval_batch_size"
+        return judged("memory", need.peak <= free, key, expected, found)
 
     def _largest_by_limits(self) -> Largest:
         """Without data: one batch as large as the configuration allows."""
@@ -164,6 +233,12 @@ class Built:
             f"{epochs} epochs train in {numbers.roughly(train_s)}, evaluation not counted"
         )
         return Finding("time", "passed", "", expected, found)
+
+
+def largest_evaluated_by_limits(config: Config) -> Largest:
+    """Without data: as many utterances as are decoded at once, as long as that allows."""
+    rows = config["finetune_conf.eval_batch_size"]
+    return Largest(rows, TYPICAL_FRAMES * config.get("frontend_conf.lfr_n", 6), 30 * rows)
 
 
 def batch_shape(config: Config, largest: Largest) -> BatchShape:

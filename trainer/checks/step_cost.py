@@ -1,9 +1,10 @@
-"""What a training step of a configuration will take: memory and operations, without any of either.
+"""What training and evaluating a configuration will take: memory and operations, without either.
 
-The step is the training's own (``losses.Objective`` and its backward pass), run on PyTorch's meta
-device, whose tensors have shapes and no values. Each storage is counted from its making to its
-release, so what the backward pass keeps and what is there for a moment only are both in the peak.
-What is not: an allocator's gaps, work space inside kernels, and on a GPU CUDA's own few hundred MB.
+A step is the training's own (``losses.Objective`` and its backward pass), and a batch is decoded as
+in evaluation, both on PyTorch's meta device, whose tensors have shapes and no values. Each storage
+is counted from its making to its release, so what the backward pass keeps and what is there for a
+moment only are both in the peak. What is not: an allocator's gaps, work space inside kernels, and
+on a GPU CUDA's own few hundred MB.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conf.load import Config
 from trainer.data.batch import IGNORED_LABEL, Batch, num_audio_tokens
+from trainer.evaluation.decode import greedy, rows_encoded
 from trainer.funasr_parts import registered
 from trainer.model import lora, stages
 from trainer.model.activation_checkpointing import checkpoint_activations
-from trainer.model.losses import Objective
+from trainer.model.losses import Objective, ctc_best, embed, encode
 
 PROMPT_TOKENS = 30
 """Tokens around audio and text: system and user turn, and their marks."""
+PROGRAM = 900_000_000
+"""Bytes of Python, PyTorch, transformers and FunASR in a process."""
 MOMENTS = 2
 """Tensors that Adam keeps for each trainable weight."""
 
@@ -146,6 +150,53 @@ def forecast(
     )
 
 
+def evaluation_forecast(
+    config: Config, shape: BatchShape, *, llm: Mapping[str, Any] | Path, device: str
+) -> int:
+    """Bytes that decoding and scoring a batch holds at most beside weights and optimizer.
+
+    Every text is taken to run to `finetune_conf.max_new_tokens`, as those of a model do that writes
+    without end.
+
+    Args:
+        config: As for :func:`forecast`.
+        shape: The batch; its text tokens are those of the references.
+        llm: As for :func:`forecast`.
+        device: `cpu` or `cuda`, which take a batch through the encoder in parts or whole.
+    """
+    model = meta_model(config, llm).eval()
+    objective = Objective(model, config)
+    rows = rows_encoded(device, shape.utterances)
+    part = replace(shape, utterances=rows)
+    count = -(-shape.utterances // rows)
+    memory = StorageMeter({*model.parameters(), *model.buffers()})
+    gc.collect()  # as in `forecast`, and for its reason
+    with torch.no_grad(), torch.device("meta"), memory:
+        decoded = _batch(replace(part, text_tokens=0), model, num_features(config))
+        with _Shapes(model, part, half=False):
+            lengths_B = decoded.num_frames_B
+            encoded = [
+                encode(model, torch.empty_like(decoded.features_BTF), lengths_B)[0]
+                for _ in range(count)
+            ]
+            embeddings = []
+            for encoded_BTD in encoded:
+                ctc_best(model, encoded_BTD, lengths_B)
+                embeddings.append(embed(model, decoded, encoded_BTD, lengths_B))
+        with _Shapes(model, replace(part, utterances=rows * count), half=False):
+            embeddings_BLD = torch.cat(embeddings)
+            mask_BL = torch.ones(embeddings_BLD.shape[:2], dtype=torch.long)
+            # As many tokens before the audio as will come behind it: the same keys and values,
+            # without a step for each.
+            cap = [0] * int(config["finetune_conf.max_new_tokens"])
+            greedy(model.llm, cap, embeddings_BLD, mask_BL, max_new_tokens=2)
+            del embeddings, embeddings_BLD
+        with _Shapes(model, part, half=False):
+            scored = _batch(part, model, encoded[0].shape[-1])
+            objective(replace(scored, level="encoded"), training=False)
+    return memory.peak
+
+
 def fits(
     config: Config,
     utterance: BatchShape,
@@ -178,6 +229,17 @@ def fits(
     return tuple(
         max(1, int(few + (memory - base) / slope)) if least <= memory else 0 for memory in memories
     )
+
+
+def host_bytes(step: Forecast) -> int:
+    """What a fine-tune on the CPU takes beside a step or an evaluation.
+
+    The program with its libraries; a copy of the initial weights that are trained, from which each
+    epoch's distance is measured; and the memory of one step's gradients, which the C library does
+    not give back, since it lies between the optimizer's moments. An epoch's end, with its copies of
+    the trained weights, fills that and what the step has let go.
+    """
+    return PROGRAM + 2 * step.gradients
 
 
 def num_features(config: Config) -> int:

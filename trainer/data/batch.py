@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
@@ -21,6 +21,8 @@ from trainer.data.manifest import Audio, Audios, Ints, Utterance
 from trainer.data.text import TextCodec
 
 IGNORED_LABEL = -100
+TYPICAL_FRAMES = 128
+"""Stacked frames of a recording, 7.7 s, of which evaluation takes `eval_batch_size` at once."""
 
 Level = Literal["features", "encoded", "adapted"]
 """How far the audio has come: fbank features, the encoder's output, or the adaptor's."""
@@ -152,6 +154,26 @@ def collate(examples: Sequence[Example], *, for_decoding: bool = False) -> Batch
         num_target_tokens=0 if for_decoding else sum(len(example.target) for example in examples),
         level=examples[0].level,
     )
+
+
+def decoded_together(num_frames: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices of utterances in batches for evaluation, the longest first.
+
+    Args:
+        num_frames: Stacked frames of each utterance.
+        batch_size: Utterances at once (`finetune_conf.eval_batch_size`); of those above
+            `TYPICAL_FRAMES` fewer, as many frames in all.
+
+    Example:
+        >>> list(decoded_together([256, 100, 300, 100], 2))
+        [[2], [0], [1, 3]]
+    """
+    order = sorted(range(len(num_frames)), key=num_frames.__getitem__, reverse=True)
+    while order:
+        longest = max(num_frames[order[0]], TYPICAL_FRAMES)
+        rows = max(1, batch_size * TYPICAL_FRAMES // longest)
+        yield order[:rows]
+        order = order[rows:]
 
 
 class BatchSampler:

@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicCache
 
 from trainer.data.batch import Batch, Example, collate
 from trainer.model.build import Nano
-from trainer.model.losses import ctc_log_probs, embed, encode, llm_autocast
+from trainer.model.losses import ctc_best, embed, encode, llm_autocast
 
 _ENCODED_ROWS_ON_CPU = 16
 """Utterances that go through encoder and CTC at once there: more of them no longer fit into the
@@ -60,8 +60,8 @@ def decode(nano: Nano, examples: Sequence[Example], max_new_tokens: int) -> list
     for part in parts(nano, encode_examples(nano, examples)):
         batch = _after_prefix(part).to(nano.device)
         encoded_BTD, num_frames_B = batch.features_BTF, batch.num_frames_B
-        log_probs_BTV = ctc_log_probs(model, encoded_BTD, num_frames_B)
-        ctc_texts += map(nano.codec.ctc_text, _ctc_greedy(model, log_probs_BTV, num_frames_B))
+        best_BT = ctc_best(model, encoded_BTD, num_frames_B)
+        ctc_texts += map(nano.codec.ctc_text, _collapsed(best_BT, num_frames_B, model.blank_id))
         embeddings.append(embed(model, batch, encoded_BTD, num_frames_B))
         masks.append(batch.attention_mask_BL)
     length = max(mask_BL.shape[1] for mask_BL in masks)
@@ -100,9 +100,14 @@ def encode_examples(nano: Nano, examples: Sequence[Example]) -> list[Example]:
 
 def parts(nano: Nano, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
     """A batch in parts that are computed fastest without a loop behind them: on a GPU, whole."""
-    rows = _ENCODED_ROWS_ON_CPU if nano.device.type == "cpu" else len(examples)
+    rows = rows_encoded(nano.device.type, len(examples))
     for start in range(0, len(examples), rows):
         yield examples[start : start + rows]
+
+
+def rows_encoded(device: str, batch_size: int) -> int:
+    """How many utterances of a batch go through encoder and CTC at once."""
+    return min(batch_size, _ENCODED_ROWS_ON_CPU) if device == "cpu" else batch_size
 
 
 def _after_prefix(examples: Sequence[Example]) -> Batch:
@@ -186,13 +191,10 @@ def greedy(
     return [(row_ids, row in capped) for row, row_ids in enumerate(ids)]
 
 
-def _ctc_greedy(
-    model: Any, log_probs_BTV: torch.Tensor, num_frames_B: torch.Tensor
-) -> list[list[int]]:
+def _collapsed(best_BT: torch.Tensor, num_frames_B: torch.Tensor, blank_id: int) -> list[list[int]]:
     """Best label per frame, repetitions collapsed, blanks dropped."""
-    best_BT = log_probs_BTV.argmax(dim=-1).cpu()
     sequences = []
-    for best_T, num_frames in zip(best_BT, num_frames_B.tolist(), strict=True):
+    for best_T, num_frames in zip(best_BT.cpu(), num_frames_B.tolist(), strict=True):
         collapsed = torch.unique_consecutive(best_T[:num_frames])
-        sequences.append(collapsed[collapsed != model.blank_id].tolist())
+        sequences.append(collapsed[collapsed != blank_id].tolist())
     return sequences

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from conf.errors import DataError
 from conf.files import replacing
-from trainer.data.batch import Example, collate, make_example
+from trainer.data.batch import Example, collate, decoded_together, make_example
 from trainer.data.manifest import SLICED_BY, Utterance, read_headers
 from trainer.evaluation.decode import decode, encode_examples, parts
 from trainer.evaluation.error_rates import (
@@ -32,6 +33,7 @@ from trainer.evaluation.error_rates import (
 )
 from trainer.model.build import Nano
 from trainer.model.losses import Objective
+from trainer.model.memory import exhaustion_named
 
 _WINDOW_BATCHES = 8
 """Batches whose features are in memory at once; utterances are sorted by length within them."""
@@ -262,7 +264,7 @@ def evaluate(
         nano: Model with frontend and tokenizers.
         utterances: An evaluation set, keys distinct.
         max_new_tokens: Most tokens of a text.
-        batch_size: Utterances decoded at once.
+        batch_size: Utterances decoded at once, fewer where they are long.
         objective: What computes the loss of utterances in which something is said.
         base: Another model's text of every utterance by key, to count what changed.
         keywords: To look for, as `read_keywords` gives them.
@@ -270,6 +272,7 @@ def evaluate(
 
     Raises:
         DataError: An utterance cannot be read, or the base has no text for it.
+        WorkError: The device's memory is exhausted, naming the batch's shape.
     """
     if base is not None:
         check_base(utterances, base)
@@ -277,9 +280,12 @@ def evaluate(
     scored: dict[str, ScoredUtterance] = {}
     losses = _Loss(nano, objective) if objective is not None else None
     for batch in _batches(nano, utterances, batch_size):
-        # What text and loss have in common is computed once.
-        examples = encode_examples(nano, [example for _, example in batch])
-        hypotheses = decode(nano, examples, max_new_tokens)
+        with exhaustion_named(partial(_too_large, batch, max_new_tokens)):
+            # What text and loss have in common is computed once.
+            examples = encode_examples(nano, [example for _, example in batch])
+            hypotheses = decode(nano, examples, max_new_tokens)
+            if losses is not None:
+                losses.add(examples)
         for (utterance, _), hypothesis in zip(batch, hypotheses, strict=True):
             reference, text = utterance.target, hypothesis.text
             errors = cer(reference, text)
@@ -301,8 +307,6 @@ def evaluate(
                 duration_s=read_headers([utterance])[0].duration_s if silent else None,
                 source=described(utterance),
             )
-        if losses is not None:
-            losses.add(examples)
         on_progress(len(scored))
     if nano.extractor.store is not None:
         nano.extractor.store.flush()  # for whoever evaluates next, in whatever process
@@ -419,14 +423,22 @@ def _batches(
     """Utterances of similar length together, the longest of a window first."""
     window = _WINDOW_BATCHES * batch_size
     for first in range(0, len(utterances), window):
-        items = [
-            (utterance, make_example(utterance, nano.extractor, nano.codec))
-            for utterance in utterances[first : first + window]
-        ]
-        items.sort(key=lambda item: item[1].features_TF.shape[0], reverse=True)
-        while items:
-            batch, items = items[:batch_size], items[batch_size:]  # what is decoded is let go
-            yield batch
+        waiting = {
+            number: (utterance, make_example(utterance, nano.extractor, nano.codec))
+            for number, utterance in enumerate(utterances[first : first + window])
+        }
+        lengths = [len(example.features_TF) for _, example in waiting.values()]
+        for batch in decoded_together(lengths, batch_size):
+            yield [waiting.pop(index) for index in batch]  # what is decoded is let go
+
+
+def _too_large(batch: Sequence[tuple[Utterance, Example]], max_new_tokens: int) -> str:
+    longest = max(len(example.features_TF) for _, example in batch)
+    return (
+        f"in evaluation: a batch of {len(batch)} utterances, up to {longest} frames and "
+        f"{max_new_tokens} new tokens; a smaller finetune_conf.eval_batch_size or "
+        "finetune_conf.max_new_tokens needs less"
+    )
 
 
 def _by_keyword(spotted: Mapping[str, Spotted]) -> dict[str, dict[str, int]]:

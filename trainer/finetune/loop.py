@@ -6,13 +6,13 @@ step, so a GPU never waits for the host in between.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from trainer.finetune.engine import EpochSummary
 from trainer.model import stages
 from trainer.model.build import Nano
 from trainer.model.losses import Objective
+from trainer.model.memory import exhaustion_named
 
 _LOG = logging.getLogger(__name__)
 
@@ -216,7 +217,7 @@ class Trainer:
         utterances = sum(len(batch.keys) for batch in group)
         losses = []
         for batch in group:
-            with _naming_the_shape(batch, self.step + 1):
+            with exhaustion_named(partial(_too_large, batch, self.step + 1)):
                 with torch.autocast(
                     self.nano.device.type, torch.bfloat16, enabled=self._conf.use_bf16
                 ):
@@ -309,19 +310,11 @@ class _Unread:
         return None
 
 
-@contextlib.contextmanager
-def _naming_the_shape(batch: Batch, step: int) -> Iterator[None]:
-    """Turns exhausted memory into a message that says what did not fit and what may help."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not exhausted and "can't allocate memory" not in str(error):
-            raise
-        utterances, positions = batch.input_ids_BL.shape
-        raise WorkError(
-            f"out of memory at update {step}: a batch of {utterances} utterances, up to "
-            f"{int(batch.num_frames_B.max())} frames and {positions} LLM positions; a smaller "
-            "dataset_conf.batch_size with a larger train_conf.accum_grad, or "
-            "audio_encoder_conf.activation_checkpoint, needs less"
-        ) from error
+def _too_large(batch: Batch, step: int) -> str:
+    utterances, positions = batch.input_ids_BL.shape
+    return (
+        f"at update {step}: a batch of {utterances} utterances, up to "
+        f"{int(batch.num_frames_B.max())} frames and {positions} LLM positions; a smaller "
+        "dataset_conf.batch_size with a larger train_conf.accum_grad, or "
+        "audio_encoder_conf.activation_checkpoint, needs less"
+    )

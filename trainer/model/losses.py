@@ -23,6 +23,10 @@ from conf.load import Config
 from trainer.data.batch import IGNORED_LABEL, Batch
 from trainer.funasr_parts import registered
 
+HEAD_ROWS = 256
+"""Rows that go through a head onto a vocabulary at once where nothing learns: all of them together,
+64 recordings of 15 s, would take 7.7 GB behind the released CTC head."""
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -53,12 +57,20 @@ def target_logits(
     model: Any, batch: Batch, embeddings_BLD: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and labels of the target positions alone: projecting to the vocabulary is costly."""
+    hidden_ND, labels_N = target_states(model, batch, embeddings_BLD)
+    return model.llm.lm_head(hidden_ND), labels_N
+
+
+def target_states(
+    model: Any, batch: Batch, embeddings_BLD: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the LLM's head makes logits of at the target positions, and their labels."""
     hidden_BLD = model.llm.model(
         inputs_embeds=embeddings_BLD, attention_mask=batch.attention_mask_BL
     ).last_hidden_state
     labels_BL = batch.labels_BL[:, 1:]
     predicts_BL = labels_BL != IGNORED_LABEL
-    return model.llm.lm_head(hidden_BLD[:, :-1][predicts_BL]), labels_BL[predicts_BL]
+    return hidden_BLD[:, :-1][predicts_BL], labels_BL[predicts_BL]
 
 
 class Objective:
@@ -98,16 +110,16 @@ class Objective:
 
         Args:
             batch: Collated with its targets.
-            training: Apply SpecAug, and leave out a CTC loss that teaches nothing. Dropout
-                follows the modules' own modes.
+            training: Apply SpecAug, and leave out a CTC loss that teaches nothing. Without it the
+                heads onto the vocabularies are computed in parts, which takes less memory where
+                no gradient needs them all. Dropout follows the modules' own modes.
         """
         encoded_BTD, num_frames_B = self._encoded(batch, training=training)
-        logits_NV, labels_N = self._target_logits(batch, encoded_BTD, num_frames_B)
-        ce = F.cross_entropy(logits_NV.float(), labels_N)
+        ce, num_tokens = self._cross_entropy(batch, encoded_BTD, num_frames_B, training=training)
         if training and not self.ctc_teaches:
-            return Losses(ce, None, self._ctc_weight, labels_N.numel())
-        ctc = self._ctc(batch, encoded_BTD, num_frames_B)
-        return Losses(ce, ctc, self._ctc_weight, labels_N.numel())
+            return Losses(ce, None, self._ctc_weight, num_tokens)
+        ctc = (self._ctc if training else self._ctc_in_parts)(batch, encoded_BTD, num_frames_B)
+        return Losses(ce, ctc, self._ctc_weight, num_tokens)
 
     def _encoded(self, batch: Batch, *, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """The encoder's output; a batch that begins behind the encoder goes through as it is."""
@@ -120,13 +132,24 @@ class Objective:
             self._model, features_BTF, batch.num_frames_B, zero_padding=self._zero_padding
         )
 
-    def _target_logits(
-        self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _cross_entropy(
+        self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor, *, training: bool
+    ) -> tuple[torch.Tensor, int]:
+        """The mean over the target tokens, and how many these are."""
         model = self._model
         embeddings_BLD = embed(model, batch, encoded_BTD, num_frames_B)
         with llm_autocast(model, embeddings_BLD.device):
-            return target_logits(model, batch, embeddings_BLD)
+            hidden_ND, labels_N = target_states(model, batch, embeddings_BLD)
+            if training:
+                logits_NV = model.llm.lm_head(hidden_ND)
+                return F.cross_entropy(logits_NV.float(), labels_N), labels_N.numel()
+            sums = [
+                F.cross_entropy(model.llm.lm_head(rows_ND).float(), rows_N, reduction="sum")
+                for rows_ND, rows_N in zip(
+                    torch.split(hidden_ND, HEAD_ROWS), torch.split(labels_N, HEAD_ROWS), strict=True
+                )
+            ]
+        return torch.stack(sums).sum() / labels_N.numel(), labels_N.numel()
 
     def _ctc(
         self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
@@ -140,6 +163,35 @@ class Objective:
             num_frames_B,
             batch.num_ctc_labels_B,
             blank=self._model.blank_id,
+            reduction="mean",
+            zero_infinity=self._zero_infinity,
+        )
+
+    def _ctc_in_parts(
+        self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
+    ) -> torch.Tensor:
+        """The same from the columns of blank and labels alone: CTC reads no others."""
+        model, labels_BU = self._model, batch.ctc_labels_BU
+        decoded_BTD, _ = model.ctc_decoder(encoded_BTD, num_frames_B)
+        columns_BC = F.pad(labels_BU, (1, 0), value=model.blank_id)
+        columns_NC = columns_BC.repeat_interleave(decoded_BTD.shape[1], dim=0)
+        log_probs_NC = torch.cat(
+            [
+                model.ctc.log_softmax(rows_1ND)[0].gather(1, rows_NC)
+                for rows_1ND, rows_NC in zip(
+                    torch.split(decoded_BTD.flatten(0, 1)[None], HEAD_ROWS, dim=1),
+                    torch.split(columns_NC, HEAD_ROWS),
+                    strict=True,
+                )
+            ]
+        )
+        return F.ctc_loss(
+            log_probs_NC.view(*decoded_BTD.shape[:2], -1).transpose(0, 1).float(),
+            # A label that comes twice has one column, since CTC puts a blank between equals.
+            (labels_BU[:, :, None] == columns_BC[:, None]).int().argmax(dim=-1),
+            num_frames_B,
+            batch.num_ctc_labels_B,
+            blank=0,
             reduction="mean",
             zero_infinity=self._zero_infinity,
         )
@@ -185,6 +237,14 @@ def ctc_log_probs(
     decoded_BTD, _ = model.ctc_decoder(encoded_BTD, num_frames_B)
     log_probs_BTV: torch.Tensor = model.ctc.log_softmax(decoded_BTD)
     return log_probs_BTV
+
+
+def ctc_best(model: Any, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor) -> torch.Tensor:
+    """The most likely CTC label of each frame."""
+    decoded_BTD, _ = model.ctc_decoder(encoded_BTD, num_frames_B)
+    rows = torch.split(decoded_BTD.flatten(0, 1)[None], HEAD_ROWS, dim=1)
+    best_1N = torch.cat([model.ctc.argmax(rows_1ND) for rows_1ND in rows], dim=1)
+    return best_1N.view(decoded_BTD.shape[:2])
 
 
 def llm_autocast(model: Any, device: torch.device) -> torch.autocast:

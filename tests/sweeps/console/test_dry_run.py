@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from conf.errors import UserError
+from sweeps import preflight
 from sweeps.console.dry_run import dry_run
 from sweeps.console.view import short_number
-from sweeps.preflight import check
+from sweeps.preflight import check, data_places
 from tests.conftest import BASE, ROOT, write_cut
 from tests.sweeps.driving import run_command
 from tests.sweeps.study_kit import driver, must_ask
+from trainer.checks.gpu_forecast import SPARE, memory
 
 TELEPHONE = ROOT / "conf" / "sweep" / "telephone.yaml"
 
@@ -56,7 +59,32 @@ def test_a_dry_run_needs_neither_weights_nor_gpus(
     assert "missing here: command line: base: got 'model' (no model.pt)" in printed
     assert "missing here: " in printed.partition("resources.gpu: got 1")[0]
     assert "which fits 24, 40 and 80 GB; at full size" in printed
+    assert re.search(r"memory for .* \d+ MB in training, \d+ MB in evaluation, which fits", printed)
+    assert "on the CPU" not in printed
     assert "operations counted, at 2 TFLOP/s a GPU" in printed
     with pytest.raises(UserError) as caught:
         check(TELEPHONE, overrides=overrides)
     assert len(caught.value.problems) == 2
+
+
+def test_trials_that_a_card_does_not_hold_are_refused_before_anything_starts(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card that two trials share; then one that holds training and not evaluation."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for split in ("train", "valid"):
+        write_cut(corpus, split, 12, tmp_path / f"{split}.jsonl")
+    overrides = [
+        *(f"base={BASE}", "data.train=train.jsonl", "data.valid=valid.jsonl", "data.test=null"),
+        *("data.wideband=null", "stages=[s3]", "trials=2", "resources.cpu=1", "concurrency=2"),
+    ]
+    sweep, configs, _ = check(TELEPHONE, overrides=overrides)
+    need = memory(configs["s3"].replace(data_places(sweep), "sweep"))
+    monkeypatch.setattr(preflight, "card_bytes", lambda: int(1.5 * need.peak / (1 - SPARE)))
+    check(TELEPHONE, overrides=overrides)
+    with pytest.raises(UserError, match=r"resources.gpu: got 0.5: 2 trials of stage s3 on a GPU"):
+        check(TELEPHONE, overrides=[*overrides, "resources.gpu=0.5"], starts=False)
+    long_texts = [*overrides, "set.finetune_conf.max_new_tokens=4000"]
+    with pytest.raises(UserError, match=r"in evaluation, .* finetune_conf.eval_batch_size needs"):
+        check(TELEPHONE, overrides=long_texts)

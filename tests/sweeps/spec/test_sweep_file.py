@@ -179,6 +179,7 @@ def test_an_objective_is_one_several_or_bounded(
         ("budget: {epochs: 0}", "budget.epochs: got 0, expected a whole number >= 1 or null"),
         ("budget: {wall_hours: 0}", "budget.wall_hours: got 0, expected a number > 0 or null"),
         ("budget: {hours: 1}", "budget.hours: got an unknown key, expected one of epochs"),
+        ("resources: {gpu: 1.5}", "resources.gpu: got 1.5, expected a part of one GPU or a whole"),
         ("budget: {gpu_hours: 1}", "budget.gpu_hours: got 1 for trials without a GPU"),
         ("sampler: grit", "sampler: got grit, expected tpe or random or grid"),
         ("pruning: {method: best}", "pruning.method: got best, expected successive_halving or"),

@@ -12,9 +12,9 @@ import pytest
 from conf.errors import WorkError
 from conf.load import PRETRAINED, Config, load_config, stage_config_path
 from tests.conftest import BASE
-from trainer.checks.gpu_forecast import cards, gpu_forecast
+from trainer.checks.gpu_forecast import cards, gpu_forecast, memory
 from trainer.checks.model_checks import batch_shape
-from trainer.checks.step_cost import QWEN3_06B, forecast
+from trainer.checks.step_cost import PROGRAM, QWEN3_06B, forecast
 
 
 @pytest.mark.quick
@@ -31,8 +31,10 @@ def test_a_tiny_model_is_measured_here(tiny_config: Callable[..., Config]) -> No
     assert found.batches_per_epoch == 3
     assert found.batch.utterances == 8
     assert 0 < found.epoch_s < 60
-    assert found.full_peak is not None
-    assert found.full_peak > 100 * found.peak
+    assert found.full_need is not None
+    assert found.full_need.training > 100 * found.need.training
+    assert found.full_need.evaluation > 100 * found.need.evaluation
+    assert found.need.on_cpu.training > found.need.training + PROGRAM
 
 
 def test_hours_follow_from_operations_where_somebody_says_the_speed(
@@ -59,9 +61,12 @@ def test_the_released_model_needs_no_weights(
     data = {key: tiny_config("s2")[key] for key in ("train_data_set_list", "valid_data_set_list")}
     config = load_config(stage_config_path("s2"), model=llm.parent, layers=[("data", data)])
     found = gpu_forecast(config)
-    assert (found.measured_on, found.full_peak) == ("", None)
+    assert (found.measured_on, found.full_need) == ("", None)
     shape = batch_shape(config, found.batch)
-    assert found.peak == forecast(config, shape, llm=QWEN3_06B, count_flops=False).peak > 3e9
+    step = forecast(config, shape, llm=QWEN3_06B, count_flops=False)
+    assert found.need.training == step.peak > 3e9
+    assert found.need.evaluation > step.weights + step.moments > 2e9
+    assert found.need == memory(config)
     assert found.epoch_s > 0
 
 

@@ -12,6 +12,7 @@ from conf.load import STAGES, Config, load_config, stage_config_path
 from tests.conftest import base_without_ctc
 from tests.trainer.checks.results import by_id, status
 from trainer.checks import model_checks
+from trainer.checks.data_checks import survey
 from trainer.checks.run_checks import run_checks
 
 
@@ -55,3 +56,27 @@ def test_no_room(tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(model_checks, "_free_memory", lambda device: (1e6, "a small one"))
     results = run_checks(tiny_config(), parts=["model"])
     assert status(results, "failed") == {"disk", "memory"}
+
+
+def test_a_device_too_small_for_evaluation_but_not_for_training(
+    tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_checks, "_free_memory", lambda device: (2e9, "a small one"))
+    config = tiny_config("s2")
+    assert by_id(run_checks(config, parts=["data", "model"]))["memory"].status == "passed"
+    config = config.replace({"finetune_conf.max_new_tokens": 1_000_000}, "test")
+    found = by_id(run_checks(config, parts=["data", "model"]))["memory"]
+    assert (found.status, found.key) == ("failed", "finetune_conf.eval_batch_size")
+    assert re.match(r"about 9\d\d MB in training, \d+\.\d GB in evaluation of 2.0 GB", found.found)
+
+
+def test_the_largest_batch_of_evaluation_is_of_all_its_sets(
+    tiny_config: Callable[..., Config],
+) -> None:
+    data = survey(tiny_config("s2", finetune_conf__eval_batch_size=4))
+    frames = max(
+        audios.num_frames.max() for split, audios in data.audios.items() if split != "train"
+    )
+    largest = data.largest_evaluated
+    assert largest.utterances == 4
+    assert frames <= largest.num_frames < frames + 6

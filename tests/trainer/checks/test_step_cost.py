@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conf.load import Config
 from tests.conftest import BASE, ROOT
-from trainer.checks.step_cost import BatchShape, StorageMeter, fits, forecast
+from trainer.checks.step_cost import BatchShape, StorageMeter, evaluation_forecast, fits, forecast
 from trainer.data.batch import Example, collate, num_audio_tokens
+from trainer.evaluation.decode import decode, encode_examples, parts
 from trainer.model import stages
 from trainer.model.build import build
 from trainer.model.losses import Objective
@@ -86,6 +87,36 @@ def test_a_tiny_step_takes_what_was_forecast(
     products = 9 if config.get("llm_conf.activation_checkpoint") else 7
     attention = 3 * products * 2 * SHAPE.utterances * 4 * length**2 * 16
     assert expected.flops == pytest.approx(flops + attention, rel=0.05)
+
+
+@pytest.mark.parametrize("settings", [{}, {"llm_conf__llm_dtype": "bf16"}], ids=str)
+@pytest.mark.parametrize("utterances", [3, 40])
+def test_a_tiny_evaluation_takes_what_was_forecast(
+    tiny_config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    utterances: int,
+    settings: dict[str, Any],
+) -> None:
+    """Texts that never end, and a head that never holds all rows."""
+    config = tiny_config("s3", finetune_conf__max_new_tokens=150, **settings)
+    shape = replace(SHAPE, utterances=utterances)
+    expected = evaluation_forecast(config, shape, llm=TINY_LLM, device="cpu")
+    nano = build(config)
+    monkeypatch.setattr(nano.model.llm.generation_config, "eos_token_id", [])
+    objective = Objective(nano.model, config)
+    target = list(range(SHAPE.text_tokens))
+    examples = [
+        Example(f"{n}", torch.randn(SHAPE.num_frames, 560), ([1] * 20, [2] * 10), target, target)
+        for n in range(utterances)
+    ]
+    meter = StorageMeter({*nano.model.parameters(), *nano.model.buffers()})
+    gc.collect()
+    with torch.inference_mode(), meter:
+        encoded = encode_examples(nano, examples)
+        assert all(said.capped for said in decode(nano, encoded, 150))
+        for part in parts(nano, encoded):
+            objective(collate(part), training=False)
+    assert expected == pytest.approx(meter.peak, rel=0.15)
 
 
 def test_counting_operations_changes_nothing_else(tiny_config: Callable[..., Config]) -> None:

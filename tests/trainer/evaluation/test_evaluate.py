@@ -3,14 +3,17 @@
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 
-from conf.errors import DataError
+from conf.errors import DataError, WorkError
 from conf.load import load_config
 from tests.conftest import BASE
+from trainer.data import batch
 from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import Utterance, read_data_list
 from trainer.evaluation import evaluate as module
@@ -53,6 +56,40 @@ def test_scores_do_not_depend_on_batches_and_few_features_are_held(
     assert _evaluate(nano, utterances, batch_size=4, on_progress=done.append) == whole
     assert most <= 2 * 4 + 4  # a window, and the last batch of the one before
     assert done == [4, 8, 12, 16, 20, 24, 28, 30]
+
+
+def test_long_recordings_are_decoded_in_smaller_batches(
+    nano: Nano, cut: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many seconds at once, whatever the recordings' lengths; texts and scores are the same."""
+    utterances = read_data_list(cut("valid", 30))
+    whole = _evaluate(nano, utterances, batch_size=30)
+    longest = max(len(nano.extractor(utterance)) for utterance in utterances)
+    monkeypatch.setattr(batch, "TYPICAL_FRAMES", longest // 2)
+    done: list[int] = []
+    assert _evaluate(nano, utterances, batch_size=8, on_progress=done.append) == whole
+    rows = [after - before for before, after in pairwise([0, *done])]
+    assert rows[0] in (3, 4)
+    assert 4 < max(rows) <= 8
+
+
+@pytest.mark.parametrize("where", ["encode_examples", "decode", "losses"])
+def test_exhausted_memory_names_the_batch_and_what_helps(
+    nano: Nano, cut: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    if where != "losses":
+        monkeypatch.setattr(module, where, fail)
+    objective = fail if where == "losses" else None
+    utterances = read_data_list(cut("valid", 12))
+    with pytest.raises(
+        WorkError,
+        match=r"^out of memory in evaluation: a batch of 8 utterances, up to \d+ frames and 64 new "
+        r"tokens; a smaller finetune_conf.eval_batch_size or .*max_new_tokens needs less$",
+    ):
+        _evaluate(nano, utterances, objective=objective)
 
 
 class _Hashed(Example):

@@ -1,6 +1,7 @@
 """Losses: CTC as torch has it, gradients where they should go, no leak between utterances."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from conf.load import Config, load_config, stage_config_path
 from tests.conftest import BASE
 from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import read_data_list
+from trainer.model import losses as module
 from trainer.model import stages
 from trainer.model.build import Nano, build
-from trainer.model.losses import Objective, ctc_log_probs, encode
+from trainer.model.losses import HEAD_ROWS, Objective, ctc_best, ctc_log_probs, encode
 
 
 @pytest.fixture
@@ -119,6 +121,52 @@ def test_neighbours_and_padding_change_no_loss(
     # Rounding alone: sums over other shapes run in another order.
     torch.testing.assert_close(together.ce, ce / sum(tokens), rtol=1e-5, atol=0)
     torch.testing.assert_close(together.ctc, ctc / len(indices), rtol=1e-5, atol=0)
+
+
+def test_heads_in_parts_give_the_losses_and_labels_of_the_whole(
+    whole_sets: tuple[Nano, Objective, list[Example], list[tuple[Any, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nano, objective, examples, _ = whole_sets
+    # Labels that follow themselves, the blank between them included, and one without any.
+    twice = replace(examples[1], ctc_labels=[5, 5, 9, 5])
+    batch = collate([examples[0], twice, replace(examples[2], ctc_labels=[]), *examples[3:9]])
+    with torch.no_grad():
+        encoded, lengths = encode(nano.model, batch.features_BTF.clone(), batch.num_frames_B)
+        log_probs = ctc_log_probs(nano.model, encoded, lengths)
+        whole_ctc = F.ctc_loss(
+            log_probs.transpose(0, 1),
+            batch.ctc_labels_BU,
+            lengths,
+            batch.num_ctc_labels_B,
+            blank=nano.model.blank_id,
+            zero_infinity=True,
+        )
+        for rows in (7, 10**6):
+            monkeypatch.setattr(module, "HEAD_ROWS", rows)
+            parts = objective(batch, training=False)
+            # Sums in another order: float32's rounding, no more.
+            torch.testing.assert_close(parts.ctc, whole_ctc, rtol=1e-6, atol=0)
+            best = ctc_best(nano.model, encoded, lengths)
+            assert torch.equal(best, log_probs.argmax(dim=-1))
+            if rows == 7:
+                few = parts.ce
+        torch.testing.assert_close(few, parts.ce, rtol=1e-6, atol=0)
+
+
+def test_no_head_makes_all_rows_at_once(prepared: Callable[..., Any]) -> None:
+    """In evaluation; training needs them for its gradients."""
+    nano, config, examples = prepared()
+    rows = []
+    for head in (nano.model.ctc.ctc_lo, nano.model.llm.lm_head):
+        head.register_forward_hook(lambda _, __, output: rows.append(output.shape[:-1].numel()))
+    batch = collate(examples * 6)
+    with torch.no_grad():
+        Objective(nano.model, config)(batch, training=False)
+        encoded, lengths = encode(nano.model, batch.features_BTF.clone(), batch.num_frames_B)
+        ctc_best(nano.model, encoded, lengths)
+    assert sum(rows) > 2 * batch.features_BTF.shape[:2].numel() > 4 * HEAD_ROWS
+    assert max(rows) == HEAD_ROWS
 
 
 @pytest.mark.parametrize("lsm_weight", [0.0, 0.1, 0.5])
