@@ -18,7 +18,7 @@ import torch
 from conf.load import Config
 from conf.reading import flatten
 from trainer.data.manifest import read_data_list, read_headers
-from trainer.finetune.stock_engine import HELD, ignored_keys, write_manifest
+from trainer.finetune.stock_engine import HELD, ignored_keys, stock_interval, write_manifest
 from trainer.model.build import Nano, resolved_values, weights_path
 
 SCRIPT, CONFIG = "train_with_stock.sh", "best_config.yaml"
@@ -94,6 +94,7 @@ def write(config: Config, nano: Nano, model: Path, stock: Path) -> Path:
     overrides = {
         **_model_files(config, f"$here/{model.name}"),
         **HELD,
+        **stock_interval(config),
         "seed": config["finetune_conf.seed"],
     }
     if config.get("llm_conf.use_lora") or not config.get("llm_conf.freeze", True):
