@@ -242,9 +242,10 @@ def _warmup(config: Config, run: Run) -> Finding:
 
 def _intervals(config: Config, run: Run) -> Finding:
     keys = ("validate_interval", "save_checkpoint_interval")
-    values = {name: config.get(f"train_conf.{name}", 5000) for name in keys}
+    said = {name: config.get(f"train_conf.{name}", 5000) for name in keys}
+    values = {name: value for name, value in said.items() if value is not None}
     found = ", ".join(f"{name} {value:,}" for name, value in values.items())
-    key = "train_conf.validate_interval"
+    key = f"train_conf.{next(iter(values))}"
     if run.batches_per_epoch is None:
         return Finding("intervals", "not run", key, "at most the number of updates", found)
     number = updates(config, run.batches_per_epoch)

@@ -361,8 +361,8 @@ class TrainConf(Block):
     """Give cached GPU memory back after each batch."""
     resume: Annotated[bool, Is("checkpointing", "minor")] = True
     """Go on from the last checkpoint of the output directory."""
-    validate_interval: Annotated[Positive, Is("checkpointing")] = 5000
-    """Updates between two validations within an epoch."""
+    validate_interval: Annotated[Positive | None, Is("checkpointing")] = 5000
+    """Updates between two validations within an epoch; null validates at its end alone."""
     save_checkpoint_interval: Annotated[Positive, Is("checkpointing")] = 5000
     """Updates between two points to resume from within an epoch."""
     keep_nbest_models: Annotated[Positive, Is("checkpointing")] = 500

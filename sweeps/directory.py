@@ -4,7 +4,7 @@ outputs/sweeps/NAME/
     sweep.yaml     the sweep as it is run: file, name and overrides
     study.db       the Optuna study, the one durable record
     trials/007/    trial.json (what it tries), event log, config, hypotheses, checkpoints, trial.log
-    base/          the base's own scores
+    base/          the base's own scores, and in shared/ its texts for all trials
     sweep.log      what Ray, Optuna and MLflow had to say
     lock           who runs it
     ray.session    where Ray keeps its logs, by which its processes are found again
@@ -66,6 +66,11 @@ class SweepDirectory:
     def base(self) -> Path:
         """Output of the base's evaluation."""
         return self.root / "base"
+
+    @property
+    def shared(self) -> Path:
+        """What the base says before training, decoded once for all trials."""
+        return self.base / "shared"
 
     @property
     def ray(self) -> Path:

@@ -428,8 +428,7 @@ def _forecast(console: Console, pipeline: Pipeline) -> None:
 
     for step in pipeline.steps:
         concurrency = preflight.effective_concurrency(step.sweep)
-        defaults = [(name, config["train_conf.max_epoch"]) for name, config in step.configs.items()]
-        plan = list(islice(cycle(defaults), step.sweep.trials))
+        plan = list(islice(cycle(step.configs.values()), step.sweep.trials))
         for line in forecast(step.sweep, step.configs, concurrency, plan):
             say(console, f"step {step.number} {step.name}: {line}")
 

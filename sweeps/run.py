@@ -268,6 +268,7 @@ class _Run:
                 states=self._ledger.states(),
                 trial_hours=spent.trial_hours,
                 gpus=self._sweep.resources.gpu,
+                repeats=self._sweep.most_repeats,
                 note=self._disk.tight or self._ledger.stopped,
             )
         )

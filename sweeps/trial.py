@@ -14,6 +14,7 @@ import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -76,7 +77,7 @@ def run_trial(root: Path, number: int, report: Report, finetune: Finetune | None
             if finetune is None:
                 from trainer.finetune.run import finetune as the_real_one
 
-                finetune = the_real_one
+                finetune = partial(the_real_one, shared=directory.shared)
             tracker = EventLog(trial_directory, resume=True)
 
             def on_eval(evaluation: Evaluation) -> None:

@@ -100,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
         help="count changed texts against: hypotheses, an output directory, or a model",
     )
     evaluate.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
+    evaluate.add_argument(
+        "--shared",
+        type=Path,
+        metavar="DIR",
+        help="texts that processes with the same model and sets decode once for all",
+    )
     evaluate.set_defaults(run=_evaluate, takes_overrides=True)
 
     package = commands.add_parser("package", help="a model directory for stock FunASR")
@@ -298,6 +304,7 @@ def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
         keywords=arguments.keywords,
         base=arguments.base,
         overrides=overrides,
+        shared=arguments.shared,
     )
     print_scores(scores)
     return 0

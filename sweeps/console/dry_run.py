@@ -40,7 +40,7 @@ def dry_run(
         kind, choice = _drawn(sweep, warm, number)
         try:
             config = configs[choice.stage].replace(choice.values, f"trial {number}")
-            plan.append((choice.stage, int(config["train_conf.max_epoch"])))
+            plan.append(config)
             searched = sweep.ranges(choice.stage)
             values = [short_number(config.get(k)) if k in searched else "" for k in keys]
         except ConfigError as error:  # values that are fine one by one and wrong together

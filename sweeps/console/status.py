@@ -76,6 +76,7 @@ def read_standing(name: str) -> Standing:
         states=states,
         trial_hours=sum(seconds) / 3600,
         gpus=sweep.resources.gpu,
+        repeats=sweep.most_repeats,
     )
     return Standing(sweep, directory, progress, holder, is_finished(directory, sweep))
 

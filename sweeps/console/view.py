@@ -41,6 +41,8 @@ class Progress:
     """Of all trials together, over all starts."""
     gpus: float = 0.0
     """Of each trial."""
+    repeats: int = 0
+    """Trials that come after those of the search, at most."""
     note: str = ""
     """What else has to be known, such as a disk that gets full."""
 
@@ -58,6 +60,7 @@ class Progress:
     def seconds_left(self, now_ms: int) -> float | None:
         """Estimate the time to the end from the mean time of a trial; None before there is one.
 
+        A trial's time is all of it: start, training, evaluations, waiting for the base's texts.
         Running trials count with what they have left of the mean, so the estimate falls steadily.
         """
         took = [
@@ -70,8 +73,8 @@ class Progress:
         mean = sum(took) / len(took)
         running = [s for s in self.states if s.outcome == "running"]
         spent = sum(min(mean, (now_ms - s.started_ms) / 1000) for s in running)
-        work = (self.trials - self.ended) * mean - spent
-        return max(0.0, work / max(1, min(self.concurrency, self.trials - self.ended or 1)))
+        to_come = self.trials + self.repeats - self.ended
+        return max(0.0, (to_come * mean - spent) / max(1, min(self.concurrency, to_come)))
 
 
 class View(Protocol):
@@ -263,8 +266,9 @@ def summary(progress: Progress) -> str:
     if said := cost(progress):
         parts.append(said)
     left = progress.seconds_left(now_ms())
-    if left is not None and progress.ended < progress.trials and counts["running"]:
-        parts.append(f"about {numbers.clock(left)} left")
+    more = progress.ended < progress.trials + progress.repeats
+    if left is not None and more and counts["running"]:
+        parts.append(f"about {numbers.clock(left)} left if trials take their mean so far")
     if progress.note:
         parts.append(progress.note)
     return " · ".join(parts)

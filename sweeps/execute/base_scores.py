@@ -1,8 +1,11 @@
-"""The base's own scores: a child process that decodes every set once, beside Ray's start."""
+"""The base's own scores: a child process that decodes every set once, beside Ray's start.
+
+Its texts are those of every trial before training, which waits for them where their settings are
+the same (`trainer.evaluation.shared_outputs`).
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -14,9 +17,14 @@ from sweeps.execute.orphans import MARK
 from sweeps.spec.sweep_file import SweepFile
 
 _ROOT = Path(__file__).parents[2]
-_NICE = 19
 _SPLITS = ("valid", "wideband", "test")
-_DECODING = ("finetune_conf.max_new_tokens", "finetune_conf.eval_batch_size")
+"""Those first that trials wait for."""
+_DECODING = (
+    *("finetune_conf.max_new_tokens", "finetune_conf.eval_batch_size"),
+    "frontend_conf.dither",
+)
+_AS_STAGES = {"frontend_conf.dither": 0.0}
+"""The released configuration sets none, which would be FunASR's 1.0: other texts in each call."""
 
 
 class BaseScores:
@@ -35,19 +43,7 @@ class BaseScores:
 
     def __enter__(self) -> BaseScores:
         if not self.metrics():
-            self._directory.base.mkdir(exist_ok=True)
-            with (self._directory.base / "evaluate.log").open("wb") as log:
-                self._process = subprocess.Popen(
-                    evaluate_command(self._sweep, self._directory.base),
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    stdin=subprocess.DEVNULL,
-                    env=_environment(self._directory.root),
-                    start_new_session=True,  # Ctrl-C is the driver's to handle
-                )
-            # The first trials come first; Ray gives their workers 15.
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICE)
+            self._process = self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,17 +59,36 @@ class BaseScores:
         return self._metrics
 
     def wait(self) -> None:
-        """Wait for the scores."""
-        if self._process is not None:
+        """Wait for the scores.
+
+        A start of Ray that fails is cleared of all its sweep's processes, this one among them:
+        killed, it is started again.
+        """
+        if self._process is not None and self._process.wait() < 0:
+            self._process = self._start()
             self._process.wait()
 
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._directory.base.mkdir(exist_ok=True)
+        with (self._directory.base / "evaluate.log").open("wb") as log:
+            return subprocess.Popen(
+                evaluate_command(self._sweep, self._directory),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=_environment(self._directory.root),
+                start_new_session=True,  # Ctrl-C is the driver's to handle
+            )
 
-def evaluate_command(sweep: SweepFile, output_dir: Path) -> list[str]:
+
+def evaluate_command(sweep: SweepFile, directory: SweepDirectory) -> list[str]:
     """The command that scores the base, decoding as the trials do."""
-    sets = [f"{split}={path}" for split, path in sweep.data.splits().items() if split in _SPLITS]
-    decoding = [f"{key}={sweep.set[key]}" for key in _DECODING if key in sweep.set]
+    paths = sweep.data.splits()
+    sets = [f"{split}={paths[split]}" for split in _SPLITS if split in paths]
+    decoding = _AS_STAGES | {key: sweep.set[key] for key in _DECODING if key in sweep.set}
     command = [sys.executable, "-m", "trainer", "evaluate", "--model", sweep.base, "--data", *sets]
-    return [*command, "--output_dir", str(output_dir), *(f"++{item}" for item in decoding)]
+    command += ["--output_dir", str(directory.base), "--shared", str(directory.shared)]
+    return [*command, *(f"++{key}={value}" for key, value in decoding.items())]
 
 
 def _environment(root: Path) -> dict[str, str]:

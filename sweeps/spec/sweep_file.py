@@ -175,6 +175,11 @@ class SweepFile(Part):
         return max(self.keep_checkpoints, FINALISTS + 1 if self.replicates else 0)
 
     @property
+    def most_repeats(self) -> int:
+        """How many trials may come after those of the search."""
+        return self.replicates * (FINALISTS + 1)
+
+    @property
     def measured(self) -> tuple[str, ...]:
         """What a completed trial has to have measured beside its objective."""
         names = dict.fromkeys([*self.beside, *self.at_most])

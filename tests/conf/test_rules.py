@@ -72,6 +72,7 @@ BROKEN: list[tuple[str, dict[str, Any], dict[str, str]]] = [
     ),
     ("8k", {"scheduler_conf__warmup_steps": 200_000}, {"warmup": "warning"}),
     ("8k", {"train_conf__validate_interval": 200_000}, {"intervals": "warning"}),
+    ("8k", {"train_conf__save_checkpoint_interval": 200_000}, {"intervals": "warning"}),
     ("8k", {"dataset_conf__batch_size": 800}, {"batch-longest": "warning"}),
 ]
 """Stages with other values, and the rules that they break with how bad that is."""

@@ -51,7 +51,7 @@ RECIPE: dict[str, tuple[Any, ...]] = {
     "train_conf.max_epoch": (2, 20, 10, 10, 20, 20),
     "train_conf.keep_nbest_models": (200, 10, 5, 5, 10, 10),
     "train_conf.log_interval": (100, 10, 10, 10, 5, 10),
-    "train_conf.validate_interval": (2000, 2000, 1000, 1000, 200, 2000),
+    "train_conf.validate_interval": (2000, *(None,) * 5),  # ours; the recipe has those below
     "train_conf.save_checkpoint_interval": (2000, 2000, 1000, 1000, 200, 2000),
     "train_conf.avg_nbest_model": (100, 100, 3, 3, 5, 100),
     "train_conf.use_deepspeed": (True, *(False,) * 5),

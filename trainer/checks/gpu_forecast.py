@@ -1,4 +1,5 @@
-"""What a fine-tune will take on GPUs that are not here: memory of their cards, time of an epoch.
+"""What a fine-tune will take on GPUs that are not here: memory of their cards, time of an epoch
+and of an evaluation.
 
 Known from the configuration, the manifests and the model directory, whose weights may be missing:
 the longest batch is run as shapes only (see step_cost.py), and one of middling size, whose
@@ -16,6 +17,7 @@ import torch
 from conf.errors import WorkError
 from conf.load import Config
 from trainer.checks.data_checks import Largest, Survey, survey
+from trainer.checks.evaluation_time import EvaluationTime, counted, evaluation_time, measured
 from trainer.checks.model_checks import (
     GB,
     MAX_TIMED_ON_CPU,
@@ -48,6 +50,7 @@ class GpuForecast:
         full_need: The same for the released model on a GPU, where this is a smaller one.
         batches_per_epoch: Of the training data.
         epoch_s: Seconds that the steps of an epoch take, evaluation not counted.
+        evaluation: Seconds that it takes to score the sets.
         measured_on: The device on which a step was timed; empty where operations were counted.
     """
 
@@ -57,6 +60,7 @@ class GpuForecast:
     full_need: Need | None
     batches_per_epoch: int
     epoch_s: float
+    evaluation: EvaluationTime
     measured_on: str
 
 
@@ -78,12 +82,15 @@ def gpu_forecast(config: Config, *, tflops: float | None = None) -> GpuForecast:
     if tflops is None and here and has_weights(config):
         nano = build(config)
         epoch_s = step_seconds(nano, config, data) * data.batches_per_epoch
+        of_set = measured(nano, config, data)
         measured_on = nano.device.type
     else:
         middling = batch_shape(config, data.middling_batch)
         flops = forecast(config, middling, llm=llm).flops
-        share = data.padded / (middling.utterances * data.middling_batch.num_frames)
-        epoch_s = flops * share / (1e12 * (tflops or ASSUMED_TFLOPS))
+        frame_flops = flops / (middling.utterances * data.middling_batch.num_frames)
+        flops_per_s = 1e12 * (tflops or ASSUMED_TFLOPS)
+        epoch_s = frame_flops * data.padded / flops_per_s
+        of_set = counted(config, data, frame_flops=frame_flops, flops_per_s=flops_per_s)
         measured_on = ""
     largest, evaluated = data.largest_batch, data.largest_evaluated
     full = full_config(config)
@@ -96,6 +103,7 @@ def gpu_forecast(config: Config, *, tflops: float | None = None) -> GpuForecast:
         else None,
         batches_per_epoch=data.batches_per_epoch,
         epoch_s=epoch_s,
+        evaluation=evaluation_time(config, data, of_set),
         measured_on=measured_on,
     )
 

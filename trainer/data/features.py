@@ -50,7 +50,7 @@ class FeatureExtractor:
         self.sample_rate_hz: int = self._frontend.fs
         self.num_features: int = self._frontend.output_size()
         self.store = store if self._frontend.dither == 0.0 else None
-        self._identity = _identity(frontend, conf)
+        self.identity = _identity(frontend, conf)
 
     @property
     def frontend(self) -> Any:
@@ -65,7 +65,7 @@ class FeatureExtractor:
         if self.store is None:
             return self._extract(utterance, None)
         digest, content = self._content(utterance)
-        key = key_of(digest, self._identity)
+        key = key_of(digest, self.identity)
         features_TF = self.store.get(key)
         if features_TF is None:
             features_TF = self._extract(utterance, content)
@@ -83,7 +83,7 @@ class FeatureExtractor:
         """
         if self.store is None:
             return None
-        return key_of(self._content(utterance)[0], self._identity)
+        return key_of(self._content(utterance)[0], self.identity)
 
     def of_samples(
         self, utterance: Utterance, samples: numpy.typing.NDArray[numpy.float32], rate_hz: int

@@ -16,7 +16,7 @@ from conf.errors import DataError
 from conf.files import replacing
 from trainer.data.batch import Example, collate, decoded_together, make_example
 from trainer.data.manifest import SLICED_BY, Utterance, read_headers
-from trainer.evaluation.decode import decode, encode_examples, parts
+from trainer.evaluation.decode import Hypothesis, decode, encode_examples, parts
 from trainer.evaluation.error_rates import (
     NORMALISATIONS,
     Cer,
@@ -31,6 +31,7 @@ from trainer.evaluation.error_rates import (
     total,
     wer,
 )
+from trainer.evaluation.shared_outputs import Outputs, SharedOutputs
 from trainer.model.build import Nano
 from trainer.model.losses import Objective
 from trainer.model.memory import exhaustion_named
@@ -256,6 +257,7 @@ def evaluate(
     objective: Objective | None = None,
     base: Mapping[str, str] | None = None,
     keywords: Sequence[str] = (),
+    shared: SharedOutputs | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Scores:
     """Decodes and scores every utterance; with an ``objective`` also computes its loss.
@@ -268,6 +270,7 @@ def evaluate(
         objective: What computes the loss of utterances in which something is said.
         base: Another model's text of every utterance by key, to count what changed.
         keywords: To look for, as `read_keywords` gives them.
+        shared: What other processes make of the same model before training; None decodes here.
         on_progress: Told how many utterances are done, after each batch.
 
     Raises:
@@ -276,44 +279,79 @@ def evaluate(
     """
     if base is not None:
         check_base(utterances, base)
+
+    def run(texts: bool, loss: bool) -> Outputs:
+        wanted = objective if loss else None
+        return _run(nano, utterances, max_new_tokens, batch_size, texts, wanted, on_progress)
+
+    asked = objective is not None
+    said = run(True, asked) if shared is None else shared.get(nano, utterances, loss=asked, run=run)
+    return Scores(
+        utterances=tuple(
+            _scored(
+                item,
+                said.hypotheses[item.key],
+                changed=None if base is None else said.hypotheses[item.key].text != base[item.key],
+                keywords=keywords,
+            )
+            for item in utterances
+        ),
+        loss=said.loss,
+        keywords=tuple(keywords),
+    )
+
+
+def _run(
+    nano: Nano,
+    utterances: Sequence[Utterance],
+    max_new_tokens: int,
+    batch_size: int,
+    texts: bool,
+    objective: Objective | None,
+    on_progress: Callable[[int], None],
+) -> Outputs:
     nano.model.eval()
-    scored: dict[str, ScoredUtterance] = {}
+    hypotheses: dict[str, Hypothesis] = {}
     losses = _Loss(nano, objective) if objective is not None else None
+    done = 0
     for batch in _batches(nano, utterances, batch_size):
         with exhaustion_named(partial(_too_large, batch, max_new_tokens)):
             # What text and loss have in common is computed once.
-            examples = encode_examples(nano, [example for _, example in batch])
-            hypotheses = decode(nano, examples, max_new_tokens)
+            examples = encode_examples(nano, batch)
+            if texts:
+                said = decode(nano, examples, max_new_tokens)
+                hypotheses |= {hypothesis.key: hypothesis for hypothesis in said}
             if losses is not None:
                 losses.add(examples)
-        for (utterance, _), hypothesis in zip(batch, hypotheses, strict=True):
-            reference, text = utterance.target, hypothesis.text
-            errors = cer(reference, text)
-            silent = not errors.reference_length
-            scored[utterance.key] = ScoredUtterance(
-                key=utterance.key,
-                reference=reference,
-                text=text,
-                ctc_text=hypothesis.ctc_text,
-                cer=errors,
-                cer_ctc=cer(reference, hypothesis.ctc_text),
-                mer=mer(reference, text),
-                wer=wer(reference, text),
-                raw_cer=raw_cer(reference, text),
-                repeats=repeats(reference, text),
-                capped=hypothesis.capped,
-                changed=None if base is None else text != base[utterance.key],
-                keywords=spot(reference, text, keywords) if keywords else {},
-                duration_s=read_headers([utterance])[0].duration_s if silent else None,
-                source=described(utterance),
-            )
-        on_progress(len(scored))
+        done += len(batch)
+        on_progress(done)
     if nano.extractor.store is not None:
         nano.extractor.store.flush()  # for whoever evaluates next, in whatever process
-    return Scores(
-        utterances=tuple(scored[utterance.key] for utterance in utterances),
-        loss=None if losses is None else losses.mean,
-        keywords=tuple(keywords),
+    return Outputs(hypotheses, None if losses is None else losses.mean)
+
+
+def _scored(
+    utterance: Utterance, said: Hypothesis, *, changed: bool | None, keywords: Sequence[str]
+) -> ScoredUtterance:
+    reference, text = utterance.target, said.text
+    errors = cer(reference, text)
+    silent = not errors.reference_length
+    return ScoredUtterance(
+        key=utterance.key,
+        reference=reference,
+        text=text,
+        ctc_text=said.ctc_text,
+        cer=errors,
+        cer_ctc=cer(reference, said.ctc_text),
+        mer=mer(reference, text),
+        wer=wer(reference, text),
+        raw_cer=raw_cer(reference, text),
+        repeats=repeats(reference, text),
+        capped=said.capped,
+        changed=changed,
+        keywords=spot(reference, text, keywords) if keywords else {},
+        duration_s=read_headers([utterance])[0].duration_s if silent else None,
+        source=described(utterance),
     )
 
 
@@ -419,21 +457,21 @@ class _Loss:
 
 def _batches(
     nano: Nano, utterances: Sequence[Utterance], batch_size: int
-) -> Iterator[list[tuple[Utterance, Example]]]:
+) -> Iterator[list[Example]]:
     """Utterances of similar length together, the longest of a window first."""
     window = _WINDOW_BATCHES * batch_size
     for first in range(0, len(utterances), window):
         waiting = {
-            number: (utterance, make_example(utterance, nano.extractor, nano.codec))
+            number: make_example(utterance, nano.extractor, nano.codec)
             for number, utterance in enumerate(utterances[first : first + window])
         }
-        lengths = [len(example.features_TF) for _, example in waiting.values()]
+        lengths = [len(example.features_TF) for example in waiting.values()]
         for batch in decoded_together(lengths, batch_size):
             yield [waiting.pop(index) for index in batch]  # what is decoded is let go
 
 
-def _too_large(batch: Sequence[tuple[Utterance, Example]], max_new_tokens: int) -> str:
-    longest = max(len(example.features_TF) for _, example in batch)
+def _too_large(batch: Sequence[Example], max_new_tokens: int) -> str:
+    longest = max(len(example.features_TF) for example in batch)
     return (
         f"in evaluation: a batch of {len(batch)} utterances, up to {longest} frames and "
         f"{max_new_tokens} new tokens; a smaller finetune_conf.eval_batch_size or "

@@ -29,6 +29,7 @@ from conf.model_dir import find_copy
 from trainer.data.manifest import Utterance, check_evaluable, read_data_list, read_headers
 from trainer.evaluation.error_rates import NORMALISATIONS, Spotted
 from trainer.evaluation.evaluate import Scores, check_base, evaluate, read_keywords, read_texts
+from trainer.evaluation.shared_outputs import SharedOutputs
 from trainer.model.build import build
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def evaluate_sets(
     keywords: Path | None = None,
     base: Path | None = None,
     overrides: Sequence[str] = (),
+    shared: Path | None = None,
 ) -> dict[str, Scores]:
     """Scores a model directory on named manifests and writes what it found.
 
@@ -84,6 +86,7 @@ def evaluate_sets(
         base: What to count changed texts against: a file of hypotheses, an output directory of an
             earlier call, or a model directory, which is then decoded first.
         overrides: Of the configuration, as ``key=value``.
+        shared: Directory of processes that decode with the same model, one for all; None for none.
 
     Raises:
         UserError: A set is named twice, a file is missing or malformed, the output directory
@@ -107,7 +110,7 @@ def evaluate_sets(
         if base_config is not None:
             scores = _score(base_config, sets, progress, "base: ")
             texts = {name: _texts(found) for name, found in scores.items()}
-        scores = _score(config, sets, progress, "", wanted, texts)
+        scores = _score(config, sets, progress, "", wanted, texts, shared)
     _write(scores, output_dir)
     return scores
 
@@ -236,8 +239,10 @@ def _score(
     label: str,
     keywords: Sequence[str] = (),
     base: Texts | None = None,
+    shared: Path | None = None,
 ) -> dict[str, Scores]:
     nano = build(config)
+    outputs = None if shared is None else SharedOutputs(shared, config)
     scores = {}
     for name, utterances in sets.items():
         task = progress.add_task(label + name, total=len(utterances))
@@ -248,6 +253,7 @@ def _score(
             batch_size=config["finetune_conf.eval_batch_size"],
             base=None if base is None else base[name],
             keywords=keywords,
+            shared=outputs,
             on_progress=partial(_show, progress, task),
         )
     return scores

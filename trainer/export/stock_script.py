@@ -17,7 +17,7 @@ import torch
 
 from conf.load import Config
 from trainer.data.manifest import read_data_list, read_headers
-from trainer.finetune.stock_engine import HELD, ignored_keys, write_manifest
+from trainer.finetune.stock_engine import HELD, ignored_keys, stock_interval, write_manifest
 from trainer.model.build import Nano, model_files, weights_path
 
 SCRIPT, CONFIG = "train_with_stock.sh", "best_config.yaml"
@@ -93,6 +93,7 @@ def write(config: Config, nano: Nano, model: Path, stock: Path) -> Path:
     overrides = {
         **{key: f"$here/{model.name}/{place}" for key, place in model_files(config).items()},
         **HELD,
+        **stock_interval(config),
         "seed": config["finetune_conf.seed"],
     }
     if config.get("llm_conf.use_lora") or not config.get("llm_conf.freeze", True):

@@ -49,7 +49,7 @@ class LoopConf:
     use_bf16: bool
     log_interval: int
     save_interval: int
-    validate_interval: int
+    validate_interval: int | None
     max_skipped_steps: int
     frozen_dropout: bool
     length_normalized_loss: bool
@@ -80,7 +80,7 @@ class Listeners:
         on_log: Gets the step and its metrics.
         on_left_out: Gets utterances that could not be read when their batch came.
         on_save: Called every ``save_checkpoint_interval`` updates.
-        on_validate: Called every ``validate_interval`` updates.
+        on_validate: Called every ``validate_interval`` updates, with null never.
     """
 
     on_log: Callable[[int, dict[str, float]], None]
@@ -238,7 +238,8 @@ class Trainer:
     def _between_updates(self) -> None:
         if self.step % self._conf.log_interval == 0:
             self._log()
-        if self.step % self._conf.validate_interval == 0:
+        interval = self._conf.validate_interval
+        if interval is not None and self.step % interval == 0:
             self._listeners.on_validate()
             stages.set_training_mode(self.nano.model, frozen_dropout=self._conf.frozen_dropout)
         if self.step % self._conf.save_interval == 0:

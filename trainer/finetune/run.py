@@ -53,6 +53,7 @@ def finetune(
     config: Config,
     tracker: Tracker,
     on_eval: OnEval = ignore_evaluation,
+    shared: Path | None = None,
 ) -> FinetuneResult:
     """Trains, evaluates each epoch, and keeps the weights of the best validation CER.
 
@@ -64,6 +65,8 @@ def finetune(
         config: Names data, initial weights and ``output_dir``.
         tracker: Gets params, tags, metrics (step = optimizer updates) and artifacts.
         on_eval: Called after each epoch's evaluation is logged; what it raises ends the run.
+        shared: Directory of fine-tunes that may start from the same model, of which one decodes
+            the sets before training for all; None decodes here.
 
     Returns:
         The best epoch, or the average of the best ones where that is better.
@@ -79,7 +82,7 @@ def finetune(
     trainable = stages.apply(nano.model, config)
     then = "the last checkpoint is whole, the same command goes on"
     with full_disk_said(Path(config["output_dir"]), then):
-        run = _Run(config, tracker, nano, data)
+        run = _Run(config, tracker, nano, data, shared)
         run.describe(trainable)
         run.begin()
         record = run.record
@@ -103,7 +106,9 @@ def finetune(
 class _Run:
     """What a fine-tune knows between its epochs."""
 
-    def __init__(self, config: Config, tracker: Tracker, nano: Nano, data: Data) -> None:
+    def __init__(
+        self, config: Config, tracker: Tracker, nano: Nano, data: Data, shared: Path | None
+    ) -> None:
         assert nano.coverage is not None
         self._config = config
         self._tracker = tracker
@@ -125,7 +130,7 @@ class _Run:
         self._best: Checkpoint | None = None
         self._best_metrics: dict[str, float] = {}
         self._scoring = Scoring(
-            config, data, tracker, lambda: self.engine.nano, self._objective_of_engine
+            config, data, tracker, lambda: self.engine.nano, self._objective_of_engine, shared
         )
         self.engine = self._stock(nano) if self._is_stock else self._ours(nano)
 
@@ -288,7 +293,7 @@ class _Run:
     # Scoring
 
     def _score_epoch(self, epoch: int) -> dict[str, Scores]:
-        scores = self._scoring.sets()
+        scores = self._scoring.sets(untouched=epoch == 0)
         for split, split_scores in scores.items():
             self.record.metrics |= split_scores.metrics(split)
             if epoch == 0:

@@ -9,6 +9,7 @@ from conf.load import Config
 from trainer.data.manifest import Utterance
 from trainer.data.sets import Data
 from trainer.evaluation.evaluate import Scores, evaluate, read_keywords, read_texts
+from trainer.evaluation.shared_outputs import SharedOutputs
 from trainer.finetune.run_directory import HYPOTHESES
 from trainer.model.build import Nano
 from trainer.model.losses import Objective
@@ -24,6 +25,7 @@ class Scoring:
         tracker: Gets the texts.
         nano: Gives the model as it is now.
         objective: Gives its losses.
+        shared: Directory that fine-tunes of the same model have in common; None for none.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Scoring:
         tracker: Tracker,
         nano: Callable[[], Nano],
         objective: Callable[[], Objective],
+        shared: Path | None = None,
     ) -> None:
         self._config = config
         self._data = data
@@ -40,16 +43,24 @@ class Scoring:
         self._nano = nano
         self._objective = objective
         self._directory = Path(config["output_dir"])
+        self._shared = None if shared is None else SharedOutputs(shared, config)
         self._base_texts: dict[str, dict[str, str]] = {}
         keywords = config["finetune_conf.keywords"]
         self._keywords = read_keywords(Path(keywords)) if keywords else ()
 
-    def sets(self) -> dict[str, Scores]:
-        """Scores of every set but the test set, which nothing is chosen by."""
-        sets = {**self._data.evaluation, "valid": self._data.valid_subset}
-        return {split: self.of(split, sets[split]) for split in sets if split != "test"}
+    def sets(self, *, untouched: bool = False) -> dict[str, Scores]:
+        """Scores of every set but the test set, which nothing is chosen by.
 
-    def of(self, split: str, utterances: Sequence[Utterance]) -> Scores:
+        Args:
+            untouched: The model is the one that training starts from, whose texts are shared.
+        """
+        sets = {**self._data.evaluation, "valid": self._data.valid_subset}
+        shared = self._shared if untouched else None
+        return {split: self.of(split, sets[split], shared) for split in sets if split != "test"}
+
+    def of(
+        self, split: str, utterances: Sequence[Utterance], shared: SharedOutputs | None = None
+    ) -> Scores:
         """Scores of one set; of the validation set with its losses."""
         base = self._base_texts.get(split, {})
         return evaluate(
@@ -60,6 +71,7 @@ class Scoring:
             objective=self._objective() if split == "valid" else None,
             base=base if all(item.key in base for item in utterances) else None,
             keywords=self._keywords,
+            shared=shared,
         )
 
     def write(self, split: str, scores: Scores) -> None:

@@ -52,6 +52,8 @@ HELD: Mapping[str, Any] = {"dataset_conf.data_split_num": 1}
 """What the engine gives stock whatever the configuration says: it reads a single .jsonl whole in
 each of its splits, so an epoch would go through it as many times."""
 
+_INTERVAL, _SAVED = "train_conf.validate_interval", "train_conf.save_checkpoint_interval"
+
 _SWITCHED_OFF: Mapping[str, Any] = {
     "ctc_weight": 0.0,
     "specaug": None,
@@ -332,11 +334,22 @@ def arguments(config: Config, *, num_threads: int = 1, device: str = "cpu") -> d
     Stock never sees ``finetune_conf``. Its data lists must be in chat form (see
     :func:`write_manifest`).
     """
-    values = resolved_values(config)
+    values = resolved_values(config.replace(stock_interval(config), "stock"))
     values.pop("finetune_conf", None)
     values["init_param"] = str(weights_path(config))
     # AutoModel takes 4 threads and asks for a newer version unless told otherwise.
     return {**values, "device": device, "ncpu": num_threads, "disable_update": True}
+
+
+def stock_interval(config: Config) -> dict[str, Any]:
+    """Give the interval of validation in the place of null, which stock does not take.
+
+    It is that of its checkpoints: stock ranks and deletes only those that it validated, so others
+    would stay on the disk.
+    """
+    if config.get(_INTERVAL, 0) is not None:
+        return {}
+    return {_INTERVAL: config.get(_SAVED, keys.all_keys()[_SAVED].default)}
 
 
 def train(

@@ -63,6 +63,9 @@ def test_time_left_falls_with_what_runs() -> None:
     now = progress(DONE, PRUNED, RUNNING)
     assert now.seconds_left(11_000) == pytest.approx((2 * 8) / 2)
     assert now.seconds_left(15_000) == pytest.approx((2 * 8 - 4) / 2)
+    repeated = replace(now, repeats=8)
+    assert repeated.seconds_left(15_000) == pytest.approx((10 * 8 - 4) / 2)
+    assert " left if trials take their mean so far" in summary(repeated)
 
 
 def test_what_another_trial_has_trained_is_said() -> None:

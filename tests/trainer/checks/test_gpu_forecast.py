@@ -31,6 +31,7 @@ def test_a_tiny_model_is_measured_here(tiny_config: Callable[..., Config]) -> No
     assert found.batches_per_epoch == 3
     assert found.batch.utterances == 8
     assert 0 < found.epoch_s < 60
+    assert 0 < found.evaluation.epoch_s < 60
     assert found.full_need is not None
     assert found.full_need.training > 100 * found.need.training
     assert found.full_need.evaluation > 100 * found.need.evaluation

@@ -57,6 +57,7 @@ def test_the_command_gets_weights_data_and_seed(written: tuple[Config, Path]) ->
     assert value(given, "seed") == 7
     assert value(given, "llm_conf.init_param_path").startswith(str(script.parent / "model"))
     assert given[-1] == "++train_conf.max_epoch=1"
+    assert value(given, "train_conf.validate_interval") == 2000, "where it saves; null it lacks"
     other = arguments(script, INIT_PARAM="/weights of mine.pt")
     assert value(other, "init_param") == "/weights of mine.pt"
 

@@ -172,7 +172,7 @@ def test_exhausted_memory_names_the_shape(
 
 def test_validation_between_epochs_is_logged_only(tiny_config: Callable[..., Config]) -> None:
     curves: list[list[Evaluation]] = [[], []]
-    for curve, interval in zip(curves, (2, 5000), strict=True):
+    for curve, interval in zip(curves, (2, None), strict=True):
         config = tiny_config(
             "8k",
             output_dir=str(Path(tiny_config("8k")["output_dir"]) / str(interval)),

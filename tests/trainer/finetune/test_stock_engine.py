@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conf.errors import WorkError
-from conf.load import Config
+from conf.load import Config, load_config, stage_config_path
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.data.sets import read_data
 from trainer.evaluation.evaluate import evaluate
@@ -33,6 +33,16 @@ def stock_config(tiny_config: Callable[..., Config], tmp_path: Path) -> Config:
         assert [item.target for item in read_data_list(path)] == [u.target for u in utterances]
         lists[key] = str(path)
     return config.replace(lists, "test")
+
+
+@pytest.mark.quick
+def test_stock_validates_where_it_saves_instead_of_at_the_ends_of_epochs_alone() -> None:
+    """It takes no null, and deletes only checkpoints that it validated."""
+    config = load_config(stage_config_path("s3"))
+    assert config["train_conf.validate_interval"] is None
+    assert stock_engine.stock_interval(config) == {"train_conf.validate_interval": 200}
+    asked = config.replace({"train_conf.validate_interval": 50}, "test")
+    assert stock_engine.stock_interval(asked) == {}
 
 
 def test_stock_trains_on_the_cpu_and_stops_when_told(stock_config: Config) -> None:
