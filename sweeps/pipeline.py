@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.export.provenance import PROVENANCE, SPLITS, Link, Provenance, read, seal
+from conf import progress
 from conf.document import numbers
 from conf.errors import ConfigError, DataError
 from conf.files import file_sha256, locked_directory, write_json, write_text
@@ -78,6 +79,7 @@ def run_pipeline(
         WorkError: A step cannot go on, or none of its trials completed.
     """
     pipeline = load_pipeline(path, name=name, overrides=overrides)
+    progress.say(f"pipeline {pipeline.name}: {progress.sized(Path(pipeline.base) / 'model.pt')}")
     if not dry_run:
         preflight.check_store(os.environ)
     place = PipelineDirectory(PIPELINES / pipeline.name)
@@ -430,8 +432,11 @@ def _forecast(console: Console, pipeline: Pipeline) -> None:
         concurrency = preflight.effective_concurrency(step.sweep)
         defaults = [(name, config["train_conf.max_epoch"]) for name, config in step.configs.items()]
         plan = list(islice(cycle(defaults), step.sweep.trials))
-        for line in forecast(step.sweep, step.configs, concurrency, plan):
-            say(console, f"step {step.number} {step.name}: {line}")
+        name = f"step {step.number} {step.name}"
+        with progress.Progress().step(f"{name}: forecasting memory and time"):
+            lines = list(forecast(step.sweep, step.configs, concurrency, plan))
+        for line in lines:
+            say(console, f"{name}: {line}")
 
 
 def _searched(step: Step) -> Sequence[str]:

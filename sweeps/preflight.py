@@ -18,6 +18,7 @@ from conf.checks import Part
 from conf.errors import ConfigError, DataError, UserError
 from conf.load import Config
 from conf.model_dir import find_copy
+from conf.progress import Progress, say, sized
 from conf.reading import Document
 from sweeps.spec.sweep_file import DEMO, DEMO_CORPUS, Places, SweepFile, load_sweep, stage_configs
 from trainer.checks.run_checks import ChecksFailed, failed, one_line, run_checks
@@ -217,9 +218,12 @@ def check(
         from sweeps.search.warm_start import check_warm_start
 
         check_warm_start(sweep, configs, places)
-    if makes_demo_corpus(sweep):
-        from trainer.demo.corpus import ensure
+    base = f"sweep {sweep.name}: trials start from {sized(Path(sweep.base) / 'model.pt')}"
+    with Progress().step(f"{base}; checking the data", first_s=1):
+        if makes_demo_corpus(sweep):
+            from trainer.demo.corpus import ensure
 
-        ensure(DEMO_CORPUS)
-    check_data(sweep, places)
+            ensure(DEMO_CORPUS)
+        check_data(sweep, places)
+    say(base)
     return sweep, configs, lacking

@@ -222,6 +222,7 @@ class _Run:
         from analysis.report.page import report
         from analysis.tables import formats
 
+        say(self._console, f"{self._directory.root}: comparing the trials, writing the report")
         self._projector.log_base(self._base.metrics())
         self._projector.log_sums(self._ledger.sums())
         compared = comparison(self._sweep.name, self._store)

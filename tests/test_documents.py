@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,7 +39,8 @@ from tests.trainer.checks.test_data_checks import BAD_DATA
 from trainer import __main__ as trainer_main
 from trainer.checks.run_checks import one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
-from trainer.finetune import loop
+from trainer.evaluation.evaluate import Scores, evaluate
+from trainer.finetune import loop, scoring
 from trainer.finetune.resume import refuse_another_run
 from trainer.finetune.run import finetune
 from trainer.finetune.run_directory import held
@@ -93,6 +95,12 @@ def _exhausted(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError
 
 
+def _no_such_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which is then put back
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    trainer_main._use_gpu("7")
+
+
 def _other_directory(directory: Path, _: pytest.MonkeyPatch) -> None:
     (directory / "notes.txt").touch()
     refuse_another_run(directory, _config("8k", find_model=False))
@@ -136,6 +144,7 @@ TRIGGERS: Sequence[Trigger] = (
     ),
     _no_gpu,
     _full_disk,
+    _no_such_gpu,
     _exhausted,
     _other_directory,
     lambda place, _: preflight.check_store({"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}),
@@ -194,12 +203,19 @@ WARNED = _quoted(*WARNINGS[0])
 
 def test_both_languages_quote_the_same_warnings() -> None:
     assert _quoted(*WARNINGS[1]) == WARNED
-    assert len(WARNED) == 5
+    assert len(WARNED) == 6
 
 
 def _warned(message: str, said: Sequence[str]) -> bool:
     pattern = ".*".join(map(re.escape, message.split("…")))
     return any(re.fullmatch(pattern, line) for line in said)
+
+
+def _endless(*arguments: object, **options: object) -> Scores:
+    """What the model writes, and a thousand characters more each time."""
+    scores = evaluate(*arguments, **options)  # type: ignore[arg-type]
+    babble = (replace(one, cer=replace(one.cer, insertions=1000)) for one in scores.utterances)
+    return replace(scores, utterances=tuple(babble))
 
 
 def test_a_fine_tune_warns_as_the_page_quotes(
@@ -208,8 +224,9 @@ def test_a_fine_tune_warns_as_the_page_quotes(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Of texts that are too long, a GPU that is not there and a cache that is too small."""
+    """Of texts too long, a GPU that is not there, a cache that is too small, and babble."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(scoring, "evaluate", _endless)
     config = tiny_config(
         "s2",
         specaug=None,
@@ -224,7 +241,7 @@ def test_a_fine_tune_warns_as_the_page_quotes(
 
     with pytest.raises(SystemExit):
         finetune(config, NullTracker(), stop)
-    unheard = [message for message in WARNED[:3] if not _warned(message, caplog.messages)]
+    unheard = [message for message in WARNED[:4] if not _warned(message, caplog.messages)]
     assert not unheard, caplog.messages
 
 
@@ -252,7 +269,7 @@ def test_a_sweep_warns_as_the_page_quotes(
     run.stopped(interrupted=False)
     monkeypatch.setattr(disk, "free_bytes", lambda path: room.floor)
     assert run._disk.allows()
-    unheard = [message for message in WARNED[3:] if not _warned(message, caplog.messages)]
+    unheard = [message for message in WARNED[4:] if not _warned(message, caplog.messages)]
     assert not unheard, caplog.messages
 
 

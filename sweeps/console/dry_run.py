@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conf.errors import ConfigError
+from conf.progress import Progress
 from sweeps.console.cost_forecast import forecast
 from sweeps.console.view import say, short_number
 from sweeps.preflight import check, effective_concurrency
@@ -51,7 +52,8 @@ def dry_run(
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     remarks = [f"missing here: {line}" for line in lacking]
-    remarks += forecast(sweep, configs, effective_concurrency(sweep), plan, tflops)
+    with Progress().step("forecasting memory and time"):
+        remarks += forecast(sweep, configs, effective_concurrency(sweep), plan, tflops)
     for line in [*remarks, *_remarks(sweep, warm)]:
         say(console, line)
     refused = f", {failing} of them would fail" if failing else ""

@@ -254,7 +254,7 @@ def evaluate(
     objective: Objective | None = None,
     base: Mapping[str, str] | None = None,
     keywords: Sequence[str] = (),
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda more: None,
 ) -> Scores:
     """Decodes and scores every utterance; with an ``objective`` also computes its loss.
 
@@ -266,7 +266,7 @@ def evaluate(
         objective: What computes the loss of utterances in which something is said.
         base: Another model's text of every utterance by key, to count what changed.
         keywords: To look for, as `read_keywords` gives them.
-        on_progress: Told how many utterances are done, after each batch.
+        on_progress: Told how many more utterances are done, after each batch.
 
     Raises:
         DataError: An utterance cannot be read, or the base has no text for it.
@@ -303,7 +303,7 @@ def evaluate(
             )
         if losses is not None:
             losses.add(examples)
-        on_progress(len(scored))
+        on_progress(len(batch))
     if nano.extractor.store is not None:
         nano.extractor.store.flush()  # for whoever evaluates next, in whatever process
     return Scores(
