@@ -109,20 +109,15 @@ class Progress:
         if self._quiet:
             yield lambda _: None
             return
-        lines = _Lines(describe, started_s, _FIRST_S)
+        lines = _Lines(describe, started_s)
         with _shown(what, total, lines, ticks=not self._forks) as advance:
             yield advance
 
     @contextlib.contextmanager
-    def step(self, what: str, *, first_s: float = _FIRST_S) -> Iterator[None]:
-        """Work whose length is not known.
-
-        Args:
-            what: The work.
-            first_s: After how long a log hears of it.
-        """
+    def step(self, what: str) -> Iterator[None]:
+        """Work whose length is not known."""
         lines = _Lines(
-            lambda _, elapsed_s: f"{what}: {roughly(elapsed_s)} so far", time.monotonic(), first_s
+            lambda _, elapsed_s: f"{what}: {roughly(elapsed_s)} so far", time.monotonic()
         )
         if self._quiet:
             yield
@@ -138,10 +133,9 @@ class _Lines:
         self,
         describe: Callable[[int, float], str],
         started_s: float,
-        first_s: float,
     ) -> None:
         self._describe, self._started_s, self._done = describe, started_s, 0
-        self._next_s = started_s + first_s
+        self._next_s = started_s + _FIRST_S
         # Whoever silences a library on the way puts something else in its place.
         self._stream = sys.stderr
 

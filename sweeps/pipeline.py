@@ -79,9 +79,9 @@ def run_pipeline(
         WorkError: A step cannot go on, or none of its trials completed.
     """
     pipeline = load_pipeline(path, name=name, overrides=overrides)
-    progress.say(f"pipeline {pipeline.name}: {progress.sized(Path(pipeline.base) / 'model.pt')}")
     if not dry_run:
         preflight.check_store(os.environ)
+    progress.say(f"pipeline {pipeline.name}: {progress.sized(Path(pipeline.base) / 'model.pt')}")
     place = PipelineDirectory(PIPELINES / pipeline.name)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())

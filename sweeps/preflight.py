@@ -18,7 +18,7 @@ from conf.checks import Part
 from conf.errors import ConfigError, DataError, UserError
 from conf.load import Config
 from conf.model_dir import find_copy
-from conf.progress import Progress, say, sized
+from conf.progress import say, sized
 from conf.reading import Document
 from sweeps.spec.sweep_file import DEMO, DEMO_CORPUS, Places, SweepFile, load_sweep, stage_configs
 from trainer.checks.run_checks import ChecksFailed, failed, one_line, run_checks
@@ -168,6 +168,11 @@ def _check_database(path: Path, uri: str, environment: Mapping[str, str]) -> Non
         raise UserError(f"MLflow experiment {name}: got a deleted one, expected a name in use")
 
 
+def say_base(sweep: SweepFile) -> None:
+    """Say which weights the trials are going to load, and how large they are."""
+    say(f"sweep {sweep.name}: trials start from {sized(Path(sweep.base) / 'model.pt')}")
+
+
 def makes_demo_corpus(sweep: SweepFile) -> bool:
     """Whether the data is the demonstration's, which is made on first use."""
     return sweep.data == DEMO
@@ -218,12 +223,9 @@ def check(
         from sweeps.search.warm_start import check_warm_start
 
         check_warm_start(sweep, configs, places)
-    base = f"sweep {sweep.name}: trials start from {sized(Path(sweep.base) / 'model.pt')}"
-    with Progress().step(f"{base}; checking the data", first_s=1):
-        if makes_demo_corpus(sweep):
-            from trainer.demo.corpus import ensure
+    if makes_demo_corpus(sweep):
+        from trainer.demo.corpus import ensure
 
-            ensure(DEMO_CORPUS)
-        check_data(sweep, places)
-    say(base)
+        ensure(DEMO_CORPUS)
+    check_data(sweep, places)
     return sweep, configs, lacking

@@ -68,6 +68,7 @@ def run_sweep(
     disk = need(sweep, configs, preflight.effective_concurrency(sweep))
     if not _is_finished(directory, sweep):
         check_disk_space(sweep, directory, disk)
+        preflight.say_base(sweep)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         console = stack.enter_context(own_console())

@@ -223,8 +223,7 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     # Mistakes come before any run is opened, and before torch. What the model's weights hold,
     # loading will say.
-    with Progress().step(f"reading the data, then loading {config.weights}", first_s=1):
-        read_data(config)
+    read_data(config)
     say_loading(config)
     _use_gpu(arguments.gpu_id)
 

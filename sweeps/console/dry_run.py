@@ -13,7 +13,7 @@ from conf.errors import ConfigError
 from conf.progress import Progress
 from sweeps.console.cost_forecast import forecast
 from sweeps.console.view import say, short_number
-from sweeps.preflight import check, effective_concurrency
+from sweeps.preflight import check, effective_concurrency, say_base
 from sweeps.search.samplers import complete, draw
 from sweeps.search.warm_start import WarmStart, read_warm_start
 from sweeps.spec.sweep_file import Choice, SweepFile
@@ -32,6 +32,7 @@ def dry_run(
     results later cannot be known before. Weights and GPUs need not be there.
     """
     sweep, configs, lacking = check(path, name=name, overrides=overrides, starts=False)
+    say_base(sweep)
     keys = list(dict.fromkeys(key for stage in sweep.stages for key in sweep.ranges(stage)))
     table = Table("trial", "stage", *_headings(keys), box=None, pad_edge=False)
     warm = read_warm_start(sweep, configs)

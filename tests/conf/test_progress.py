@@ -73,7 +73,7 @@ def test_what_does_not_advance_is_told_too(
 
     whats = ("evaluate valid: 0 of 9 utterances,", "building the model:")
     with (
-        Progress().step("building the model", first_s=0.0),
+        Progress().step("building the model"),
         Progress().of("evaluate valid", 9, "utterances"),
         contextlib.redirect_stderr(io.StringIO()),
     ):
