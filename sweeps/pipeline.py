@@ -81,13 +81,14 @@ def run_pipeline(
     pipeline = load_pipeline(path, name=name, overrides=overrides)
     if not dry_run:
         preflight.check_store(os.environ)
-    progress.say(f"pipeline {pipeline.name}: {progress.sized(Path(pipeline.base) / 'model.pt')}")
     place = PipelineDirectory(PIPELINES / pipeline.name)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         console = stack.enter_context(own_console())
         if not dry_run:
             stack.enter_context(place.locked())
+        base = progress.sized(Path(pipeline.base) / "model.pt")
+        say(console, f"pipeline {pipeline.name}: starts from {base}")
         run = _Run(pipeline, place, console, finetune, package)
         console.print(plan(pipeline, run.chain))
         if dry_run:

@@ -68,12 +68,13 @@ def run_sweep(
     disk = need(sweep, configs, preflight.effective_concurrency(sweep))
     if not _is_finished(directory, sweep):
         check_disk_space(sweep, directory, disk)
-        preflight.say_base(sweep)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         console = stack.enter_context(own_console())
         stack.enter_context(directory.locked())
         directory.refuse_changes(sweep)
+        if not _is_finished(directory, sweep):
+            say(console, preflight.start(sweep))
         stack.enter_context(output_to(directory.log))
         goes_on = f"the same command goes on (python -m sweeps run {path} ...)"
         signals.at_once = lambda: end_at_once(directory, console, f"interrupted; {goes_on}")

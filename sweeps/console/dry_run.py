@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from conf import progress
 from conf.errors import ConfigError
-from conf.progress import Progress
 from sweeps.console.cost_forecast import forecast
 from sweeps.console.view import say, short_number
-from sweeps.preflight import check, effective_concurrency, say_base
+from sweeps.preflight import check, effective_concurrency, start
 from sweeps.search.samplers import complete, draw
 from sweeps.search.warm_start import WarmStart, read_warm_start
 from sweeps.spec.sweep_file import Choice, SweepFile
@@ -32,7 +32,7 @@ def dry_run(
     results later cannot be known before. Weights and GPUs need not be there.
     """
     sweep, configs, lacking = check(path, name=name, overrides=overrides, starts=False)
-    say_base(sweep)
+    progress.say(start(sweep))
     keys = list(dict.fromkeys(key for stage in sweep.stages for key in sweep.ranges(stage)))
     table = Table("trial", "stage", *_headings(keys), box=None, pad_edge=False)
     warm = read_warm_start(sweep, configs)
@@ -53,7 +53,7 @@ def dry_run(
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     remarks = [f"missing here: {line}" for line in lacking]
-    with Progress().step("forecasting memory and time"):
+    with progress.Progress().step("forecasting memory and time"):
         remarks += forecast(sweep, configs, effective_concurrency(sweep), plan, tflops)
     for line in [*remarks, *_remarks(sweep, warm)]:
         say(console, line)
