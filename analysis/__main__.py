@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from conf.command_line import add_flag, command_line
 from conf.errors import UserError, run_command
+from conf.progress import Progress
 
 if TYPE_CHECKING:
     from analysis.facts.records import SweepRecord
@@ -153,7 +154,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.table != "trials" and form != "csv":
         raise UserError(f"--table: got it with --format {form}, expected --format csv")
     cache = None if arguments.no_cache else cache_directory()
-    facts = comparison(arguments.sweep, _store(), cache)
+    with Progress().step(f"comparing the trials of sweep {arguments.sweep}"):
+        facts = comparison(arguments.sweep, _store(), cache)
     _note_if_running(facts.sweep_record)
     if form == "table":
         from rich.console import Console
@@ -179,20 +181,22 @@ def _report(arguments: argparse.Namespace) -> int:
     from conf.document.numbers import size
     from conf.files import output_held
 
+    cache = None if arguments.no_cache else cache_directory()
     with output_held(arguments.output_dir / REPORT, "--output_dir"):
-        store = _store()
-        cache = None if arguments.no_cache else cache_directory()
-        facts = comparison(arguments.sweep, store, cache)
+        with Progress().step(f"comparing the trials of sweep {arguments.sweep}"):
+            store = _store()
+            facts = comparison(arguments.sweep, store, cache)
         _note_if_running(facts.sweep_record)
-        path = report(
-            facts,
-            store,
-            arguments.output_dir,
-            language=arguments.lang,
-            other_sweep=arguments.beside,
-            cache=cache,
-            log=not arguments.no_log,
-        )
+        with Progress().step("drawing the report"):
+            path = report(
+                facts,
+                store,
+                arguments.output_dir,
+                language=arguments.lang,
+                other_sweep=arguments.beside,
+                cache=cache,
+                log=not arguments.no_log,
+            )
     print(f"wrote {path} ({size(path.stat().st_size)})")
     return 0
 

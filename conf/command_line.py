@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 _Commands = argparse._SubParsersAction  # argparse has no public name for it
 
@@ -19,6 +20,12 @@ def command_line(
         allow_abbrev=False,
     )
     return parser, parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+
+def add_several(parser: argparse._ActionsContainer, name: str, **options: Any) -> None:
+    """Add an option of one or more values, which may also be given more than once."""
+    options.setdefault("default", None if options.get("required") else [])
+    parser.add_argument(name, action="extend", nargs="+", **options)
 
 
 def add_flag(parser: argparse._ActionsContainer, name: str, help: str) -> None:

@@ -11,13 +11,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from conf import keys
-from conf.errors import ConfigError
-from conf.layers import Layer, effective, merge, unknown_keys
-from conf.model_dir import find_model_dir, is_place
+from conf.errors import ConfigError, DataError
+from conf.layers import Layer, effective, merge, resolve, unknown_keys
+from conf.model_dir import find_copy, find_model_dir, is_place
 from conf.reading import Document, flatten, parse_value, read_yaml, unflatten
 from conf.writing import to_yaml
 
@@ -26,7 +27,10 @@ __all__ = [
     "Config",
     "Document",
     "flatten",
+    "is_as_shipped",
+    "is_override",
     "load_config",
+    "load_model_config",
     "parse_overrides",
     "read_yaml",
     "stage_config_path",
@@ -40,6 +44,9 @@ STAGES: Mapping[str, str] = {
     "s3": "stage3_lora_domain",
 }
 """Short names of the stages (tags, tables) and the configurations they stand for."""
+
+FROM_HUB = "config_8k_telephone_from_hub"
+"""A configuration of ours that is no stage's."""
 
 HERE = Path(__file__).parent
 PRETRAINED = HERE / "pretrained.yaml"
@@ -96,6 +103,13 @@ class Config:
             return self[key]
         except KeyError:
             return default
+
+    @property
+    def weights(self) -> Path | None:
+        """The file of weights to start from, there or not; None if nothing names one."""
+        if init_param := self.get("init_param"):
+            return Path(init_param)
+        return self.model_dir / "model.pt" if self.model_dir else None
 
     def flat(self) -> dict[str, Any]:
         """All values by dotted key."""
@@ -194,6 +208,55 @@ def parse_overrides(arguments: Sequence[str]) -> list[str]:
                 f"{COMMAND_LINE}: got {argument!r}, expected KEY=VALUE or --KEY VALUE"
             )
     return overrides
+
+
+def is_override(argument: str) -> bool:
+    """Whether `NAME=VALUE` sets a key of the configuration, so that it is nothing else's value.
+
+    A misspelt key within a block counts: that block's keys are then named by the mistake.
+    """
+    name, equals, _ = argument.removeprefix("++").partition("=")
+    block, dot, _ = name.partition(".")
+    known = keys.find_key(name) is not None or (bool(dot) and block in keys.blocks())
+    return bool(equals) and (argument.startswith("++") or known)
+
+
+def load_model_config(model: Path | str, label: str, overrides: Sequence[str] = ()) -> Config:
+    """Load the configuration beside a model directory's weights.
+
+    Args:
+        model: A model directory, or a hub's name with a copy here.
+        label: Who names it, for messages: `--model`.
+        overrides: As for `load_config`.
+
+    Raises:
+        UserError: There is no such directory, it lacks config.yaml, or that is not as it should be.
+    """
+    directory = find_copy(str(model), label)
+    path = directory / "config.yaml"
+    if not path.is_file():
+        raise DataError(f"{label}: got {str(directory)!r} without config.yaml, expected a model's")
+    return load_config(path, model=directory, overrides=overrides)
+
+
+def is_as_shipped(key: str, config: Config) -> bool:
+    """Whether our file for the configuration's stage has a key alike; for `custom`, any of ours.
+
+    A reference, there or in what the file inherits, is resolved with the configuration's values.
+    """
+    names = [STAGES[config.stage]] if config.stage in STAGES else [*STAGES.values(), FROM_HUB]
+    flat = config.flat()
+    return any(
+        resolve({**flat, key: shipped[key]})[0].get(key) == flat.get(key)
+        for shipped in map(_shipped, names)
+        if key in shipped
+    )
+
+
+@cache
+def _shipped(name: str) -> Mapping[str, Any]:
+    paths = (PRETRAINED, HERE / f"{name}.yaml")
+    return merge(Layer(str(path), flatten(read_yaml(path).values)) for path in paths)
 
 
 def stage_config_path(short: str) -> Path:

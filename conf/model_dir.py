@@ -49,6 +49,13 @@ def find_model_dir(model: Path | str | None, layers: Sequence[Layer]) -> Path | 
     """
     settings, where = merge(layers), who_said(layers)
     named, init_param, hub = settings.get("model"), settings.get("init_param"), settings.get("hub")
+    if init_param is not None and Path(str(init_param)).is_dir():
+        whole = all((Path(str(init_param)) / name).is_file() for name in FILES)
+        instead = f"{init_param}/model.pt, or --model {init_param}" if whole else "MODEL/model.pt"
+        raise ConfigError(
+            f"{where('init_param')}: init_param: got the directory {init_param}, expected a file "
+            f"of weights such as {instead}"
+        )
     if init_param is not None and not Path(str(init_param)).is_file():
         raise ConfigError(
             f"{where('init_param')}: init_param: got {init_param}, expected a file of weights"

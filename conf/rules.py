@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from conf.load import Config
+from conf.load import Config, is_as_shipped
 from conf.writing import format_value
 
 Status = Literal["passed", "warning", "failed", "not run"]
@@ -249,7 +249,11 @@ def _intervals(config: Config, run: Run) -> Finding:
     if run.batches_per_epoch is None:
         return Finding("intervals", "not run", key, "at most the number of updates", found)
     number = updates(config, run.batches_per_epoch)
-    late = [f"{name} {value:,}" for name, value in values.items() if value > number]
+    late = [
+        f"{name} {value:,}"
+        for name, value in values.items()
+        if value > number and not is_as_shipped(f"train_conf.{name}", config)
+    ]
     expected = f"at most the run's {number:,} updates"
     if late:
         found = f"{', '.join(late)}: comes due at the ends of epochs alone"

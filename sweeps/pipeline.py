@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.export.provenance import PROVENANCE, SPLITS, Link, Provenance, read, seal
+from conf import progress
 from conf.document import numbers
 from conf.errors import ConfigError, DataError
 from conf.files import file_sha256, locked_directory, write_json, write_text
@@ -86,6 +87,8 @@ def run_pipeline(
         console = stack.enter_context(own_console())
         if not dry_run:
             stack.enter_context(place.locked())
+        base = progress.sized(Path(pipeline.base) / "model.pt")
+        say(console, f"pipeline {pipeline.name}: starts from {base}")
         run = _Run(pipeline, place, console, finetune, package)
         console.print(plan(pipeline, run.chain))
         if dry_run:
@@ -429,8 +432,11 @@ def _forecast(console: Console, pipeline: Pipeline) -> None:
     for step in pipeline.steps:
         concurrency = preflight.effective_concurrency(step.sweep)
         plan = list(islice(cycle(step.configs.values()), step.sweep.trials))
-        for line in forecast(step.sweep, step.configs, concurrency, plan):
-            say(console, f"step {step.number} {step.name}: {line}")
+        name = f"step {step.number} {step.name}"
+        with progress.Progress().step(f"{name}: forecasting memory and time"):
+            lines = list(forecast(step.sweep, step.configs, concurrency, plan))
+        for line in lines:
+            say(console, f"{name}: {line}")
 
 
 def _searched(step: Step) -> Sequence[str]:

@@ -20,6 +20,7 @@ from conf.document.numbers import size
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.load import Config
 from conf.model_dir import find_copy
+from conf.progress import sized
 from conf.reading import Document
 from sweeps.spec.sweep_file import DEMO, DEMO_CORPUS, Places, SweepFile, load_sweep, stage_configs
 from trainer.checks.run_checks import ChecksFailed, failed, one_line, run_checks
@@ -170,6 +171,11 @@ def _check_database(path: Path, uri: str, environment: Mapping[str, str]) -> Non
         raise UserError(f"MLFLOW_EXPERIMENT_ID: got {number}, expected an experiment of {uri}")
     if found is not None and found[0] != "active":
         raise UserError(f"MLflow experiment {name}: got a deleted one, expected a name in use")
+
+
+def start(sweep: SweepFile) -> str:
+    """Which weights the trials are going to load, and how large they are."""
+    return f"sweep {sweep.name}: trials start from {sized(Path(sweep.base) / 'model.pt')}"
 
 
 def makes_demo_corpus(sweep: SweepFile) -> bool:

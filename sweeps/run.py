@@ -73,6 +73,8 @@ def run_sweep(
         console = stack.enter_context(own_console())
         stack.enter_context(directory.locked())
         directory.refuse_changes(sweep)
+        if not _is_finished(directory, sweep):
+            say(console, preflight.start(sweep))
         stack.enter_context(output_to(directory.log))
         goes_on = f"the same command goes on (python -m sweeps run {path} ...)"
         signals.at_once = lambda: end_at_once(directory, console, f"interrupted; {goes_on}")
@@ -222,6 +224,7 @@ class _Run:
         from analysis.report.page import report
         from analysis.tables import formats
 
+        say(self._console, f"{self._directory.root}: comparing the trials, writing the report")
         self._projector.log_base(self._base.metrics())
         self._projector.log_sums(self._ledger.sums())
         compared = comparison(self._sweep.name, self._store)

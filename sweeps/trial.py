@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from conf.errors import UserError, WorkError
 from conf.files import is_full_disk, locked
 from conf.load import Config, load_config, stage_config_path
+from conf.progress import say_loading
 from sweeps.directory import SweepDirectory
 from sweeps.output import descriptors_to, lasting_file
 from sweeps.spec.sweep_file import SweepFile, load_sweep
@@ -74,6 +75,7 @@ def run_trial(root: Path, number: int, report: Report, finetune: Finetune | None
             sweep, _ = load_sweep(directory.sweep_yaml)
             work = Work(**json.loads((trial_directory / "trial.json").read_text()))
             config = trial_config(sweep, work, trial_directory)
+            say_loading(config)
             if finetune is None:
                 from trainer.finetune.run import finetune as the_real_one
 

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,8 +42,9 @@ from trainer.checks import gpu_forecast
 from trainer.checks.model_checks import Need
 from trainer.checks.run_checks import one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
-from trainer.evaluation import evaluate
-from trainer.finetune import loop
+from trainer.evaluation import evaluate as evaluation
+from trainer.evaluation.evaluate import Scores, evaluate
+from trainer.finetune import loop, scoring
 from trainer.finetune.resume import refuse_another_run
 from trainer.finetune.run import finetune
 from trainer.finetune.run_directory import held
@@ -113,8 +115,8 @@ def _exhausted(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _exhausted_in_evaluation(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch: Any = [(None, SimpleNamespace(features_TF=torch.zeros(70, 560)))]
-    with exhaustion_named(lambda: evaluate._too_large(batch, 200)):
+    batch: Any = [SimpleNamespace(features_TF=torch.zeros(70, 560))]
+    with exhaustion_named(lambda: evaluation._too_large(batch, 200)):
         raise MemoryError
 
 
@@ -124,6 +126,12 @@ def _crowded_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = ["resources.gpu=0.25", "concurrency=4", f"base={BASE}"]
     sweep, places = load_sweep(TELEPHONE, overrides=overrides)
     preflight.check_cards(sweep, stage_configs(sweep, places), places)
+
+
+def _no_such_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which is then put back
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    trainer_main._use_gpu("7")
 
 
 def _other_directory(directory: Path, _: pytest.MonkeyPatch) -> None:
@@ -172,6 +180,7 @@ TRIGGERS: Sequence[Trigger] = (
     _no_gpu,
     _crowded_gpu,
     _full_disk,
+    _no_such_gpu,
     _exhausted,
     _exhausted_in_evaluation,
     _other_directory,
@@ -231,12 +240,19 @@ WARNED = _quoted(*WARNINGS[0])
 
 def test_both_languages_quote_the_same_warnings() -> None:
     assert _quoted(*WARNINGS[1]) == WARNED
-    assert len(WARNED) == 5
+    assert len(WARNED) == 6
 
 
 def _warned(message: str, said: Sequence[str]) -> bool:
     pattern = ".*".join(map(re.escape, message.split("…")))
     return any(re.fullmatch(pattern, line) for line in said)
+
+
+def _endless(*arguments: object, **options: object) -> Scores:
+    """What the model writes, and a thousand characters more each time."""
+    scores = evaluate(*arguments, **options)  # type: ignore[arg-type]
+    babble = (replace(one, cer=replace(one.cer, insertions=1000)) for one in scores.utterances)
+    return replace(scores, utterances=tuple(babble))
 
 
 def test_a_fine_tune_warns_as_the_page_quotes(
@@ -245,8 +261,9 @@ def test_a_fine_tune_warns_as_the_page_quotes(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Of texts that are too long, a GPU that is not there and a cache that is too small."""
+    """Of texts too long, a GPU that is not there, a cache that is too small, and babble."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(scoring, "evaluate", _endless)
     config = tiny_config(
         "s2",
         specaug=None,
@@ -261,7 +278,7 @@ def test_a_fine_tune_warns_as_the_page_quotes(
 
     with pytest.raises(SystemExit):
         finetune(config, NullTracker(), stop)
-    unheard = [message for message in WARNED[:3] if not _warned(message, caplog.messages)]
+    unheard = [message for message in WARNED[:4] if not _warned(message, caplog.messages)]
     assert not unheard, caplog.messages
 
 
@@ -289,7 +306,7 @@ def test_a_sweep_warns_as_the_page_quotes(
     run.stopped(interrupted=False)
     monkeypatch.setattr(disk, "free_bytes", lambda path: room.floor)
     assert run._disk.allows()
-    unheard = [message for message in WARNED[3:] if not _warned(message, caplog.messages)]
+    unheard = [message for message in WARNED[4:] if not _warned(message, caplog.messages)]
     assert not unheard, caplog.messages
 
 

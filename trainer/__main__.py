@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conf.command_line import add_flag, command_line
+from conf.command_line import add_flag, add_several, command_line
 from conf.errors import ConfigError, UserError, run_command
+from conf.progress import ErrorStream, Progress, say, say_loading
 from trainer.prepare import flags as prepare_flags
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         os.environ.setdefault(name, value)
     if rest and not arguments.takes_overrides:
         raise UserError(f"{rest[0]}: got an argument that {arguments.command} does not know")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ErrorStream()])
     logging.getLogger("trainer").setLevel(logging.INFO)
     code: int = arguments.run(arguments, rest)
     return code
@@ -89,9 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         **overridable,
     )
     evaluate.add_argument("--model", type=Path, required=True, metavar="DIR")
-    evaluate.add_argument(
-        "--data", nargs="+", required=True, metavar="[NAME=]F", help="manifests, each with a name"
-    )
+    several = "manifests, each with a name"
+    add_several(evaluate, "--data", required=True, metavar="[NAME=]F", help=several)
     evaluate.add_argument("--keywords", type=Path, metavar="F", help="file with a keyword a line")
     evaluate.add_argument(
         "--base",
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 
     effects = commands.add_parser("effects", help="proves which configuration keys do something")
     add_flag(effects, "--check", "exit 1 if conf/effects.yaml is stale")
-    effects.add_argument("--stage", nargs="+", default=[], metavar="8k", help="print these only")
+    add_several(effects, "--stage", metavar="8k", help="print these only")
     effects.set_defaults(run=_effects, takes_overrides=False)
 
     demo = commands.add_parser(
@@ -188,8 +188,6 @@ def _load(arguments: argparse.Namespace, rest: list[str]) -> Config:
     """The configuration of `_fine_tune_flags` and overrides."""
     from conf.load import load_config, parse_overrides
 
-    if arguments.gpu_id is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = arguments.gpu_id
     flags = ("train_data_set_list", "valid_data_set_list", "output_dir")
     given = {flag: getattr(arguments, flag) for flag in flags if getattr(arguments, flag)}
     if engine := getattr(arguments, "engine", None):
@@ -204,12 +202,34 @@ def _load(arguments: argparse.Namespace, rest: list[str]) -> Config:
     )
 
 
+def _use_gpu(gpu_id: str | None) -> None:
+    """Let this process see that GPU alone, which has to be there; a -1 hides all.
+
+    Raises:
+        UserError: It is not there: on the CPU a fine-tune would take days.
+    """
+    if gpu_id is None:
+        return
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu_id
+    if gpu_id in ("", "-1"):
+        return
+    import torch
+
+    if torch.cuda.device_count() < len(gpu_id.split(",")):
+        raise UserError(
+            f"--gpu_id: got {gpu_id}, which is not here, expected a GPU that nvidia-smi lists; "
+            "without --gpu_id the first one is used, or the CPU where there is none"
+        )
+
+
 def _check(arguments: argparse.Namespace, rest: list[str]) -> int:
     config = _load(arguments, rest)
+    say_loading(config)
+    _use_gpu(arguments.gpu_id)
 
     from trainer.checks.run_checks import failed, print_table, run_checks, to_json
 
-    results = run_checks(config, skip=arguments.skip_check)
+    results = run_checks(config, skip=arguments.skip_check, progress=Progress())
     if arguments.json:
         sys.stdout.write(to_json(results))
     else:
@@ -223,10 +243,17 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError("output_dir: got nothing, expected a directory (--output_dir DIR)")
     output_dir = Path(config["output_dir"])
 
+    from trainer.data.sets import read_data
+
+    # Mistakes come before any run is opened, and before torch. What the model's weights hold,
+    # loading will say.
+    read_data(config)
+    say_loading(config)
+    _use_gpu(arguments.gpu_id)
+
     from conf.document.numbers import rate
     from conf.files import full_disk_said
     from trainer.checks.run_checks import one_line, raise_if_failed, run_checks, tags
-    from trainer.data.sets import read_data
     from trainer.finetune.extend import can_extend, reopen
     from trainer.finetune.resume import refuse_another_run
     from trainer.finetune.run import finetune
@@ -238,9 +265,9 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     then = "make room, and the same command goes on"
     with held(output_dir), full_disk_said(output_dir, then):
         refuse_another_run(output_dir, config)  # again: until now another may have trained here
-        # Mistakes come before any run is opened. What the model's weights hold, loading will say.
-        read_data(config)
-        results = run_checks(config, skip=arguments.skip_check, parts=("config", "data"))
+        results = run_checks(
+            config, skip=arguments.skip_check, parts=("config", "data"), progress=Progress()
+        )
         raise_if_failed(results)
         for check in results:
             if check.status == "warning":
@@ -291,15 +318,19 @@ def _tracked(config: Config, log: EventLog, experiment: str | None) -> FinetuneR
 
 
 def _evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
-    from conf.load import parse_overrides
+    from conf.load import is_override, load_model_config, parse_overrides
 
-    overrides = parse_overrides(rest)
+    data = [item for item in arguments.data if not is_override(item)]
+    if not data:
+        raise UserError(f"--data: got {arguments.data[0]}, a key of the configuration, expected F")
+    overrides = parse_overrides([*rest, *(item for item in arguments.data if is_override(item))])
+    say_loading(load_model_config(arguments.model, "--model", overrides))
 
     from trainer.evaluation.evaluate_sets import evaluate_sets, print_scores
 
     scores = evaluate_sets(
         arguments.model,
-        arguments.data,
+        data,
         arguments.output_dir,
         keywords=arguments.keywords,
         base=arguments.base,
@@ -336,11 +367,13 @@ def _prepare(arguments: argparse.Namespace, _: list[str]) -> int:
     settings = prepare_flags.settings(arguments)
 
     from trainer.prepare.job import prepare
-    from trainer.prepare.progress import Progress
 
     try:
         prepared = prepare(
-            settings, arguments.output_dir, num_workers=arguments.workers, progress=Progress()
+            settings,
+            arguments.output_dir,
+            num_workers=arguments.workers,
+            progress=Progress(forks=True),
         )
     except KeyboardInterrupt:
         print("the same command goes on where this one stopped", file=sys.stderr)
@@ -349,19 +382,23 @@ def _prepare(arguments: argparse.Namespace, _: list[str]) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{arguments.output_dir}: {prepared}")
     if not arguments.no_report:
-        from trainer.prepare.report import write
+        with Progress().step("writing the report"):
+            from trainer.prepare.report import write
 
-        print(f"wrote {', '.join(str(path) for path in write(arguments.output_dir))}")
+            paths = write(arguments.output_dir)
+        print(f"wrote {', '.join(map(str, paths))}")
     return 0
 
 
 def _effects(arguments: argparse.Namespace, _: list[str]) -> int:
+    say("proving which keys do something: the tiny base is trained again and again")
+
     from trainer.effects.files import write_or_check
 
     return write_or_check(
         arguments.stage,
         check=arguments.check,
-        on_progress=lambda line: print(line, file=sys.stderr, flush=True),
+        on_progress=say,
     )
 
 

@@ -32,6 +32,7 @@ from conf.document.numbers import rate
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config
+from conf.progress import Progress, say_loading
 from trainer.export import mlflow_model, verify
 
 CONFIG, MODEL, ORIGIN = "best_config.yaml", "model", "export.json"
@@ -119,16 +120,20 @@ def export(
     trial, value = best_trial(sweep)
     run_dir = _trial_directory(sweep, trial)
     config = _config(sweep, trial, store)
+    say_loading(config)
+    progress = Progress()
     try:
         refusal = f"--output_dir: got {output_dir.absolute()}, which another export is writing:"
         with replacing_directory(output_dir, refusal) as scratch:
             model, served = scratch / MODEL, scratch.with_name("served")
             text = _annotated(config, sweep, trial, value)
             (scratch / CONFIG).write_text(text, encoding="utf-8")
-            _package(run_dir, model, scratch / STOCK)
+            with progress.step(f"building the model directory of {run_dir}"):
+                _package(run_dir, model, scratch / STOCK)
             _complete_card(model, config, sweep, trial, store, notes)
             if register_as is not None:
-                mlflow_model.save(model, served)
+                with progress.step("writing the model that MLflow serves"):
+                    mlflow_model.save(model, served)
             results = None
             if verified:
                 served_too = None if register_as is None else served
@@ -137,9 +142,10 @@ def export(
             registered = None
             if register_as is not None:
                 tags = _tags(sweep, trial, value, weights, results)
-                registered = str(
-                    mlflow_model.register(served, store.uri, register_as, trial.run_id, tags)
-                )
+                with progress.step(f"registering the model as {register_as}"):
+                    registered = str(
+                        mlflow_model.register(served, store.uri, register_as, trial.run_id, tags)
+                    )
             origin = Origin(
                 sweep=sweep.name,
                 sweep_run_id=sweep.run_id,

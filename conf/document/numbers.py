@@ -109,8 +109,8 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
-def size(num_bytes: float) -> str:
-    """Bytes as a person reads them: 1.2 GB, 120 MB, 5.5 MB."""
+def size(num_bytes: float, digits: int = 1) -> str:
+    """Bytes as a person reads them: 1.2 GB, 120 MB, 5.5 MB; gigabytes with so many digits."""
     if num_bytes >= 1e9:
-        return f"{num_bytes / 1e9:,.1f} GB"
+        return f"{num_bytes / 1e9:,.{digits}f} GB"
     return f"{num_bytes / 1e6:.{0 if num_bytes >= 1e7 else 1}f} MB"

@@ -9,10 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from conf import progress
 from conf.errors import ConfigError
 from sweeps.console.cost_forecast import forecast
 from sweeps.console.view import say, short_number
-from sweeps.preflight import check, effective_concurrency
+from sweeps.preflight import check, effective_concurrency, start
 from sweeps.search.samplers import complete, draw
 from sweeps.search.warm_start import WarmStart, read_warm_start
 from sweeps.spec.sweep_file import Choice, SweepFile
@@ -31,6 +32,7 @@ def dry_run(
     results later cannot be known before. Weights and GPUs need not be there.
     """
     sweep, configs, lacking = check(path, name=name, overrides=overrides, starts=False)
+    progress.say(start(sweep))
     keys = list(dict.fromkeys(key for stage in sweep.stages for key in sweep.ranges(stage)))
     table = Table("trial", "stage", *_headings(keys), box=None, pad_edge=False)
     warm = read_warm_start(sweep, configs)
@@ -51,7 +53,8 @@ def dry_run(
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     remarks = [f"missing here: {line}" for line in lacking]
-    remarks += forecast(sweep, configs, effective_concurrency(sweep), plan, tflops)
+    with progress.Progress().step("forecasting memory and time"):
+        remarks += forecast(sweep, configs, effective_concurrency(sweep), plan, tflops)
     for line in [*remarks, *_remarks(sweep, warm)]:
         say(console, line)
     refused = f", {failing} of them would fail" if failing else ""

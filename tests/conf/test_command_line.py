@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conf.command_line import add_flag, command_line
+from conf.command_line import add_flag, add_several, command_line
 
 pytestmark = pytest.mark.quick
 
@@ -36,3 +36,12 @@ def test_a_flag_is_off_unless_it_is_given() -> None:
     add_flag(commands.add_parser("bake"), "--no_salt", "leave the salt out")
     assert not parser.parse_args(["bake"]).no_salt
     assert parser.parse_args(["bake", "--no_salt"]).no_salt
+
+
+def test_several_values_may_come_together_or_one_by_one() -> None:
+    parser, commands = command_line("bakery", "Bakes.", EXAMPLES)
+    add_several(commands.add_parser("bake"), "--loaves", type=int, help="of how many grams")
+    assert parser.parse_args(["bake"]).loaves == []
+    given = ["bake", "--loaves", "500", "750", "--loaves", "1000"]
+    assert parser.parse_args(given).loaves == [500, 750, 1000]
+    assert parser.parse_args(["bake"]).loaves == [], "nothing is left of the call before"

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from conf.errors import ConfigError
-from conf.load import Config, load_config, parse_overrides, read_yaml, stage_config_path
+from conf.load import (
+    Config,
+    is_override,
+    load_config,
+    parse_overrides,
+    read_yaml,
+    stage_config_path,
+)
 
 pytestmark = pytest.mark.quick
 
@@ -274,3 +281,20 @@ def test_unknown_stage() -> None:
     """The known ones are named."""
     with pytest.raises(ConfigError, match=r"^stage: got 's4', expected one of 8k, s1, s2, s3$"):
         stage_config_path("s4")
+
+
+@pytest.mark.parametrize(
+    ("argument", "is_one"),
+    [
+        ("finetune_conf.max_new_tokens=20", True),
+        ("finetune_conf.max_new_token=20", True),  # misspelt: the block's keys are then named
+        ("++anything=1", True),
+        ("device=cpu", True),
+        ("telephone=calls.jsonl", False),
+        ("calls.v2=calls.jsonl", False),
+        ("device", False),
+        ("data/calls.jsonl", False),
+    ],
+)
+def test_an_override_is_told_from_a_named_file(argument: str, is_one: bool) -> None:
+    assert is_override(argument) is is_one

@@ -224,3 +224,15 @@ def test_a_hubs_cache_keeps_contents_beside_the_snapshot(tmp_path: Path) -> None
     vocabulary.symlink_to("../../../0123")
     with pytest.raises(DataError, match=r"vocab_path: got .*stays inside the directory"):
         file_paths(snapshot)
+
+
+def test_a_directory_in_the_place_of_its_weights(place: Path) -> None:
+    """The line names the file in it, or the flag that takes a directory, if it is a model's."""
+    whole, part = put(place / "whole"), put(place / "part", weights=False)
+    said = (
+        f"init_param: got the directory {whole}, expected .* {whole}/model.pt, or --model {whole}$"
+    )
+    with pytest.raises(ConfigError, match=said):
+        load_config(stage_config_path("8k"), init_param=whole)
+    with pytest.raises(ConfigError, match=r"part, expected a file .* such as MODEL/model\.pt$"):
+        load_config(stage_config_path("8k"), init_param=part)

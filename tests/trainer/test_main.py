@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from conf.errors import UserError
 from conf.load import Config
+from tests.conftest import BASE
 from trainer.__main__ import main
 from trainer.finetune.result import FinetuneResult, OnEval
 from trainer.finetune.run_directory import held
@@ -67,3 +69,57 @@ def test_anew_in_the_same_directory_is_a_new_run_in_mlflow(
     assert runs[0] == runs[1] != runs[2]
     store = Store.open()
     assert [len(store.history(run, "valid/cer")) for run in runs] == [1, 1, 1]
+
+
+def test_a_gpu_that_is_not_there_is_a_mistake(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named by whoever wants it: the CPU instead would take days."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which is then put back
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(UserError, match=r"^--gpu_id: got 0,9, which is not here, expected a GPU"):
+        main([*command, "--gpu_id", "0,9"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_takes_overrides_behind_its_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trainer.evaluation import evaluate_sets as module
+
+    given: dict[str, object] = {}
+
+    def evaluate_sets(model: Path, data: list[str], output_dir: Path, **rest: object) -> object:
+        given.update(rest, data=data)
+        return {}
+
+    monkeypatch.setattr(module, "evaluate_sets", evaluate_sets)
+    monkeypatch.setattr(module, "print_scores", lambda scores: None)
+    flags = ["evaluate", "--model", str(BASE), "--output_dir", str(tmp_path)]
+    key = "finetune_conf.max_new_tokens=20"
+    main([*flags, "--data", "a=x.jsonl", "y.jsonl", key, "--data", "b=z.jsonl", "++device=cpu"])
+    assert given["data"] == ["a=x.jsonl", "y.jsonl", "b=z.jsonl"]
+    assert given["overrides"] == [key, "device=cpu"]
+    assert capsys.readouterr().err == f"loading {BASE / 'model.pt'}, 2.3 MB\n"
+    with pytest.raises(UserError, match=r"nearest: finetune_conf\.max_new_tokens"):
+        main([*flags, "--data", "a=x.jsonl", "finetune_conf.max_new_token=20"])
+    with pytest.raises(UserError, match=r"^--data: got .*max_new_tokens=20, a key of the config"):
+        main([*flags, "--data", key])
+
+
+@pytest.mark.parametrize(
+    "package", ["trainer.__main__:_parser", "analysis.__main__:parser", "sweeps.__main__:_parser"]
+)
+def test_no_option_of_several_values_forgets_the_first_ones(package: str) -> None:
+    """Given twice, it has both; what swallows overrides is sorted out by `_evaluate` alone."""
+    module, _, name = package.partition(":")
+    [commands] = getattr(importlib.import_module(module), name)()._subparsers._group_actions
+    several = [
+        (command, action)
+        for command, parser in commands.choices.items()
+        for action in parser._actions
+        if action.nargs in ("+", "*")
+    ]
+    for command, action in several:
+        assert type(action).__name__ == "_ExtendAction", (command, action.option_strings)
+    assert {command for command, _ in several} <= {"evaluate", "prepare", "effects"}

@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from conf import keys, rules
@@ -23,7 +22,8 @@ from conf.checks import CHECKS, Part
 from conf.delta import classify
 from conf.errors import ConfigError, DataError, WorkError
 from conf.explain import nearest_hint
-from conf.load import ALLOWED, Config
+from conf.load import ALLOWED, Config, is_as_shipped
+from conf.progress import Progress
 from conf.rules import Finding, Run, judged
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def run_checks(
     skip: Collection[str] = (),
     parts: Collection[Part] = PARTS,
     searched: Iterable[str] = (),
+    progress: Progress | None = None,
 ) -> list[CheckResult]:
     """Look at everything that can be known before training.
 
@@ -66,6 +67,7 @@ def run_checks(
         parts: `config` needs nothing else, `data` the manifests and (where weights are named) the
             tokenizers, `model` builds the model and loads its weights.
         searched: Keys that a sweep varies on purpose.
+        progress: Told how many checks are done; None says nothing.
 
     Returns:
         A result for each check of those parts, in the order of `conf.checks.CHECKS`.
@@ -75,26 +77,27 @@ def run_checks(
     """
     _refuse_unknown(skip)
     work = _Work(config, frozenset(parts), frozenset(searched))
+    checks = [check for check in CHECKS.values() if check.part in parts]
     results = []
-    for check in CHECKS.values():
-        if check.part not in parts:
-            continue
-        if check.id in skip:
-            finding = Finding(check.id, "not run", "", "", "")
-        else:
-            finding = work.find(check.id)
-        status: Status = "skipped" if check.id in skip else finding.status
-        results.append(
-            CheckResult(
-                check.id,
-                status,
-                finding.expected,
-                finding.found or "--skip-check",
-                check.why,
-                check.mend,
-                finding.key,
+    with (progress or Progress(quiet=True)).of("check", len(checks), "checks") as advance:
+        for check in checks:
+            if check.id in skip:
+                finding = Finding(check.id, "not run", "", "", "")
+            else:
+                finding = work.find(check.id)
+            status: Status = "skipped" if check.id in skip else finding.status
+            results.append(
+                CheckResult(
+                    check.id,
+                    status,
+                    finding.expected,
+                    finding.found or "--skip-check",
+                    check.why,
+                    check.mend,
+                    finding.key,
+                )
             )
-        )
+            advance(1)
     return results
 
 
@@ -262,23 +265,26 @@ class _Work:
 
 def has_weights(config: Config) -> bool:
     """Whether a configuration names weights that are there."""
-    named = config.get("init_param") or (config.model_dir and config.model_dir / "model.pt")
-    return bool(named) and Path(str(named)).is_file()
+    return config.weights is not None and config.weights.is_file()
 
 
 def _init_param(config: Config) -> Finding:
     expected = "a file of weights (--init_param MODEL/model.pt)"
-    named = config.get("init_param") or (config.model_dir and config.model_dir / "model.pt")
-    if not named:
+    if config.weights is None:
         return Finding("init-param", "failed", "init_param", expected, "none")
-    there = Path(str(named)).is_file()
-    found = str(named) if there else f"{named}, which is not there"
+    there = has_weights(config)
+    found = str(config.weights) if there else f"{config.weights}, which is not there"
     return judged("init-param", there, "init_param", expected, found)
 
 
 def _effects(config: Config) -> Finding:
     changed = [delta for delta in classify(config) if delta.is_change and delta.key != ALLOWED]
-    dead = [delta for delta in changed if delta.effect in ("stock", "none")]
+    # Our files also set what only stock training reads: nobody who takes them over changed it.
+    dead = [
+        delta
+        for delta in changed
+        if delta.effect in ("stock", "none") and not is_as_shipped(delta.key, config)
+    ]
     unproven = [delta for delta in changed if delta.effect is None]
     says = {"stock": "read by stock training only", "none": "read by nothing"}
     found = [
@@ -289,7 +295,7 @@ def _effects(config: Config) -> Finding:
     if unproven:
         found.append(f"{len(unproven)} of {len(changed)} changed keys unproven")
     expected = "changed keys that this trainer reads"
-    said = "; ".join(found) or f"{len(changed)} changed keys, all read"
+    said = "; ".join(found) or f"{len(changed)} changed keys, all read or as shipped"
     return judged("effects", not dead, "", expected, said, "warning")
 
 

@@ -36,6 +36,7 @@ import orjson
 import soundfile
 
 from conf.errors import DataError
+from conf.progress import Progress
 
 _AUDIO_IN_PROMPT = re.compile(r"<\|startofspeech\|>!(.*?)<\|endofspeech\|>", re.DOTALL)
 _CUT_OFF = re.compile(r"^\s*data : (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -55,6 +56,8 @@ MIN_SAMPLES = 2
 """Fewest samples of which FunASR's frontend makes a feature."""
 _KNOWN_KEYS = frozenset(("key", "source", "target", "messages", "speaker_id"))
 _MAX_PROBLEMS = 20
+_MANY = 1000
+"""Recordings whose headers take long enough to tell how far it is."""
 _PLAIN_NAME = re.compile(r"\w[\w.-]*")
 _MAX_NAME_BYTES = 180
 _CHUNK_BYTES = 4 * 2**20
@@ -236,15 +239,19 @@ def read_headers(utterances: Sequence[Utterance], *, leave_out: bool = False) ->
     rates, samples = array("q"), array("q")
     problems: dict[int, str] = {}
     places: list[str] = []
-    for index, utterance in enumerate(utterances):
-        audio, problem = read_header(os.fspath(utterance.source))
-        rates.append(audio.sample_rate_hz)
-        samples.append(audio.num_samples)
-        if problem:
-            problems[index] = problem
-            if len(places) <= _MAX_PROBLEMS and not leave_out:
-                where = f"{utterance.place}: source: got {str(utterance.source)!r}"
-                places.append(f"{where} ({problem}), expected a recording")
+    progress = Progress(quiet=len(utterances) < _MANY, forks=True)
+    with progress.of("headers", len(utterances), "recordings") as advance:
+        for index, utterance in enumerate(utterances):
+            audio, problem = read_header(os.fspath(utterance.source))
+            rates.append(audio.sample_rate_hz)
+            samples.append(audio.num_samples)
+            if problem:
+                problems[index] = problem
+                if len(places) <= _MAX_PROBLEMS and not leave_out:
+                    where = f"{utterance.place}: source: got {str(utterance.source)!r}"
+                    places.append(f"{where} ({problem}), expected a recording")
+            if not (index + 1) % _MANY:
+                advance(_MANY)
     if not leave_out and problems:
         _raise_if_any(places, len(problems))
     return Audios(

@@ -28,6 +28,7 @@ import soundfile
 
 from conf.errors import DataError, UserError, WorkError
 from conf.files import file_sha256, write_json
+from conf.progress import Progress
 from trainer.demo.sentences import sentences
 
 logger = logging.getLogger(__name__)
@@ -239,7 +240,8 @@ def ensure(directory: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
         new = Path(scratch) / "new"
         new.mkdir()
-        make(new, PARTS)
+        with Progress().step(f"making the demonstration's speech in {directory}"):
+            make(new, PARTS)
         (new / "README.md").write_text(README, encoding="utf-8")
         found = checksum(new)
         stamp = {

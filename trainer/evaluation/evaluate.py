@@ -258,7 +258,7 @@ def evaluate(
     base: Mapping[str, str] | None = None,
     keywords: Sequence[str] = (),
     shared: SharedOutputs | None = None,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda more: None,
 ) -> Scores:
     """Decodes and scores every utterance; with an ``objective`` also computes its loss.
 
@@ -271,7 +271,7 @@ def evaluate(
         base: Another model's text of every utterance by key, to count what changed.
         keywords: To look for, as `read_keywords` gives them.
         shared: What other processes make of the same model before training; None decodes here.
-        on_progress: Told how many utterances are done, after each batch.
+        on_progress: Told how many more utterances are done, after each batch.
 
     Raises:
         DataError: An utterance cannot be read, or the base has no text for it.
@@ -313,7 +313,6 @@ def _run(
     nano.model.eval()
     hypotheses: dict[str, Hypothesis] = {}
     losses = _Loss(nano, objective) if objective is not None else None
-    done = 0
     for batch in _batches(nano, utterances, batch_size):
         with exhaustion_named(partial(_too_large, batch, max_new_tokens)):
             # What text and loss have in common is computed once.
@@ -323,8 +322,7 @@ def _run(
                 hypotheses |= {hypothesis.key: hypothesis for hypothesis in said}
             if losses is not None:
                 losses.add(examples)
-        done += len(batch)
-        on_progress(done)
+        on_progress(len(batch))
     if nano.extractor.store is not None:
         nano.extractor.store.flush()  # for whoever evaluates next, in whatever process
     return Outputs(hypotheses, None if losses is None else losses.mean)

@@ -16,16 +16,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.errors import DataError, UserError, WorkError
-from conf.load import Config, load_config
-from conf.model_dir import find_copy
+from conf.load import Config, load_model_config
+from conf.progress import Progress, say_loading
 from trainer.data.manifest import Utterance, check_evaluable, read_data_list, read_headers
 from trainer.evaluation.error_rates import NORMALISATIONS, Spotted
 from trainer.evaluation.evaluate import Scores, check_base, evaluate, read_keywords, read_texts
@@ -34,7 +32,6 @@ from trainer.model.build import build
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
     from rich.table import Table
 
 _SET_NAME = re.compile(r"[\w][\w.-]*")
@@ -95,7 +92,7 @@ def evaluate_sets(
     """
     paths = _named_sets(data)
     _check_place(output_dir)
-    config = _model_config(model, "--model", overrides)
+    config = load_model_config(model, "--model", overrides)
     wanted = read_keywords(keywords) if keywords is not None else ()
     sets = {name: read_data_list(path) for name, path in paths.items()}
     for utterances in sets.values():
@@ -103,14 +100,14 @@ def evaluate_sets(
     texts: Texts | None = None
     base_config = None
     if base is not None and _is_model(base):
-        base_config = _model_config(base, "--base", overrides)
+        base_config = load_model_config(base, "--base", overrides)
     elif base is not None:
         texts = _base_texts(base, sets)
-    with _progress() as progress:
-        if base_config is not None:
-            scores = _score(base_config, sets, progress, "base: ")
-            texts = {name: _texts(found) for name, found in scores.items()}
-        scores = _score(config, sets, progress, "", wanted, texts, shared)
+    if base_config is not None:
+        say_loading(base_config)
+        scores = _score(base_config, sets, "base: ")
+        texts = {name: _texts(found) for name, found in scores.items()}
+    scores = _score(config, sets, "", wanted, texts, shared)
     _write(scores, output_dir)
     return scores
 
@@ -205,14 +202,6 @@ def _check_place(output_dir: Path) -> None:
         raise UserError(f"--output_dir: got {problem}, expected a directory to write to")
 
 
-def _model_config(model: Path, flag: str, overrides: Sequence[str]) -> Config:
-    directory = find_copy(str(model), flag)
-    path = directory / "config.yaml"
-    if not path.is_file():
-        raise DataError(f"{flag}: got {str(directory)!r} without config.yaml, expected a model's")
-    return load_config(path, model=directory, overrides=overrides)
-
-
 def _is_model(base: Path) -> bool:
     return (base / "config.yaml").is_file() and not (base / "hypotheses").is_dir()
 
@@ -235,7 +224,6 @@ def _base_texts(base: Path, sets: Mapping[str, Sequence[Utterance]]) -> Texts:
 def _score(
     config: Config,
     sets: Mapping[str, Sequence[Utterance]],
-    progress: Progress,
     label: str,
     keywords: Sequence[str] = (),
     base: Texts | None = None,
@@ -245,31 +233,19 @@ def _score(
     outputs = None if shared is None else SharedOutputs(shared, config)
     scores = {}
     for name, utterances in sets.items():
-        task = progress.add_task(label + name, total=len(utterances))
-        scores[name] = evaluate(
-            nano,
-            utterances,
-            max_new_tokens=config["finetune_conf.max_new_tokens"],
-            batch_size=config["finetune_conf.eval_batch_size"],
-            base=None if base is None else base[name],
-            keywords=keywords,
-            shared=outputs,
-            on_progress=partial(_show, progress, task),
-        )
+        what = f"evaluate {label}{name}"
+        with Progress().of(what, len(utterances), "utterances") as advance:
+            scores[name] = evaluate(
+                nano,
+                utterances,
+                max_new_tokens=config["finetune_conf.max_new_tokens"],
+                batch_size=config["finetune_conf.eval_batch_size"],
+                base=None if base is None else base[name],
+                keywords=keywords,
+                shared=outputs,
+                on_progress=advance,
+            )
     return scores
-
-
-def _show(progress: Progress, task: TaskID, done: int) -> None:
-    progress.update(task, completed=done)
-
-
-def _progress() -> Progress:
-    """Bars on stderr where that is a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(file=sys.stderr)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def _texts(scores: Scores) -> dict[str, str]:

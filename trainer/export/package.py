@@ -23,6 +23,7 @@ from conf.errors import DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config, load_config
 from conf.model_dir import DESCRIPTION, file_paths, is_inside
+from conf.progress import Progress, say_loading
 from trainer.evaluation.error_rates import NORMALISATION
 from trainer.export import stock_script
 from trainer.finetune.run_directory import CHECKPOINTS, CONFIG, written_values
@@ -75,6 +76,7 @@ def package(
         raise DataError(
             f"{error}; trainer package --checkpoint takes another ({', '.join(others) or 'none'})"
         ) from error
+    say_loading(config)
     nano = build(config)
     assert nano.coverage is not None
     if metadata["base.sha256"] != nano.coverage.sha256:
@@ -82,7 +84,11 @@ def package(
             f"{weights}: got a checkpoint of base {metadata['base.sha256'][:12]}, expected one of "
             f"{nano.coverage.sha256[:12]} ({config.get('init_param') or config.model_dir})"
         )
-    with _written_whole(output_dir) as partial, _removed_on_error(stock_dir):
+    with (
+        Progress().step(f"writing {output_dir}"),
+        _written_whole(output_dir) as partial,
+        _removed_on_error(stock_dir),
+    ):
         if stock_dir is not None:
             stock_script.write(config, nano, output_dir, stock_dir)
         stages.load_trainable_state(nano.model, trained)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from conf.document import numbers
 from conf.errors import DataError, UserError, WorkError
+from conf.progress import Progress
 
 _MIN_EQUAL_TEXTS = 0.99
 """Share of texts that must equal the logged ones: batched float sums may tip a near tie."""
@@ -97,9 +98,10 @@ def verify(model: Path, run: Path, served: Path | None = None) -> list[Verificat
         WorkError: It cannot be loaded, or gives other texts or another CER than were logged.
     """
     command = [sys.executable, "-m", "trainer.export.verify_process", str(model), str(run)]
-    finished = subprocess.run(
-        [*command, *([str(served)] if served else [])], capture_output=True, text=True
-    )
+    with Progress().step(f"loading {model} in a fresh process and decoding the validation set"):
+        finished = subprocess.run(
+            [*command, *([str(served)] if served else [])], capture_output=True, text=True
+        )
     last = (finished.stderr.strip().splitlines() or ["it said nothing"])[-1]
     if finished.returncode == UserError.exit_code:
         raise DataError(last.removeprefix("verify_process: "))

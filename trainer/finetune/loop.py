@@ -19,6 +19,7 @@ import torch
 
 from conf.errors import WorkError
 from conf.load import Config
+from conf.progress import Progress
 from trainer.data.batch import Batch, BatchSampler, LeftOut
 from trainer.data.loader import Loader
 from trainer.finetune.engine import EpochSummary
@@ -173,11 +174,14 @@ class Trainer:
         started_s = time.perf_counter()
         num_utterances = 0
         plan = self._sampler.epoch(self._epoch)[self._batches_done :]
-        for group in self._groups(plan):
-            self._batches_done += self._conf.accum_grad
-            num_utterances += sum(len(batch.keys) for batch in group)
-            if group and self._update(group):
-                self._between_updates()
+        # The loader forks its workers on the way.
+        with Progress(forks=True).of(f"epoch {self._epoch}", len(plan), "batches") as advance:
+            for group in self._groups(plan):
+                self._batches_done += self._conf.accum_grad
+                num_utterances += sum(len(batch.keys) for batch in group)
+                if group and self._update(group):
+                    self._between_updates()
+                advance(self._conf.accum_grad)
         self._read_losses()
         losses, self._losses = self._losses, []
         return EpochSummary(

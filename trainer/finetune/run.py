@@ -8,6 +8,7 @@ knows neither MLflow nor Ray. What it learns on the way goes to a tracker, and a
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,9 @@ from trainer.model.optim import build_optimizer, build_scheduler
 from trainer.tracking.event_log import Tracker
 
 _LOG = logging.getLogger(__name__)
+
+ENDLESS_CER = 3.0
+"""Above it most of what is written stands for nothing that was said: a text that does not end."""
 
 
 def ignore_evaluation(_: Evaluation) -> None:
@@ -129,6 +133,7 @@ class _Run:
         self._resume = ResumeFolder(self._directory / run_directory.POINTS, self._identity)
         self._best: Checkpoint | None = None
         self._best_metrics: dict[str, float] = {}
+        self._said_endless = False
         self._scoring = Scoring(
             config, data, tracker, lambda: self.engine.nano, self._objective_of_engine, shared
         )
@@ -307,7 +312,24 @@ class _Run:
                 if name in self.record.metrics
             ),
         )
+        self._warn_if_endless(scores["valid"])
         return scores
+
+    def _warn_if_endless(self, scores: Scores) -> None:
+        if self._said_endless or not ENDLESS_CER < scores.cer.rate < math.inf:
+            return
+        self._said_endless = True
+        capped = sum(scored.capped for scored in scores.utterances)
+        _LOG.warning(
+            "valid/cer %s, above %s: the model writes without end (%d of %d texts were cut at "
+            "finetune_conf.max_new_tokens %d); after epoch 0 lower optim_conf.lr, at epoch 0 see "
+            "whether weights and tokenizers belong together (python -m trainer check)",
+            numbers.rate(scores.cer.rate),
+            numbers.rate(ENDLESS_CER, 0),
+            capped,
+            len(scores.utterances),
+            self._config["finetune_conf.max_new_tokens"],
+        )
 
     def _objective_of_engine(self) -> Objective:
         """Losses of the model that is trained: stock's engine builds one of its own."""

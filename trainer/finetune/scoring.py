@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conf.load import Config
+from conf.progress import Progress
 from trainer.data.manifest import Utterance
 from trainer.data.sets import Data
 from trainer.evaluation.evaluate import Scores, evaluate, read_keywords, read_texts
@@ -63,16 +64,18 @@ class Scoring:
     ) -> Scores:
         """Scores of one set; of the validation set with its losses."""
         base = self._base_texts.get(split, {})
-        return evaluate(
-            self._nano(),
-            utterances,
-            max_new_tokens=self._config["finetune_conf.max_new_tokens"],
-            batch_size=self._config["finetune_conf.eval_batch_size"],
-            objective=self._objective() if split == "valid" else None,
-            base=base if all(item.key in base for item in utterances) else None,
-            keywords=self._keywords,
-            shared=shared,
-        )
+        with Progress().of(f"evaluate {split}", len(utterances), "utterances") as advance:
+            return evaluate(
+                self._nano(),
+                utterances,
+                max_new_tokens=self._config["finetune_conf.max_new_tokens"],
+                batch_size=self._config["finetune_conf.eval_batch_size"],
+                objective=self._objective() if split == "valid" else None,
+                base=base if all(item.key in base for item in utterances) else None,
+                keywords=self._keywords,
+                shared=shared,
+                on_progress=advance,
+            )
 
     def write(self, split: str, scores: Scores) -> None:
         """Writes and logs the texts of a set."""

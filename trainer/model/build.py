@@ -14,6 +14,7 @@ import torch
 from conf.errors import DataError
 from conf.load import Config
 from conf.model_dir import FILE_KEYS, file_paths
+from conf.progress import Progress
 from conf.reading import flatten
 from trainer.data.array_store import open_store
 from trainer.data.features import FeatureExtractor
@@ -99,20 +100,22 @@ def build(config: Config, *, weights: bool = True) -> Nano:
         part: bool(values[f"{part}_conf"].pop("activation_checkpoint", False))
         for part in ("audio_encoder", "llm")
     }
-    try:
-        model = registered("model_classes", values["model"])(**arguments)
-    except Exception as error:  # FunASR and transformers raise many types
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(
-            f"{config.model_dir}: FunASR cannot build this model ({reason}); expected the "
-            "config.yaml and the LLM's config.json that belong to the weights"
-        ) from error
-    lora.set_precision(model, config["finetune_conf.lora_dtype"])
-    checkpoint_activations(model, **checkpointed)
-    base = config.model_dir / "model.pt" if config.model_dir else None
-    coverage = load_weights(model, weights_path(config), base) if weights else None
-    device = choose_device(config.get("device"))
-    return Nano(model.to(device).eval(), extractor, codec, device, coverage)
+    with Progress().step("building the model"):
+        try:
+            model = registered("model_classes", values["model"])(**arguments)
+        except Exception as error:  # FunASR and transformers raise many types
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise DataError(
+                f"{config.model_dir}: FunASR cannot build this model ({reason}); expected the "
+                "config.yaml and the LLM's config.json that belong to the weights"
+            ) from error
+        lora.set_precision(model, config["finetune_conf.lora_dtype"])
+        checkpoint_activations(model, **checkpointed)
+        base = config.model_dir / "model.pt" if config.model_dir else None
+        coverage = load_weights(model, weights_path(config), base) if weights else None
+        device = choose_device(config.get("device"))
+        model.to(device).eval()
+    return Nano(model, extractor, codec, device, coverage)
 
 
 def weights_path(config: Config) -> Path:
@@ -121,11 +124,8 @@ def weights_path(config: Config) -> Path:
     Raises:
         DataError: It names none, or there is no such file.
     """
-    if init_param := config.get("init_param"):
-        path = Path(init_param)
-    elif config.model_dir is not None:
-        path = config.model_dir / "model.pt"
-    else:
+    path = config.weights
+    if path is None:
         raise DataError(
             "init_param: got nothing, expected the weights to start from "
             "(--init_param MODEL.pt or --model DIR)"

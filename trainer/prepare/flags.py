@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from conf.command_line import add_flag
+from conf.command_line import add_flag, add_several
 from conf.errors import UserError
 from trainer.prepare.settings import SPLITS, Given, Settings
 
@@ -51,18 +51,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group(
         "what to read", "JSON lines (ours or FunASR's chat form), CSV, TSV, lists of them, Kaldi's"
     )
-    what.add_argument(
-        "--input", nargs="+", type=_path, default=[], metavar="F", help="what is to be split"
-    )
+    add_several(what, "--input", type=_path, metavar="F", help="what is to be split")
     for split in SPLITS:
-        what.add_argument(
-            f"--{split}",
-            nargs="+",
-            type=_path,
-            default=[],
-            metavar="F",
-            help=f"what is the {split} set",
-        )
+        add_several(what, f"--{split}", type=_path, metavar="F", help=f"what is the {split} set")
     what.add_argument("--wav_scp", type=_path, metavar="F", help="Kaldi's, with --text")
     for name in ("text", "segments", "utt2spk", "spk2utt", "reco2file_and_channel"):
         what.add_argument(f"--{name}", type=_path, metavar="F", help="with --wav_scp")
@@ -114,12 +105,8 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         rules.add_argument(
             f"--{flag}", type=float, default=default, metavar="X", help=f"{unit} ({default:g})"
         )
-    rules.add_argument(
-        "--rate", nargs="+", type=int, default=[], metavar="HZ", help="take no others"
-    )
-    rules.add_argument(
-        "--keep", nargs="+", default=[], metavar="RULE", help="rules that leave nothing out"
-    )
+    add_several(rules, "--rate", type=int, metavar="HZ", help="take no others")
+    add_several(rules, "--keep", metavar="RULE", help="rules that leave nothing out")
     add_flag(rules, "--strict", "end at the first mistake in the input")
 
     how = parser.add_argument_group("what to write")

@@ -26,10 +26,10 @@ import orjson
 from conf.channels import ChannelRange, load_channel
 from conf.errors import DataError
 from conf.files import write_bytes
+from conf.progress import Progress
 from trainer.prepare import first_pass, inputs, passes, second_pass
 from trainer.prepare.directory import is_ours, refuse_foreign, take_audio_dir, working
 from trainer.prepare.filters import STOPS
-from trainer.prepare.progress import Progress
 from trainer.prepare.settings import SPLITS, Settings
 from trainer.prepare.split import LEFT_OUT, Catalog, Plan, leave_out_equal_content, plan
 from trainer.prepare.write import MARK, Outcome, Writer, manifest_line
@@ -122,7 +122,7 @@ class _Job:
         replaced = str(self._audio_dir) if is_ours(self._audio_dir) else None
         check = partial(first_pass.check_lines, settings=self._settings, audio_dir=replaced)
         lines = passes.batches(inputs.read(self._settings))
-        with self._progress.of("headers", expected) as advance:
+        with self._progress.of("headers", expected, about=True) as advance:
             for records in passes.run(self._around / "headers", lines, check, self._num_workers):
                 for record in records:
                     self._stop_if_strict(record["place"], *_reason(record))

@@ -11,11 +11,11 @@ from typing import Any
 
 import orjson
 
+from conf.progress import Progress
 from trainer.channel import ChannelRange, simulate_manifest
 from trainer.data.audio import read_mono
 from trainer.prepare import passes, second_pass
 from trainer.prepare.passes import dumps
-from trainer.prepare.progress import Progress
 from trainer.prepare.settings import SPLITS, Settings
 from trainer.prepare.write import Outcome
 

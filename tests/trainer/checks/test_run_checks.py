@@ -126,10 +126,28 @@ def test_changed_keys_without_effect(replace_effects: Callable[[str], Path]) -> 
         "keys:\n  dataset_conf.retry: {stages: {8k: stock}}\n"
         "  optim_conf.lr: {stages: {8k: both}}\n"
     )
-    result = by_id(run_checks(load_config(stage_config_path("8k")), parts=["config"]))["effects"]
+    config = load_config(stage_config_path("8k"), overrides=["dataset_conf.retry=7"])
+    result = by_id(run_checks(config, parts=["config"]))["effects"]
     assert result.status == "warning"
     assert result.found.startswith("dataset_conf.retry (read by stock training only); ")
     assert result.found.endswith("changed keys unproven")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", FILES)
+def test_no_key_that_we_ship_is_warned_of(name: str, tmp_path: Path) -> None:
+    """Neither in our file, nor in a copy under another name, nor with all values written out."""
+    path = ROOT / "conf" / f"{name}.yaml"
+    config = load_config(path, model=BASE)
+    texts = (path.read_text(encoding="utf-8"), config.to_yaml())
+    copies = [tmp_path / f"{number}.yaml" for number in range(len(texts))]
+    for copy, text in zip(copies, texts, strict=True):
+        copy.write_text(text, encoding="utf-8")
+    for same in (config, *(load_config(copy, model=BASE) for copy in copies)):
+        assert by_id(run_checks(same, parts=["config"]))["effects"].status == "passed"
+    changed = config.replace({"dataset_conf.retry": 7}, "test")
+    result = by_id(run_checks(changed, parts=["config"]))["effects"]
+    assert result.found == "dataset_conf.retry (read by stock training only)"
 
 
 @pytest.mark.quick
@@ -168,7 +186,9 @@ def test_command(
     arguments += ["--train_data_set_list", config["train_data_set_list"]]
     arguments += ["--valid_data_set_list", config["valid_data_set_list"]]
     assert run_command(main, [*arguments, "--json"]) == 0
-    results = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert said.err.splitlines()[0] == f"loading {BASE / 'model.pt'}, 2.3 MB"
+    results = json.loads(said.out)
     assert [result["id"] for result in results] == list(CHECKS)
     broken = [*arguments, "--optim_conf.weight_decay", "0"]
     assert run_command(main, broken) == 1

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from conf.errors import DataError
+from conf.progress import Progress
 from tests.trainer.prepare.given import write_wav
 from trainer.prepare.job import Prepared, prepare
-from trainer.prepare.progress import Progress
 from trainer.prepare.settings import Given, Settings
 
 
