@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from trainer.data.text import TextCodec
 from trainer.funasr_parts import registered
 from trainer.model.activation_checkpointing import checkpoint_activations
 from trainer.model.weights import COMPONENTS, Coverage, load_weights
+from trainer.model.without_memory import WithoutMemory
 
 __all__ = [
     "COMPONENTS",
@@ -96,7 +98,9 @@ def build(config: Config, *, weights: bool = True) -> Nano:
         part: bool(values[f"{part}_conf"].pop("activation_checkpoint", False))
         for part in ("audio_encoder", "llm")
     }
-    model = registered("model_classes", values["model"])(**arguments)
+    make = registered("model_classes", values["model"])
+    with WithoutMemory() if weights else nullcontext():
+        model = make(**arguments)
     checkpoint_activations(model, **checkpointed)
     base = config.model_dir / "model.pt" if config.model_dir else None
     coverage = load_weights(model, weights_path(config), base) if weights else None
