@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from trainer.funasr_parts import registered
 from trainer.model import lora
 from trainer.model.activation_checkpointing import checkpoint_activations
 from trainer.model.weights import COMPONENTS, Coverage, load_weights
+from trainer.model.without_memory import WithoutMemory
 
 __all__ = [
     "COMPONENTS",
@@ -102,7 +104,8 @@ def build(config: Config, *, weights: bool = True) -> Nano:
     }
     with Progress().step("building the model"):
         try:
-            model = registered("model_classes", values["model"])(**arguments)
+            with WithoutMemory() if weights else nullcontext():
+                model = registered("model_classes", values["model"])(**arguments)
         except Exception as error:  # FunASR and transformers raise many types
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise DataError(

@@ -134,7 +134,7 @@ def load_weights(model: torch.nn.Module, path: Path, base: Path | None = None) -
             "expected a checkpoint of the same architecture"
         )
     chosen = {name: state[name] for name in own if name in state}
-    model.load_state_dict({**{name: filler[name] for name in filled}, **chosen}, strict=False)
+    _put(model, {**{name: filler[name] for name in filled}, **chosen})
     if filled:
         _LOG.info("%s holds no %s: filled from %s", path, _names(coverage.filled), base)
     return coverage
@@ -149,6 +149,21 @@ def read_stored(path: Path, base: Path | None) -> Mapping[str, torch.Tensor]:
     """
     read = load_state if path.suffix == ".safetensors" else _read_torch
     return {**(_read_torch(base) if base else {}), **read(path)}
+
+
+def _put(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Give a model weights, of which it has all names; those without memory take the file's.
+
+    Where the file has the model's type that is its mapped memory: read when it is used, copied page
+    by page where training writes. A weight of two names keeps them, and the last one's value.
+    """
+    own = model.state_dict(keep_vars=True)
+    last = {id(tensor): state[name] for name, tensor in own.items() if name in state}
+    for tensor in own.values():
+        if tensor.is_meta and (value := last.pop(id(tensor), None)) is not None:
+            found = torch.nn.Parameter(value.to(tensor.dtype), requires_grad=tensor.requires_grad)
+            torch.utils.swap_tensors(tensor, found)
+    model.load_state_dict({n: v for n, v in state.items() if id(own[n]) in last}, strict=False)
 
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
