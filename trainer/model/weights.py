@@ -162,7 +162,7 @@ def _put(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     for tensor in own.values():
         if tensor.is_meta and (value := last.pop(id(tensor), None)) is not None:
             found = torch.nn.Parameter(value.to(tensor.dtype), requires_grad=tensor.requires_grad)
-            torch.utils.swap_tensors(tensor, found)
+            torch.utils.swap_tensors(tensor, found)  # type: ignore[no-untyped-call]
     model.load_state_dict({n: v for n, v in state.items() if id(own[n]) in last}, strict=False)
 
 
