@@ -13,7 +13,7 @@ from conf.load import load_config, stage_config_path
 from conf.model_dir import RELEASED
 from sweeps.spec.sweep_file import load_sweep, stage_configs
 from tests.conftest import BASE, ROOT
-from trainer.evaluation.evaluate_sets import _model_config
+from trainer.evaluation.evaluate_sets import load_model_config
 from trainer.prepare import flags
 
 pytestmark = pytest.mark.quick
@@ -30,7 +30,7 @@ def _train() -> Path | None:
 
 
 def _evaluate() -> Path | None:
-    return _model_config(Path(RELEASED), "--model", ()).model_dir
+    return load_model_config(Path(RELEASED), "--model", ()).model_dir
 
 
 def _prepare() -> Path | None:

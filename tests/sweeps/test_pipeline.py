@@ -341,7 +341,8 @@ def test_nothing_is_created_before_it_starts(place: Path, arguments: tuple[str, 
     dry = arguments == ("--dry-run",)
     assert result.returncode == (0 if dry else 2), result.stderr
     assert ("3 steps, 6 trials; nothing was started." in result.stdout) == dry
-    assert bool(result.stderr) != dry
+    said = [line for line in result.stderr.splitlines() if not line.endswith(" so far")]
+    assert bool(said) != dry  # beside progress on work that a busy machine makes long
     assert "Traceback" not in result.stderr
     assert not (place / "outputs").exists()
     assert not (place / "mlflow.db").exists()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,7 +73,7 @@ class Registry:
 def packager(monkeypatch):
     packager = Packager()
     monkeypatch.setattr(module.subprocess, "run", packager)
-    monkeypatch.setattr(module, "_config", lambda *_: None)
+    monkeypatch.setattr(module, "_config", lambda *_: SimpleNamespace(weights=None))
     monkeypatch.setattr(module, "_annotated", lambda *_: "optim_conf:\n  lr: 1.0e-3\n")
     monkeypatch.setattr(module, "_complete_card", lambda *_: None)
     return packager

@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 from trainer.checks.data_checks import Largest
 from trainer.checks.evaluation_time import EvaluationTime
 from trainer.checks.gpu_forecast import GpuForecast
+from trainer.checks.model_checks import Need
 
 TELEPHONE = ROOT / "conf" / "sweep" / "telephone.yaml"
 
@@ -35,7 +36,8 @@ def one(
 ) -> GpuForecast:
     """100 batches an epoch."""
     evaluation = EvaluationTime(subset_s, subset_s + wideband_s, end_s)
-    return GpuForecast(Largest(1, 1, 1), 1, None, 100, epoch_s, evaluation, measured_on)
+    largest, need = Largest(1, 1, 1), Need(1, 1)
+    return GpuForecast(largest, largest, need, None, 100, epoch_s, evaluation, measured_on)
 
 
 def test_hours_of_all_trials_on_so_many_gpus() -> None:
