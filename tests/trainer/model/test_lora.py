@@ -107,7 +107,10 @@ def test_adapters_are_merged_in_fp32_and_rounded_once(tiny_config: Callable[...,
         exact = layer.weight.double() + update
         merged = lora.merged_weight(layer)
         assert merged.dtype == torch.bfloat16
-        assert torch.equal(merged, exact.float().to(torch.bfloat16))
+        # Sums in fp32 differ from exact ones in the seventh digit, which seldom tips a rounding.
+        once = exact.float().to(torch.bfloat16)
+        assert (merged == once).float().mean() > 0.999
+        torch.testing.assert_close(merged, once, rtol=2**-7, atol=1e-6)
 
 
 @pytest.mark.parametrize("stage", STAGES)
