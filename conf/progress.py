@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conf.document.numbers import roughly, size
+from conf.threads import in_thread
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -174,13 +175,8 @@ def _ticking(tick: Callable[[], None]) -> Iterator[None]:
         while not over.wait(_TICK_S):
             tick()
 
-    thread = threading.Thread(target=run, name="progress", daemon=True)
-    thread.start()
-    try:
+    with in_thread("progress", run, over):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 _bars: list[Bar] = []

@@ -29,6 +29,7 @@ from ray.tune.search import Searcher
 
 from conf.errors import UserError, WorkError
 from conf.files import holder_of, write_text
+from conf.threads import in_thread
 from sweeps.directory import SweepDirectory
 from sweeps.execute.deaths import (
     MAX_DEATHS,
@@ -378,7 +379,7 @@ def _watched_start(hang_up: Callable[[str], None]) -> Iterator[None]:
     earlier = children(_SERVERS, dead=True).keys()  # of a start that failed
     before = signal.signal(signal.SIGUSR2, died)
     try:
-        with _in_thread("start", look, over):
+        with in_thread("start", look, over):
             yield
     except (KeyboardInterrupt, Exception) as error:  # Ray's C++ only says that it waited in vain
         if dead:
@@ -386,18 +387,6 @@ def _watched_start(hang_up: Callable[[str], None]) -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGUSR2, before)
-
-
-@contextmanager
-def _in_thread(name: str, look: Callable[[], None], over: threading.Event) -> Iterator[None]:
-    """Run a function in a thread until the block ends, which the event tells it."""
-    thread = threading.Thread(target=look, name=name, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _end_failed_start(root: Path) -> None:
@@ -479,7 +468,7 @@ def _watched(searcher: Retrying, limit_s: float, hang_up: Callable[[str], None])
 
     before = signal.signal(signal.SIGUSR2, died)
     try:
-        with _in_thread("watch", look, over):
+        with in_thread("watch", look, over):
             yield
     finally:
         signal.signal(signal.SIGUSR2, before)

@@ -12,6 +12,7 @@ import torch
 
 from conf.errors import ConfigError
 from conf.load import Config
+from tests.conftest import Interrupted, interrupt_after_first_epoch
 from trainer.channel.codecs import to_pcm
 from trainer.channel.noise import OtherSpeakers
 from trainer.channel.on_the_fly import OnTheFly, on_the_fly
@@ -147,13 +148,6 @@ def test_outputs_of_frozen_parts_are_not_kept(
 def test_training_hears_it_evaluation_does_not_and_an_interrupted_run_goes_on_the_same(
     tiny_config: Callable[..., Config], tmp_path: Path
 ) -> None:
-    class Stopped(Exception):
-        pass
-
-    def stop_after_one(evaluation: Evaluation) -> None:
-        if evaluation.epoch == 1:
-            raise Stopped
-
     def config(name: str, **overrides: Any) -> Config:
         return tiny_config(
             output_dir=str(tmp_path / name), finetune_conf__max_new_tokens=8, **overrides
@@ -166,8 +160,8 @@ def test_training_hears_it_evaluation_does_not_and_an_interrupted_run_goes_on_th
     lines = {"finetune_conf__channel": "mixed", "finetune_conf__channel_share": 0.5}
     clean = finetune(config("clean"), NullTracker(), seen["clean"].append)
     whole = finetune(config("lines", **lines), NullTracker(), seen["lines"].append)
-    with pytest.raises(Stopped):
-        finetune(config("broken", **lines), NullTracker(), stop_after_one)
+    with pytest.raises(Interrupted):
+        finetune(config("broken", **lines), NullTracker(), interrupt_after_first_epoch)
     again = finetune(config("broken", **lines), NullTracker())
     assert metrics(again) == metrics(whole)
     assert whole.metrics["train/loss"] != clean.metrics["train/loss"]

@@ -63,6 +63,11 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 # The key
 
 
+@pytest.fixture
+def config(tiny_config: Make) -> Config:
+    return tiny_config("8k")
+
+
 def test_all_trials_of_one_frontend_share_whatever_they_train(
     nano: Nano, utterances: Sequence[Utterance], tiny_config: Make
 ) -> None:
@@ -145,10 +150,9 @@ def test_how_trained_adapters_add_has_another_key(
 
 
 def test_what_features_are_made_by_has_another_key(
-    nano: Nano, utterances: Sequence[Utterance], tiny_config: Make
+    nano: Nano, utterances: Sequence[Utterance], config: Config
 ) -> None:
     """The frontend's identity names its files by content, and the libraries by version."""
-    config = tiny_config("8k")
     values = resolved_values(config)
     extractor = FeatureExtractor(values["frontend"], values["frontend_conf"])
     extractor.identity += " another torch"
@@ -158,9 +162,8 @@ def test_what_features_are_made_by_has_another_key(
 
 
 def test_another_set_or_recording_has_another_key(
-    nano: Nano, utterances: Sequence[Utterance], tiny_config: Make, tmp_path: Path
+    nano: Nano, utterances: Sequence[Utterance], config: Config, tmp_path: Path
 ) -> None:
-    config = tiny_config("8k")
     copied = tmp_path / "a.wav"
     shutil.copy(utterances[0].source, copied)
     moved = [replace(utterances[0], source=copied), *utterances[1:]]
@@ -175,9 +178,8 @@ def test_another_set_or_recording_has_another_key(
 
 
 def test_other_tokenizers_or_threads_have_another_key(
-    nano: Nano, utterances: Sequence[Utterance], tiny_config: Make, tmp_path: Path
+    nano: Nano, utterances: Sequence[Utterance], config: Config, tmp_path: Path
 ) -> None:
-    config = tiny_config("8k")
     place = tmp_path / "base"
     shutil.copytree(BASE, place)
     elsewhere = replace(config, model_dir=place)

@@ -12,14 +12,13 @@ import pytest
 import torch
 
 from conf.load import STAGES, Config, load_config, stage_config_path
-from tests.conftest import BASE, TINY_SETTINGS
+from tests.conftest import BASE, TINY_SETTINGS, Interrupted, interrupt_after_first_epoch
 from tests.trainer.finetune.test_resume import assert_equal
 from trainer.data.manifest import read_data_list
 from trainer.evaluation.error_rates import cer, interval, total
 from trainer.evaluation.evaluate import evaluate
 from trainer.export.package import package
 from trainer.export.verify import Verification, verify
-from trainer.finetune.result import Evaluation
 from trainer.finetune.run import finetune
 from trainer.model.build import build
 from trainer.model.checkpoint import load_state
@@ -131,16 +130,9 @@ def test_stock_loads_a_package_of_what_ships_and_gives_its_cer(
 def test_an_interrupted_fine_tune_ends_as_an_unbroken_one(
     config: Callable[..., Config], tmp_path: Path, stage: str
 ) -> None:
-    class Interrupted(Exception):
-        pass
-
-    def interrupt(evaluation: Evaluation) -> None:
-        if evaluation.epoch == 1:
-            raise Interrupted
-
     finetune(config(stage, tmp_path / "unbroken"), EventLog(tmp_path / "unbroken"))
     broken = config(stage, tmp_path / "broken")
     with pytest.raises(Interrupted):
-        finetune(broken, EventLog(tmp_path / "broken"), interrupt)
+        finetune(broken, EventLog(tmp_path / "broken"), interrupt_after_first_epoch)
     finetune(broken, EventLog(tmp_path / "broken", resume=True))
     assert_equal(tmp_path / "unbroken", tmp_path / "broken")
