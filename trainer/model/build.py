@@ -106,6 +106,8 @@ def build(config: Config, *, weights: bool = True) -> Nano:
         try:
             with WithoutMemory() if weights else nullcontext():
                 model = registered("model_classes", values["model"])(**arguments)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise  # of the machine, not of the model
         except Exception as error:  # FunASR and transformers raise many types
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise DataError(

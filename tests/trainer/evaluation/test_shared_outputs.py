@@ -215,12 +215,11 @@ def test_keys_that_are_left_out_are_named(nano: Nano) -> None:
 def test_what_is_read_equals_what_was_decoded(
     nano: Nano,
     utterances: Sequence[Utterance],
-    tiny_config: Make,
+    config: Config,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Texts first, as the base's own evaluation needs them, and the losses added by a trial."""
-    config = tiny_config("8k")
     objective = Objective(nano.model, config)
     plain = scored(nano, utterances, objective=objective)
     shared = SharedOutputs(tmp_path / "shared", config)
