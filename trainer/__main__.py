@@ -100,12 +100,8 @@ def _parser() -> argparse.ArgumentParser:
         help="count changed texts against: hypotheses, an output directory, or a model",
     )
     evaluate.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
-    evaluate.add_argument(
-        "--shared",
-        type=Path,
-        metavar="DIR",
-        help="texts that processes with the same model and sets decode once for all",
-    )
+    shared = "texts that processes with the same model and sets decode once for all"
+    evaluate.add_argument("--shared", type=Path, metavar="DIR", help=shared)
     evaluate.set_defaults(run=_evaluate, takes_overrides=True)
 
     package = commands.add_parser("package", help="a model directory for stock FunASR")
