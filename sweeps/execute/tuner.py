@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import logging
 import math
 import os
@@ -64,6 +65,9 @@ _SIGNALS = 6
 _SHUT_DOWN_S = 10.0
 _SAID_CHARS = 2_000
 _OBJECT_STORE_BYTES = 200_000_000  # trials pass numbers, no arrays
+_SAID = "said"
+"""What a trial reports, as one text: of a dict within it Tune makes keys with slashes, as the names
+of metrics have them."""
 _ROOT = Path(__file__).parents[2]
 
 _ENVIRONMENT = {
@@ -231,7 +235,7 @@ class Verdicts(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Book a result; a trial that is pruned, or has told its outcome, is stopped."""
-        goes_on = self._searcher.record(trial.trial_id, result)
+        goes_on = self._searcher.record(trial.trial_id, json.loads(result[_SAID]))
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -505,8 +509,11 @@ def run_trials(
     root, working_directory = directory.root, os.getcwd()
 
     def work(config: dict[str, Any]) -> None:
+        def report(said: dict[str, Any]) -> None:
+            tune.report({_SAID: json.dumps(said)})
+
         os.chdir(working_directory)
-        run_trial(root, config["trial"], tune.report, finetune)
+        run_trial(root, config["trial"], report, finetune)
 
     directory.drop_ray_files()
     keep_credentials()

@@ -67,6 +67,19 @@ def test_a_grid_with_answers_and_replicates(place: Path) -> None:
         assert run.metrics["valid/cer"] == run.metrics["objective"] == state.objective
 
 
+def test_metrics_beside_the_objective_come_from_the_workers(place: Path) -> None:
+    bounded = "objective: {metric: valid/cer, at_most: {valid/cer_ctc: 0.7}}\n"
+    (place / "sweep.yaml").write_text(SWEEP + bounded)
+    result = drive("sweep.yaml", "finetune", "trials=4", "pruning.method=none")
+    assert result.returncode == 0, result.stderr
+    states = read_states(SweepDirectory.of("tiny").study, "tiny")
+    assert [state.outcome for state in states] == ["completed"] * 4
+    assert len({state.metrics["valid/cer_ctc"] for state in states}) > 1
+    for state, run in zip(states, Store.open().trial_runs("tiny"), strict=True):
+        beyond = state.metrics["valid/cer_ctc"] > 0.7
+        assert run.tags.get("beyond", "") == ("valid/cer_ctc" if beyond else "")
+
+
 @pytest.mark.slow  # three starts of Ray; test_ledger holds the budgets themselves
 def test_a_budget_ends_a_sweep_which_a_larger_one_continues(place: Path) -> None:
     first = drive("sweep.yaml", "finetune", "budget.epochs=9", "concurrency=1")
