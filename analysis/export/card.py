@@ -147,7 +147,7 @@ def _apart(estimate: Estimate | None) -> str:
 
 
 def _method(facts: Comparison) -> str:
-    units = {s.unit: s.cluster_count for s in facts.evidence.sets.values()}
+    units = {s.grouping.unit: s.grouping.count for s in facts.evidence.sets.values()}
     found = " and ".join(f"{count} {unit}s" for unit, count in units.items()) or "nothing"
     return (
         "Intervals and paired differences cover 95 %, by delete-one-cluster jackknife over "

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median
@@ -26,7 +26,8 @@ from analysis.facts.records import (
     TrialRecord,
     load_sweep,
 )
-from analysis.facts.significance import Estimate, difference, noise_band, rate
+from analysis.facts.significance import LEVEL, Estimate, difference, noise_band, rate
+from analysis.facts.simultaneous import simultaneous
 from analysis.facts.utterances import Evidence, Reader, Scored
 
 LR, WEIGHT_DECAY, EPOCHS = "optim_conf.lr", "optim_conf.weight_decay", "train_conf.max_epoch"
@@ -74,6 +75,8 @@ class Row:
     """The objective's, from the errors of each utterance."""
     paired: Estimate | None = None
     """The objective minus that of the stage's default config, on the same utterances."""
+    corrected: Estimate | None = None
+    """The same with what choosing among all trials does to it."""
     front: bool = False
     """Completed, and no other completed trial is better on telephone and wideband speech alike."""
 
@@ -180,6 +183,27 @@ class Comparison:
         found = winner(self.sweep_record)
         return None if found is None else self.row(found.trial)
 
+    @cached_property
+    def alike(self) -> tuple[Row, ...]:
+        """Candidates that the validation set cannot tell from the best, by their rank."""
+        best = self.best
+        if best is None:
+            return ()
+        others = [
+            row
+            for row in self.rows
+            if row.candidate and row.outcome == "completed" and row.trial != best.trial
+        ]
+        found = _simultaneous(self.evidence, {row.trial: best.trial for row in others})
+        return tuple(
+            row for row in others if row.trial in found and (found[row.trial].p or 1.0) > 1 - LEVEL
+        )
+
+    @property
+    def compared(self) -> int:
+        """How many trials were compared with their stage's default config."""
+        return sum(row.corrected is not None for row in self.rows)
+
     @property
     def common_critical(self) -> tuple[str, ...]:
         """Critical deltas that every trial has: said once under the table, not in every row."""
@@ -223,7 +247,7 @@ def compare(sweep: SweepRecord, evidence: Evidence | None = None) -> Comparison:
     """Rank a sweep's trials and set them against the base and their stages' default configs."""
     evidence = evidence or Evidence()
     trials, apart = comparable(sweep)
-    rows = sorted(_rows(sweep, trials, evidence), key=_rank)
+    rows = sorted(_corrected(list(_rows(sweep, trials, evidence)), evidence), key=_rank)
     return Comparison(
         sweep=sweep.name,
         run_id=sweep.run_id,
@@ -380,11 +404,40 @@ def _rows(sweep: SweepRecord, trials: Sequence[TrialRecord], evidence: Evidence)
         )
 
 
+def _corrected(rows: Sequence[Row], evidence: Evidence) -> Iterable[Row]:
+    """The rows with their paired differences corrected for the choosing, repeats left out."""
+    defaults = {row.stage: row.trial for row in rows if row.baseline and row.interval}
+    compared = [row for row in rows if row.paired is not None and row.replicate_of is None]
+    found = _simultaneous(evidence, {row.trial: defaults[row.stage] for row in compared})
+    return (replace(row, corrected=found.get(row.trial)) for row in rows)
+
+
+def _simultaneous(evidence: Evidence, pairs: Mapping[int, int]) -> dict[int, Estimate]:
+    """Several trials minus others, on the validation set, all at once."""
+    scored = evidence.scored
+    known = {
+        one: other
+        for one, other in pairs.items()
+        if (one, "valid") in scored and (other, "valid") in scored
+    }
+    if not known:
+        return {}
+    apart = [
+        scored[one, "valid"].errors - scored[other, "valid"].errors for one, other in known.items()
+    ]
+    lengths = scored[next(iter(known)), "valid"].lengths
+    if not lengths.sum():
+        return {}
+    found = simultaneous(apart, lengths, evidence.sets["valid"].grouping.independent)
+    return dict(zip(known, found, strict=True))
+
+
 def _interval(evidence: Evidence, trial: int, split: str) -> Estimate | None:
     scored = evidence.scored.get((trial, split))
     if scored is None or not scored.lengths.sum():
         return None
-    return rate(scored.errors, scored.lengths, evidence.sets[split].clusters)
+    grouping = evidence.sets[split].grouping
+    return rate(scored.errors, scored.lengths, grouping.clusters, grouping.crossed)
 
 
 def _paired(evidence: Evidence, trial: int, other: int, split: str) -> Estimate | None:
@@ -392,8 +445,8 @@ def _paired(evidence: Evidence, trial: int, other: int, split: str) -> Estimate 
     ours, theirs = scored
     if ours is None or theirs is None or not ours.lengths.sum():
         return None
-    clusters = evidence.sets[split].clusters
-    return difference(ours.errors, theirs.errors, ours.lengths, clusters)
+    grouping = evidence.sets[split].grouping
+    return difference(ours.errors, theirs.errors, ours.lengths, grouping.clusters, grouping.crossed)
 
 
 def _front(trials: Sequence[TrialRecord], objective: str) -> frozenset[int]:

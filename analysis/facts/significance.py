@@ -79,22 +79,30 @@ def cluster_indices(names: Sequence[Hashable]) -> Ints:
     )
 
 
-def rate(errors: ArrayLike, lengths: ArrayLike, clusters: Ints) -> Estimate:
+def rate(
+    errors: ArrayLike, lengths: ArrayLike, clusters: Ints, crossed: Ints | None = None
+) -> Estimate:
     """A corpus's error rate with its interval.
 
     Args:
         errors: Of each utterance.
         lengths: Reference characters of each utterance, not all 0.
         clusters: Of each utterance, from `cluster_indices`.
+        crossed: Clusters that cross these and are allowed for, too.
     """
-    sums, shares = _by_cluster(errors, clusters), _by_cluster(lengths, clusters)
+    sums, shares = by_cluster(errors, clusters), by_cluster(lengths, clusters)
     value = float(sums.sum() / shares.sum())
-    low, high = rate_interval(sums[None], shares[None])
+    widen = _crossing(errors, lengths, clusters, crossed)
+    low, high = rate_interval(sums[None], shares[None], widen)
     return Estimate(value, _finite(low[0]), _finite(high[0]), len(sums))
 
 
 def difference(
-    errors: ArrayLike, others: ArrayLike, lengths: ArrayLike, clusters: Ints
+    errors: ArrayLike,
+    others: ArrayLike,
+    lengths: ArrayLike,
+    clusters: Ints,
+    crossed: Ints | None = None,
 ) -> Estimate:
     """The error rate minus another system's on the same utterances, below 0 where it is better.
 
@@ -103,13 +111,15 @@ def difference(
         others: The other system's, of the same utterances in the same order.
         lengths: Reference characters of each utterance, not all 0.
         clusters: Of each utterance, from `cluster_indices`.
+        crossed: Clusters that cross these and are allowed for, too.
     """
     apart = numpy.asarray(errors, dtype=float) - numpy.asarray(others, dtype=float)
-    sums, shares = _by_cluster(apart, clusters), _by_cluster(lengths, clusters)
+    sums, shares = by_cluster(apart, clusters), by_cluster(lengths, clusters)
     value = float(sums.sum() / shares.sum())
     if not apart.any():  # the same errors everywhere: that is no evidence of a difference
         return Estimate(0.0, 0.0, 0.0, len(sums), 1.0)
-    low, high, p = difference_interval(sums[None], shares[None])
+    widen = _crossing(apart, lengths, clusters, crossed)
+    low, high, p = difference_interval(sums[None], shares[None], widen)
     return Estimate(value, _finite(low[0]), _finite(high[0]), len(sums), _finite(p[0]))
 
 
@@ -130,14 +140,16 @@ def noise_band(groups: Sequence[Sequence[float]]) -> float | None:
     return float(stdtrit(freedom, 0.5 + LEVEL / 2)) * math.sqrt(2 * squares / freedom)
 
 
-def rate_interval(errors_BG: Floats, lengths_BG: Floats) -> tuple[Floats, Floats]:
+def rate_interval(
+    errors_BG: Floats, lengths_BG: Floats, widen: float = 1.0
+) -> tuple[Floats, Floats]:
     """Ends of the intervals of B rates, each over G clusters; NaN where there is none."""
     with numpy.errstate(divide="ignore", invalid="ignore"):
         whole_B, without_BG = _leaving_out(errors_BG, lengths_BG)
-        half_B = _half_width(numpy.log(whole_B), numpy.log(without_BG), lengths_BG)
+        half_B = widen * _half_width(numpy.log(whole_B), numpy.log(without_BG), lengths_BG)
         low_B, high_B = whole_B * numpy.exp(-half_B), whole_B * numpy.exp(half_B)
         # All errors are one cluster's: without it there is no logarithm.
-        plain_B = _half_width(whole_B, without_BG, lengths_BG)
+        plain_B = widen * _half_width(whole_B, without_BG, lengths_BG)
         rough_B = (without_BG == 0).any(-1)
         low_B = numpy.where(rough_B, numpy.maximum(0, whole_B - plain_B), low_B)
         high_B = numpy.where(rough_B, whole_B + plain_B, high_B)
@@ -145,15 +157,35 @@ def rate_interval(errors_BG: Floats, lengths_BG: Floats) -> tuple[Floats, Floats
     return numpy.where(nothing_B, numpy.nan, low_B), numpy.where(nothing_B, numpy.nan, high_B)
 
 
-def difference_interval(apart_BG: Floats, lengths_BG: Floats) -> tuple[Floats, Floats, Floats]:
+def difference_interval(
+    apart_BG: Floats, lengths_BG: Floats, widen: float = 1.0
+) -> tuple[Floats, Floats, Floats]:
     """Ends of the intervals of B differences and their two-sided p-values; NaN where none."""
     with numpy.errstate(divide="ignore", invalid="ignore"):
         whole_B, without_BG = _leaving_out(apart_BG, lengths_BG)
-        error_B = _standard_error(whole_B, without_BG)
+        error_B = widen * _standard_error(whole_B, without_BG)
         freedom_B = _freedom(lengths_BG)
         half_B = error_B * stdtrit(freedom_B, 0.5 + LEVEL / 2)
         p_B = 2 * stdtr(freedom_B, -numpy.abs(whole_B) / error_B)
     return whole_B - half_B, whole_B + half_B, p_B
+
+
+def _crossing(values: ArrayLike, lengths: ArrayLike, clusters: Ints, crossed: Ints | None) -> float:
+    """How much wider an interval is when a second way to group the utterances counts as well.
+
+    The squared errors of both ways add up, less that of their intersection, which is in both
+    (Cameron, Gelbach & Miller 2011); never below that of the first way alone.
+    """
+    if crossed is None:
+        return 1.0
+    both = cluster_indices(list(zip(clusters.tolist(), crossed.tolist(), strict=True)))
+    squares = []
+    for way in (clusters, crossed, both):
+        sums, shares = by_cluster(values, way)[None], by_cluster(lengths, way)[None]
+        with numpy.errstate(divide="ignore", invalid="ignore"):
+            squares.append(float(_standard_error(*_leaving_out(sums, shares))[0]) ** 2)
+    one, other, common = squares
+    return math.sqrt(max(1.0, (one + other - common) / one)) if one > 0 else 1.0
 
 
 def _leaving_out(sums_BG: Floats, lengths_BG: Floats) -> tuple[Floats, Floats]:
@@ -178,7 +210,8 @@ def _freedom(lengths_BG: Floats) -> Floats:
     return numpy.asarray(numpy.maximum(1 / (shares_BG**2).sum(-1) - 1, 1))
 
 
-def _by_cluster(values: ArrayLike, clusters: Ints) -> Floats:
+def by_cluster(values: ArrayLike, clusters: Ints) -> Floats:
+    """The sum of each cluster's values."""
     return numpy.asarray(
         numpy.bincount(clusters, weights=numpy.asarray(values, dtype=float)), dtype=float
     )

@@ -24,8 +24,9 @@ from typing import Any
 import numpy
 import orjson
 
+from analysis.facts.grouping import UNNAMED, Grouping, grouped
 from analysis.facts.records import Source, SweepRecord, TrialRecord
-from analysis.facts.significance import Ints, cluster_indices
+from analysis.facts.significance import Ints
 from conf.errors import DataError, UserError
 from conf.files import write_bytes
 from trainer.data.manifest import SLICED_BY, Utterance
@@ -78,23 +79,22 @@ class EvaluationSet:
     Attributes:
         keys: Of its utterances.
         spoken: What is known of each.
-        clusters: Which utterances belong together.
-        unit: What a cluster is: speaker, call or utterance.
-        note: Why no better one is known; empty if it is.
+        grouping: Which of them belong together.
+        unread: Why no manifest was read; empty if one was.
         problem: What was wrong with the manifest, if that is why.
     """
 
     keys: tuple[str, ...]
     spoken: tuple[Spoken, ...]
-    clusters: Ints
-    unit: str
-    note: str = ""
+    grouping: Grouping
+    unread: str = ""
     problem: str = ""
 
     @property
-    def cluster_count(self) -> int:
-        """How many independent parts the set has."""
-        return int(self.clusters.max()) + 1 if len(self.clusters) else 0
+    def note(self) -> str:
+        """What is wrong with the names of speakers and calls; empty if nothing is."""
+        note = self.grouping.note
+        return self.unread if note == UNNAMED and self.unread else note
 
 
 @dataclass(frozen=True)
@@ -229,23 +229,13 @@ class Reader:
         self, split: str, keys: Sequence[str], recordings: Sequence[Mapping[str, Any]]
     ) -> EvaluationSet:
         """The set as the hypotheses describe it, and the manifest where they do not."""
-        manifest, note, problem = self._manifest(split)
+        manifest, unread, problem = self._manifest(split)
         each = tuple(
             _merged(said, manifest.get(key, Spoken()))
             for key, said in zip(keys, recordings, strict=True)
         )
-        names = {
-            "speaker": [one.speaker for one in each],
-            "call": [one.call for one in each],
-        }
-        units = [unit for unit, named in names.items() if any(named)]
-        if not units:
-            note = note or "the manifest names neither speaker nor call"
-            alone = numpy.arange(len(keys), dtype=numpy.int64)
-            return EvaluationSet(tuple(keys), each, alone, "utterance", note, problem)
-        # Fewer clusters hold more of what is alike: a speaker's calls, or a call's two speakers.
-        unit = min(units, key=lambda unit: int(cluster_indices(names[unit]).max()))
-        return EvaluationSet(tuple(keys), each, cluster_indices(names[unit]), unit)
+        grouping = grouped([one.speaker for one in each], [one.call for one in each])
+        return EvaluationSet(tuple(keys), each, grouping, unread, problem)
 
     def _manifest(self, split: str) -> tuple[dict[str, Spoken], str, str]:
         from trainer.data.manifest import read_data_list

@@ -51,8 +51,8 @@ def _sentences(facts: Comparison) -> list[Said | None]:
             )
         ]
     stage = next((s for s in facts.stages if s.stage == best.stage), None)
-    says: list[Said | None] = [_which(facts, best, ended), _reaches(facts, best, best.objective)]
-    says.append(_over_seeds(facts, best))
+    says: list[Said | None] = [_which(facts, best, ended), *_on_the_test_set(facts, best)]
+    says += [_reaches(facts, best, best.objective), _over_seeds(facts, best)]
     if best.baseline:
         says.append(Said("It is itself the default config of {stage}.", stage=best.stage))
     elif stage is None or stage.baseline is None or best.over_baseline is None:
@@ -69,9 +69,10 @@ def _sentences(facts: Comparison) -> list[Said | None]:
                 stage=best.stage,
                 baseline=rate(stage.baseline),
                 change=change(best.over_baseline),
-                paired=_paired(best.paired),
+                paired=_chosen(best.corrected, facts.compared),
             )
         )
+    says += _alike(facts)
     if len(facts.stages) > 1:
         reach = ", ".join(f"{s.stage} {rate(s.best)}" for s in facts.stages)
         says.append(Said("The best of each stage: {reach}.", reach=reach))
@@ -87,7 +88,7 @@ def _sentences(facts: Comparison) -> list[Said | None]:
                 worst_lr=number(stage.worst_lr),
             )
         )
-    return [*says, *_on_the_test_set(facts, best), _certainty(facts)]
+    return [*says, _certainty(facts), _narrow(facts)]
 
 
 def _ended(facts: Comparison) -> Said:
@@ -171,8 +172,14 @@ def _on_the_test_set(facts: Comparison, best: Row) -> list[Said]:
     if baseline is not None and baseline.trial != best.trial:
         confirmed = facts.paired(best.trial, baseline.trial, "test")
         if confirmed is not None:
-            paired = _paired(confirmed, "")
-            says.append(Said("There it is {paired} against the default config.", paired=paired))
+            says.append(
+                Said(
+                    "There it is {paired} against the default config of {stage}: {shown}.",
+                    paired=_paired(confirmed, ""),
+                    stage=best.stage,
+                    shown=Said("shown" if confirmed.certain else "not shown"),
+                )
+            )
     return says
 
 
@@ -227,6 +234,66 @@ def _paired(estimate: Estimate | None, lead: str | Said = COMMA) -> Said | str:
         **values,
         interval=span(interval),
         p=p_value(estimate.p),
+    )
+
+
+def _chosen(estimate: Estimate | None, compared: int) -> Said | str:
+    """A paired difference of the best of several."""
+    if estimate is None:
+        return ""
+    values: dict[str, object] = {"lead": COMMA, "points": points(estimate.value)}
+    if estimate.p is None:
+        return Said("{lead}{points} points", **values)
+    values |= {"p": p_value(estimate.p), "count": compared}
+    interval = ends(estimate, signed=True)
+    if not interval:
+        return Said("{lead}{points} points (paired; after choosing among {count} p {p})", **values)
+    return Said(
+        "{lead}{points} points (paired; after choosing among {count} 95 % interval {interval}, "
+        "p {p})",
+        **values,
+        interval=span(interval),
+    )
+
+
+def _alike(facts: Comparison) -> list[Said]:
+    """What might as well have been chosen, and what one would choose among them by."""
+    if not facts.alike or facts.best is None:
+        return []
+    numbers = ", ".join(str(row.trial) for row in facts.alike)
+    says = [Said("The validation set does not tell it from trials {trials}.", trials=numbers)]
+    among = [facts.best, *facts.alike]
+    if all(row.epochs_run for row in among):
+        least = min(among, key=lambda row: row.epochs_run or 0)
+        says.append(
+            Said(
+                "Of all these trial {trial} took the fewest epochs ({epochs}).",
+                trial=least.trial,
+                epochs=least.epochs_run,
+            )
+        )
+    if all(row.wideband_cer is not None for row in among):
+        least = min(among, key=lambda row: row.wideband_cer or 0)
+        says.append(
+            Said(
+                "Trial {trial} forgot least (wideband/cer {cer}).",
+                trial=least.trial,
+                cer=rate(least.wideband_cer),
+            )
+        )
+    return says
+
+
+def _narrow(facts: Comparison) -> Said | None:
+    """That the intervals rest on names which are not there."""
+    sets = facts.evidence.sets
+    found = [split for split, one in sets.items() if one.grouping.may_be_narrow]
+    if not found or not any(row.interval for row in facts.rows):
+        return None
+    return Said(
+        "Intervals of {sets} are too narrow if anybody speaks twice: {why}.",
+        sets=", ".join(found),
+        why=Said(sets[found[0]].note),
     )
 
 

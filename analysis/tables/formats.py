@@ -254,8 +254,8 @@ def json_text(facts: Comparison) -> str:
         "sets": {
             split: {
                 "utterances": len(evaluated.keys),
-                "clusters": evaluated.cluster_count,
-                "by": evaluated.unit,
+                "clusters": evaluated.grouping.count,
+                "by": evaluated.grouping.unit,
                 "note": evaluated.note,
             }
             for split, evaluated in facts.evidence.sets.items()

@@ -96,19 +96,29 @@ def confirmed(facts: Comparison) -> Section:
     return Section("finalists", title, tuple(columns), shown, notes)
 
 
+TOO_NARROW = Said(": too narrow if anybody speaks twice")
+
+
 def clustering(facts: Comparison) -> list[Said]:
     """What the intervals of each set rest on."""
     notes = []
     for split, evaluated in facts.evidence.sets.items():
+        grouping = evaluated.grouping
         values: dict[str, object] = {"split": split, "count": len(evaluated.keys)}
-        if evaluated.unit != "utterance":
-            text = "{split}: {count} utterances of {clusters} {unit}."
-            values |= {"clusters": evaluated.cluster_count, "unit": Said(f"{evaluated.unit}s")}
-        else:
-            text = "{split}: {count} utterances, each by itself: {why}."
+        values |= {"why": Said(evaluated.note), "problem": evaluated.problem}
+        if grouping.unit == "utterance":
+            text = "{split}: {count} utterances, each by itself: {why}{narrow}."
             if evaluated.problem:
-                text = "{split}: {count} utterances, each by itself: {why} ({problem})."
-            values |= {"why": Said(evaluated.note), "problem": evaluated.problem}
+                text = "{split}: {count} utterances, each by itself: {why} ({problem}){narrow}."
+        else:
+            text = "{split}: {count} utterances of {clusters} {unit}."
+            if grouping.crossed is not None:
+                text = "{split}: {count} utterances of {clusters} {unit}, crossed by {others}."
+                values["others"] = Said("speakers" if grouping.unit == "call" else "calls")
+            elif evaluated.note:
+                text = "{split}: {count} utterances of {clusters} {unit}; {why}{narrow}."
+            values |= {"clusters": grouping.count, "unit": Said(f"{grouping.unit}s")}
+        values["narrow"] = TOO_NARROW if grouping.may_be_narrow else ""
         notes.append(Said(text, **values))
     return notes
 
@@ -143,7 +153,7 @@ def slices(facts: Comparison) -> Section:
             total = int(lengths.sum())
             if not total:
                 continue
-            clusters = numpy.unique(evaluated.clusters[chosen], return_inverse=True)[1]
+            clusters = numpy.unique(evaluated.grouping.clusters[chosen], return_inverse=True)[1]
             over = None
             if theirs is not None:
                 over = difference(ours.errors[chosen], theirs.errors[chosen], lengths, clusters)

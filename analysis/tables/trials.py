@@ -55,6 +55,7 @@ def trial_columns(facts: Comparison) -> list[Column]:
         Column("paired points", lambda r: points(r.paired.value if r.paired else None), 10),
         Column("paired interval", lambda r: ends(r.paired, signed=True) or NOTHING, 11),
         Column("p", lambda r: p_value(r.paired.p if r.paired else None), 12),
+        Column("p of all", lambda r: p_value(r.corrected.p if r.corrected else None), 8),
         Column("valid/cer_ctc", lambda r: rate(r.cer_ctc), 7),
         Column("wideband/cer", lambda r: rate(r.wideband_cer), 6),
         Column("test/cer", lambda r: rate(r.test_cer), 5),
@@ -110,7 +111,9 @@ def notes(facts: Comparison) -> Iterator[Said]:
         yield Said(
             "95 % interval and paired points: of the objective, and of its difference from the "
             "baseline on the same utterances, leaving out one speaker (or call, or utterance) at a "
-            "time. With many trials one in twenty differs by chance: the test set confirms."
+            "time; p is that of a trial by itself. p of all: how often chance alone makes any of "
+            "the {count} trials differ as surely.",
+            count=facts.compared,
         )
         yield from clustering(facts)[:1]
     if facts.noise is not None:
@@ -229,6 +232,9 @@ FIELDS: Mapping[str, Callable[[Row], object]] = {
     "paired_low": lambda r: r.paired and r.paired.low,
     "paired_high": lambda r: r.paired and r.paired.high,
     "paired_p": lambda r: r.paired and r.paired.p,
+    "corrected_low": lambda r: r.corrected and r.corrected.low,
+    "corrected_high": lambda r: r.corrected and r.corrected.high,
+    "corrected_p": lambda r: r.corrected and r.corrected.p,
     "front": lambda r: r.front,
     "replicate.of": lambda r: r.replicate_of,
     "objective_over_seeds": lambda r: r.confirmed,

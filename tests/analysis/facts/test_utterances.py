@@ -94,7 +94,7 @@ def test_speaker_and_call_in_the_hypotheses_win(make_store):
     )
     store = make_store([trial], artifacts={("run00", "hypotheses/valid.jsonl"): lines})
     facts = comparison("demo", store)
-    assert facts.evidence.sets["valid"].unit == "call"
+    assert facts.evidence.sets["valid"].grouping.unit == "call"
     assert facts.best.interval.clusters == 3
 
 
@@ -117,7 +117,8 @@ def test_hypotheses_that_describe_their_recordings_need_no_manifest(make_store):
     store = make_store([trial], artifacts={("run00", "hypotheses/valid.jsonl"): lines})
     facts = comparison("demo", store)
     evaluated = facts.evidence.sets["valid"]
-    assert (evaluated.unit, evaluated.cluster_count, evaluated.note) == ("speaker", 6, "")
+    grouping = evaluated.grouping
+    assert (grouping.unit, grouping.count, evaluated.note) == ("speaker", 6, "")
     parts = {(kind, name): len(chosen) for kind, name, chosen in cuts(evaluated)}
     assert parts["codec", "gsm"] == 6
     assert parts["duration", "2 to 5 s"] == 3
