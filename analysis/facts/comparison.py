@@ -34,6 +34,8 @@ LR, WEIGHT_DECAY, EPOCHS = "optim_conf.lr", "optim_conf.weight_decay", "train_co
 FIRST = (LR, WEIGHT_DECAY, EPOCHS)
 """Keys that are named before all others."""
 EDITS = ("substitutions", "deletions", "insertions")
+_BESIDE = ("valid/cer_ctc", "wideband/cer", "test/cer", *(f"valid/{what}" for what in EDITS))
+"""What stands beside the objective in a row."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,8 @@ def gather(sweep: SweepRecord, reader: Reader) -> Evidence:
     trials, _ = comparable(sweep)
     curves = {trial.trial: reader.curve(trial) for trial in trials if trial.metrics}
     done = [trial for trial in trials if trial.outcome == "completed"]
+    cut = [trial for trial in trials if trial.outcome != "completed" and curves.get(trial.trial)]
+    at_best = {trial.trial: reader.at_best(trial, _BESIDE) for trial in cut}
     for trial in trials:
         if trial.outcome in ("completed", "pruned"):
             reader.score(trial, "valid")
@@ -240,7 +244,7 @@ def gather(sweep: SweepRecord, reader: Reader) -> Evidence:
                     reader.score(trial, split)
     for split in ("valid", "test", "wideband"):
         reader.score_base(split)
-    return reader.evidence(curves)
+    return reader.evidence(curves, at_best)
 
 
 def compare(sweep: SweepRecord, evidence: Evidence | None = None) -> Comparison:
@@ -366,7 +370,9 @@ def _rows(sweep: SweepRecord, trials: Sequence[TrialRecord], evidence: Evidence)
         agrees = (
             interval and value is not None and math.isclose(interval.value, value, abs_tol=1e-6)
         )
-        counts = [_whole(trial.metric(f"valid/{what}")) for what in EDITS]
+        measured = {name: trial.metric(name) for name in _BESIDE}
+        measured |= evidence.at_best.get(trial.trial, {})
+        counts = [_whole(measured[f"valid/{what}"]) for what in EDITS]
         known = [count for count in counts if count is not None]
         yield Row(
             trial=trial.trial,
@@ -386,9 +392,9 @@ def _rows(sweep: SweepRecord, trials: Sequence[TrialRecord], evidence: Evidence)
             substitutions=counts[0],
             deletions=counts[1],
             insertions=counts[2],
-            cer_ctc=trial.metric("valid/cer_ctc"),
-            wideband_cer=trial.metric("wideband/cer"),
-            test_cer=trial.metric("test/cer"),
+            cer_ctc=measured["valid/cer_ctc"],
+            wideband_cer=measured["wideband/cer"],
+            test_cer=measured["test/cer"],
             critical=trial.critical,
             duration_s=trial.duration_s,
             replicate_of=trial.replicate_of,

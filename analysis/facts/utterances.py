@@ -99,11 +99,13 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Learning curves by trial and epoch; errors by trial (or `BASE`) and set."""
+    """Learning curves by trial and epoch; errors by trial (or `BASE`) and set; and what trials that
+    were cut short measured after the epoch of their objective."""
 
     curves: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     scored: Mapping[tuple[int, str], Scored] = field(default_factory=dict)
     sets: Mapping[str, EvaluationSet] = field(default_factory=dict)
+    at_best: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
 
 def cache_directory() -> Path:
@@ -141,6 +143,24 @@ class Reader:
             return _by_epoch(epochs, values)
 
         return dict(self._remember(trial, f"curve {self._sweep.objective}", fetch))
+
+    def at_best(self, trial: TrialRecord, names: Sequence[str]) -> dict[str, float]:
+        """Metrics of a trial that was cut short, after the epoch that its objective is of.
+
+        The latest values, which a run shows, are of its last epoch.
+        """
+
+        def fetch() -> list[tuple[str, float]]:
+            curve = {epoch: value for epoch, value in self.curve(trial).items() if epoch}
+            if not curve:
+                return []
+            best = min(curve, key=lambda epoch: curve[epoch])
+            epochs = self._store.history(trial.run_id, "epoch")
+            histories = {name: self._store.history(trial.run_id, name) for name in names}
+            found = {name: dict(_by_epoch(epochs, points)) for name, points in histories.items()}
+            return [(name, values[best]) for name, values in found.items() if best in values]
+
+        return dict(self._remember(trial, f"at best {self._sweep.objective}", fetch))
 
     def score(self, trial: TrialRecord, split: str) -> None:
         """Take up a trial's errors on a set; those of another set's utterances do not count."""
@@ -199,10 +219,14 @@ class Reader:
             if trial.directory is not None:
                 yield from _read(trial.directory / BASE_HYPOTHESES / f"{split}.jsonl")
 
-    def evidence(self, curves: Mapping[int, Mapping[int, float]]) -> Evidence:
+    def evidence(
+        self,
+        curves: Mapping[int, Mapping[int, float]],
+        at_best: Mapping[int, Mapping[str, float]] | None = None,
+    ) -> Evidence:
         """All that was taken up, and write down what is new of ended runs."""
         self._save()
-        return Evidence(curves, dict(self._scored), dict(self._sets))
+        return Evidence(curves, dict(self._scored), dict(self._sets), at_best or {})
 
     def _measure(self, split: str) -> str:
         """The error count that the objective is made of; other sets are scored by CER."""

@@ -52,6 +52,25 @@ def test_learning_curve_leaves_out_what_is_between_epochs(scored_store):
     assert row == (1, "8k", "completed", 0.9, 0.5, 0.4)
 
 
+def test_a_trial_cut_short_shows_one_epoch(make_store):
+    latest = {"wideband/cer": 0.22, "valid/cer_ctc": 0.8}
+    pruned = stored_trial(0, "s1", 1e-3, "pruned", (555, 0, 0), epochs_run=2, metrics=latest)
+    store = make_store([pruned])
+    of = {
+        "epoch": (0, 1, 2),
+        "valid/cer": (0.9, 0.555, 0.6),
+        "wideband/cer": (0.13, 0.145, 0.22),
+        "valid/cer_ctc": (0.9, 0.7, 0.8),
+        "valid/substitutions": (900, 555, 600),
+    }
+    store.histories = {
+        ("run00", name): list(zip((0, 10, 20), values, strict=True)) for name, values in of.items()
+    }
+    [row] = comparison("demo", store).rows
+    assert (row.objective, row.wideband_cer, row.cer_ctc) == (0.555, 0.145, 0.7)
+    assert row.substitutions == 555
+
+
 def test_ended_runs_are_asked_for_once(scored_store, tmp_path):
     cache = tmp_path / "cache"
     first = comparison("demo", scored_store, cache)
