@@ -298,15 +298,15 @@ def _narrow(facts: Comparison) -> Said | None:
 
 
 def _certainty(facts: Comparison) -> Said:
-    """What the differences in the table are worth."""
+    """What the differences in the table are worth, and which chance their p speaks of."""
     if facts.noise is not None:
         return Said(
-            "Differences under {band} points are noise here ({runs} runs of {configs} config(s) "
-            "that differ in the seed alone).",
+            "Differences under {band} points are noise of the seed ({runs} runs of {configs} "
+            "config(s) that differ in it alone); intervals and p are of the utterances.",
             band=f"{100 * facts.noise.band:.2g}",
             runs=facts.noise.runs,
             configs=facts.noise.configs,
         )
     if any(row.interval for row in facts.rows):
-        return Said("One run per config: intervals are of the utterances, not of the seed.")
+        return Said("One run per config: intervals and p are of the utterances, not of the seed.")
     return Said("One run per trial: differences carry no interval.")

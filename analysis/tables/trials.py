@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from analysis.facts.comparison import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
 from analysis.tables.sections import clustering
@@ -118,7 +119,19 @@ def notes(facts: Comparison) -> Iterator[Said]:
         yield from clustering(facts)[:1]
     if facts.noise is not None:
         band = f"{100 * facts.noise.band:.2g}"
-        yield Said("Differences under {band} points are noise here.", band=band)
+        yield Said("Differences under {band} points are noise of the seed.", band=band)
+    moved = [row.paired for row in facts.rows if row.paired and row.paired.low is not None]
+    if moved:
+        half = median((one.high or 0.0) - one.value for one in moved)
+        grouping = facts.evidence.sets["valid"].grouping
+        yield Said(
+            "p and intervals speak of the utterances: another set of as many ({count} {unit}) "
+            "moves a difference by up to {half} points in 95 % of cases. They do not speak of the "
+            "seed.",
+            count=grouping.count,
+            unit=Said(f"{grouping.unit}s"),
+            half=f"{100 * half:.2g}",
+        )
     if any(row.seeds for row in facts.rows):
         yield Said(
             "over seeds: the mean objective over as many seeds as stand in brackets; the best is "

@@ -2,6 +2,8 @@
 
 A rate is (S + D + I) / N over the whole corpus, a fraction, where N counts the references' units.
 An empty hypothesis counts as deletions; no utterance is left out. Alignments are kaldialign's.
+Only the sum S + D + I is unique: often several alignments have as few errors, and which of them is
+taken decides how the sum is split.
 
 | rate | units | after |
 |---|---|---|

@@ -41,7 +41,7 @@ def test_repetitions_give_the_noise_band(scored_store):
     assert (facts.noise.configs, facts.noise.runs) == (1, 3)
     # Objectives 38, 39 and 40 of 120: their standard deviation is 1 / 120; t(2) is 4.303.
     assert facts.noise.band == pytest.approx(4.3027 * 2**0.5 / 120, rel=1e-4)
-    assert "Differences under 5.1 points are noise here" in answer(facts)
+    assert "Differences under 5.1 points are noise of the seed" in answer(facts)
     assert "Trial 3 repeats trial 0 with another seed." in markdown(facts)
 
 
