@@ -16,6 +16,7 @@ from typing import Any
 import numpy
 
 from analysis.facts.comparison import FIRST, Comparison, Row
+from analysis.facts.grouping import Grouping
 from analysis.facts.records import differing
 from analysis.facts.significance import Estimate, difference, rate
 from analysis.facts.utterances import BASE, EvaluationSet, is_number, json_numbers
@@ -96,6 +97,11 @@ def confirmed(facts: Comparison) -> Section:
     return Section("finalists", title, tuple(columns), shown, notes)
 
 
+def units(grouping: Grouping) -> Said:
+    """What the clusters of a set are, in the plural."""
+    return Said("single utterances" if grouping.unit == "utterance" else f"{grouping.unit}s")
+
+
 TOO_NARROW = Said(": too narrow if anybody speaks twice")
 
 
@@ -117,7 +123,7 @@ def clustering(facts: Comparison) -> list[Said]:
                 values["others"] = Said("speakers" if grouping.unit == "call" else "calls")
             elif evaluated.note:
                 text = "{split}: {count} utterances of {clusters} {unit}; {why}{narrow}."
-            values |= {"clusters": grouping.count, "unit": Said(f"{grouping.unit}s")}
+            values |= {"clusters": grouping.count, "unit": units(grouping)}
         values["narrow"] = TOO_NARROW if grouping.may_be_narrow else ""
         notes.append(Said(text, **values))
     return notes

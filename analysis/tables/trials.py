@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from analysis.facts.comparison import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
-from analysis.tables.sections import clustering
+from analysis.tables.sections import clustering, units
 from conf.document.language import Said
 from conf.document.numbers import NOTHING, change, duration, ends, number, p_value, points, rate
 from conf.document.tables import Grid, spaced
@@ -129,7 +129,7 @@ def notes(facts: Comparison) -> Iterator[Said]:
             "moves a difference by up to {half} points in 95 % of cases. They do not speak of the "
             "seed.",
             count=grouping.count,
-            unit=Said(f"{grouping.unit}s"),
+            unit=units(grouping),
             half=f"{100 * half:.2g}",
         )
     if any(row.seeds for row in facts.rows):
