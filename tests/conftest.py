@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,10 @@ BASE = ROOT / "trainer" / "demo" / "base"
 
 # The figures of a trial are those of one CPU thread, as sweeps train it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell's background command ignores Ctrl-C, and so would all processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HANG_S = 900.0
 """What is waited for at most: a guard against hanging, which no busy machine comes near."""
