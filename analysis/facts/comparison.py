@@ -78,7 +78,7 @@ class Row:
     paired: Estimate | None = None
     """The objective minus that of the stage's default config, on the same utterances."""
     corrected: Estimate | None = None
-    """The same with what choosing among all trials does to it."""
+    """The same with what choosing among all trials does to it; of trials of the winner's stage."""
     front: bool = False
     """Completed, and no other completed trial is better on telephone and wideband speech alike."""
 
@@ -151,6 +151,8 @@ class Comparison:
     evidence: Evidence
     apart: tuple[Apart, ...] = ()
     noise: Noise | None = None
+    compared: int = 0
+    """How many trials the corrected differences allow for."""
 
     def row(self, trial: int) -> Row | None:
         """The row of a trial, by its number."""
@@ -202,11 +204,6 @@ class Comparison:
         )
 
     @property
-    def compared(self) -> int:
-        """How many trials were compared with their stage's default config."""
-        return sum(row.corrected is not None for row in self.rows)
-
-    @property
     def common_critical(self) -> tuple[str, ...]:
         """Critical deltas that every trial has: said once under the table, not in every row."""
         rows = [row.critical for row in self.rows if row.critical]
@@ -251,7 +248,8 @@ def compare(sweep: SweepRecord, evidence: Evidence | None = None) -> Comparison:
     """Rank a sweep's trials and set them against the base and their stages' default configs."""
     evidence = evidence or Evidence()
     trials, apart = comparable(sweep)
-    rows = sorted(_corrected(list(_rows(sweep, trials, evidence)), evidence), key=_rank)
+    rows, compared = _corrected(sweep, list(_rows(sweep, trials, evidence)), evidence)
+    rows = sorted(rows, key=_rank)
     return Comparison(
         sweep=sweep.name,
         run_id=sweep.run_id,
@@ -264,6 +262,7 @@ def compare(sweep: SweepRecord, evidence: Evidence | None = None) -> Comparison:
         evidence=evidence,
         apart=apart,
         noise=_noise(rows),
+        compared=compared,
     )
 
 
@@ -410,12 +409,27 @@ def _rows(sweep: SweepRecord, trials: Sequence[TrialRecord], evidence: Evidence)
         )
 
 
-def _corrected(rows: Sequence[Row], evidence: Evidence) -> Iterable[Row]:
-    """The rows with their paired differences corrected for the choosing, repeats left out."""
-    defaults = {row.stage: row.trial for row in rows if row.baseline and row.interval}
-    compared = [row for row in rows if row.paired is not None and row.replicate_of is None]
-    found = _simultaneous(evidence, {row.trial: defaults[row.stage] for row in compared})
-    return (replace(row, corrected=found.get(row.trial)) for row in rows)
+def _corrected(
+    sweep: SweepRecord, rows: Sequence[Row], evidence: Evidence
+) -> tuple[Sequence[Row], int]:
+    """The rows of the winner's stage with their paired differences corrected for the choosing.
+
+    Whichever trial had come first, its stage's default config is what it would be compared with;
+    so all trials are, at once, with the one that the winner is. Repeats were no choice.
+
+    Returns:
+        All rows, and with how many trials the choice was made.
+    """
+    best = winner(sweep)
+    stage = best.stage if best else ""
+    default = next((r.trial for r in rows if r.stage == stage and r.baseline and r.interval), None)
+    if default is None:
+        return rows, 0
+    compared = [r.trial for r in rows if r.interval and r.replicate_of is None]
+    found = _simultaneous(evidence, {trial: default for trial in compared if trial != default})
+    return [
+        replace(row, corrected=found.get(row.trial)) if row.stage == stage else row for row in rows
+    ], len(found)
 
 
 def _simultaneous(evidence: Evidence, pairs: Mapping[int, int]) -> dict[int, Estimate]:
