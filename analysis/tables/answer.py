@@ -247,10 +247,9 @@ def _chosen(estimate: Estimate | None, compared: int) -> Said | str:
     values |= {"p": p_value(estimate.p), "count": compared}
     interval = ends(estimate, signed=True)
     if not interval:
-        return Said("{lead}{points} points (paired; after choosing among {count} p {p})", **values)
+        return Said("{lead}{points} points (paired; chosen among {count}: p {p})", **values)
     return Said(
-        "{lead}{points} points (paired; after choosing among {count} 95 % interval {interval}, "
-        "p {p})",
+        "{lead}{points} points (paired; chosen among {count}: 95 % interval {interval}, p {p})",
         **values,
         interval=span(interval),
     )

@@ -25,7 +25,7 @@ def test_answer_names_best_base_baseline_and_test(demo_store):
 def test_answer_says_how_sure_it_is(scored_store):
     said = answer(comparison("demo", scored_store))
     assert "valid/cer 22.50 % (27 errors), 95 % interval " in said
-    assert "-10.00 points (paired; after choosing among 1 95 % interval -1" in said
+    assert "-10.00 points (paired; chosen among 1: 95 % interval -1" in said
     assert "There it is -10.00 points (paired, 95 % interval -" in said
     assert "against the default config of 8k: shown." in said
     # What no trial was chosen by comes first.
