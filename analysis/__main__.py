@@ -203,7 +203,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from analysis.export.best_trial import CONFIG, MODEL, SCRIPT, export
-    from conf.document.numbers import rate
+    from conf.document.numbers import measured
     from trainer.export.mlflow_model import NAME
 
     if arguments.no_register and arguments.register_as is not None:
@@ -221,7 +221,7 @@ def _export(arguments: argparse.Namespace) -> int:
     )
     print(
         f"trial {origin.trial} ({origin.stage}) of sweep {origin.sweep}, "
-        f"{origin.objective} {rate(origin.value)}:"
+        f"{origin.objective} {measured(origin.objective, origin.value)}:"
     )
     for note in origin.notes:
         print(f"  note: {note}")

@@ -28,7 +28,7 @@ from analysis.export import card
 from analysis.export.provenance import PROVENANCE, recorded, seal
 from analysis.facts.comparison import objective_of, winner
 from analysis.facts.records import OUTCOMES, Source, SweepRecord, TrialRecord, load_sweep
-from conf.document.numbers import rate
+from conf.document.numbers import measured
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.files import file_sha256, replacing_directory, write_json
 from conf.load import Config
@@ -184,7 +184,8 @@ def _notes(sweep: SweepRecord, *, allow_running: bool) -> tuple[str, ...]:
         better = objective_of(trial, sweep.objective)
         if trial.outcome == "pruned" and better is not None and (value is None or better < value):
             notes.append(
-                f"trial {trial.trial} had {sweep.objective} {rate(better)} when it was pruned; "
+                f"trial {trial.trial} had {sweep.objective} "
+                f"{measured(sweep.objective, better)} when it was pruned; "
                 "only completed trials are exported"
             )
     return tuple(notes)
@@ -255,7 +256,7 @@ def _annotated(config: Config, sweep: SweepRecord, trial: TrialRecord, value: fl
 
     head = (
         f"# Best trial of sweep {sweep.name}: trial {trial.trial}, stage {trial.stage}, "
-        f"{sweep.objective} {rate(value)} (MLflow run {trial.run_id}).\n"
+        f"{sweep.objective} {measured(sweep.objective, value)} (MLflow run {trial.run_id}).\n"
     )
     return head + annotate(config)
 

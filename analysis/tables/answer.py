@@ -14,6 +14,7 @@ from conf.document.numbers import (
     change,
     duration,
     ends,
+    measured,
     number,
     p_value,
     points,
@@ -67,14 +68,14 @@ def _sentences(facts: Comparison) -> list[Said | None]:
             Said(
                 "The default config of {stage} has {baseline}: {change}{paired}.",
                 stage=best.stage,
-                baseline=rate(stage.baseline),
+                baseline=measured(facts.objective, stage.baseline),
                 change=change(best.over_baseline),
                 paired=_chosen(best.corrected, facts.compared),
             )
         )
     says += _alike(facts)
     if len(facts.stages) > 1:
-        reach = ", ".join(f"{s.stage} {rate(s.best)}" for s in facts.stages)
+        reach = ", ".join(f"{s.stage} {measured(facts.objective, s.best)}" for s in facts.stages)
         says.append(Said("The best of each stage: {reach}.", reach=reach))
     if stage is not None and stage.worst > stage.best and stage.worst_lr != stage.best_lr:
         says.append(
@@ -82,9 +83,9 @@ def _sentences(facts: Comparison) -> list[Said | None]:
                 "Within {stage} the trials range from {best} (lr {best_lr}) to {worst} "
                 "(lr {worst_lr}).",
                 stage=stage.stage,
-                best=rate(stage.best),
+                best=measured(facts.objective, stage.best),
                 best_lr=number(stage.best_lr),
-                worst=rate(stage.worst),
+                worst=measured(facts.objective, stage.worst),
                 worst_lr=number(stage.worst_lr),
             )
         )
@@ -120,7 +121,7 @@ def _which(facts: Comparison, best: Row, ended: Said) -> Said:
 
 
 def _reaches(facts: Comparison, best: Row, objective: float) -> Said:
-    figure = f"{facts.objective} {rate(objective)}"
+    figure = f"{facts.objective} {measured(facts.objective, objective)}"
     errors: Said | str = ""
     if best.errors is not None and facts.objective == "valid/cer":
         errors = Said(" ({errors} errors)", errors=best.errors)
@@ -128,7 +129,8 @@ def _reaches(facts: Comparison, best: Row, objective: float) -> Said:
     if found := ends(best.interval):
         interval = Said(", 95 % interval {interval}", interval=span(found))
     base = facts.base.get(facts.objective)
-    values = {"figure": figure, "errors": errors, "interval": interval, "base": rate(base)}
+    values = {"figure": figure, "errors": errors, "interval": interval}
+    values["base"] = measured(facts.objective, base)
     reaches = "It reaches {figure}{errors}{interval}; "
     if base is None or best.over_base is None:
         return Said(reaches + "the base was not measured.", **values)
@@ -148,14 +150,14 @@ def _over_seeds(facts: Comparison, best: Row) -> Said | None:
     )
     values = {
         "seeds": len(best.seeds),
-        "mean": rate(best.confirmed),
+        "mean": measured(facts.objective, best.confirmed),
         "configs": sum(1 for row in facts.rows if row.seeds),
     }
     default = facts.baseline_of(best)
     if default is None or default.confirmed is None or default.trial == best.trial:
         return Said(mean + ".", **values)
     also = "; that of the default config is {default}."
-    return Said(mean + also, **values, default=rate(default.confirmed))
+    return Said(mean + also, **values, default=measured(facts.objective, default.confirmed))
 
 
 def _on_the_test_set(facts: Comparison, best: Row) -> list[Said]:

@@ -22,7 +22,7 @@ from analysis.facts.significance import Estimate, difference, rate
 from analysis.facts.utterances import BASE, EvaluationSet, is_number, json_numbers
 from conf.delta import SEVERITIES, UNPROVEN
 from conf.document.language import Said
-from conf.document.tables import Column, Section, columns_of
+from conf.document.tables import Column, Kind, Section, columns_of
 from conf.effects import effect_of
 from conf.keys import find_key
 from conf.writing import format_value
@@ -220,7 +220,8 @@ def forgetting(facts: Comparison) -> Section:
     columns = (
         Column("trial", "count"),
         Column("stage"),
-        *columns_of("rate", "objective", "wideband"),
+        Column("objective", _kind(facts)),
+        Column("wideband", "rate"),
         Column("wideband_over_base", "points"),
         Column("front", "mark"),
     )
@@ -250,7 +251,7 @@ def marginal(facts: Comparison) -> Section:
         *columns_of("number", "from", "to"),
         Column("value"),
         Column("trials", "count"),
-        *columns_of("rate", "best", "median", "mean"),
+        *columns_of(_kind(facts), "best", "median", "mean"),
         Column("best_trial", "count"),
     )
     scored = [row for row in facts.rows if row.objective is not None and row.replicate_of is None]
@@ -308,6 +309,11 @@ def differing_keys(facts: Comparison) -> Section:
     return Section("configs", title, columns, tuple(rows))
 
 
+def _kind(facts: Comparison) -> Kind:
+    """How the objective is shown: a loss is no rate."""
+    return "number" if facts.objective.endswith("loss") else "rate"
+
+
 def _effect(key: str, stages: Sequence[str]) -> str:
     """Whether anything reads a key; where stages differ in that, which of them."""
     by_effect: dict[str, list[str]] = {}
@@ -329,7 +335,7 @@ def curves(facts: Comparison) -> Section:
     columns = (
         Column("trial", "count"),
         *columns_of("text", "stage", "outcome"),
-        *columns_of("rate", *(f"epoch_{epoch}" for epoch in epochs)),
+        *columns_of(_kind(facts), *(f"epoch_{epoch}" for epoch in epochs)),
     )
     rows = [
         (row.trial, row.stage, row.outcome, *(known[row.trial].get(epoch) for epoch in epochs))
@@ -345,7 +351,7 @@ def apart(facts: Comparison) -> Section:
     columns = (
         Column("trial", "count"),
         *columns_of("text", "stage", "outcome"),
-        Column("objective", "rate"),
+        Column("objective", _kind(facts)),
         Column("reason"),
     )
     rows = tuple((a.trial, a.stage, a.outcome, a.objective, a.reason) for a in facts.apart)

@@ -9,7 +9,17 @@ from statistics import median
 from analysis.facts.comparison import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
 from analysis.tables.sections import clustering, units
 from conf.document.language import Said
-from conf.document.numbers import NOTHING, change, duration, ends, number, p_value, points, rate
+from conf.document.numbers import (
+    NOTHING,
+    change,
+    duration,
+    ends,
+    measured,
+    number,
+    p_value,
+    points,
+    rate,
+)
 from conf.document.tables import Grid, spaced
 
 
@@ -48,8 +58,8 @@ def trial_columns(facts: Comparison) -> list[Column]:
         Column(WEIGHT_DECAY, lambda r: number(r.weight_decay), 3),
         Column(EPOCHS, _epochs, 2),
         Column("errors", lambda r: NOTHING if r.errors is None else str(r.errors), 4),
-        Column("objective", lambda r: rate(r.objective)),
-        Column("over seeds", _over_seeds, 4),
+        Column("objective", lambda r: measured(facts.objective, r.objective)),
+        Column("over seeds", lambda r: _over_seeds(r, facts.objective), 4),
         Column("against base", lambda r: change(r.over_base), 1),
         Column("against baseline", lambda r: "baseline" if r.baseline else change(r.over_baseline)),
         Column("95 % interval", lambda r: ends(r.interval) or NOTHING, 9),
@@ -78,7 +88,10 @@ def trial_grid(facts: Comparison, columns: Sequence[Column]) -> Grid:
     rows = [[column.cell(row) for column in columns] for row in facts.rows]
     if facts.base:
         base = {name: rate(value) for name, value in facts.base.items()}
-        base |= {"trial": "base", "objective": rate(facts.base.get(facts.objective))}
+        base |= {
+            "trial": "base",
+            "objective": measured(facts.objective, facts.base.get(facts.objective)),
+        }
         counts = [facts.base.get(f"valid/{what}") for what in EDITS]
         if None not in counts:
             base["errors"] = f"{sum(filter(None, counts)):.0f}"
@@ -93,8 +106,8 @@ def _epochs(row: Row) -> str:
     return f"{row.epochs_run}/{row.epochs}" if stopped else str(row.epochs)
 
 
-def _over_seeds(row: Row) -> str:
-    return f"{rate(row.confirmed)} ({len(row.seeds)})" if row.seeds else NOTHING
+def _over_seeds(row: Row, objective: str) -> str:
+    return f"{measured(objective, row.confirmed)} ({len(row.seeds)})" if row.seeds else NOTHING
 
 
 def notes(facts: Comparison) -> Iterator[Said]:
@@ -162,12 +175,12 @@ def stage_grid(facts: Comparison) -> Grid:
         [
             s.stage,
             f"{s.outcomes.get('completed', 0)} of {sum(s.outcomes.values())}",
-            rate(s.baseline),
-            rate(s.best),
+            measured(facts.objective, s.baseline),
+            measured(facts.objective, s.best),
             str(s.best_trial),
             number(s.best_lr),
-            rate(s.middle),
-            rate(s.worst),
+            measured(facts.objective, s.middle),
+            measured(facts.objective, s.worst),
             number(s.worst_lr),
         ]
         for s in facts.stages
@@ -182,7 +195,9 @@ def band_grid(facts: Comparison) -> Grid:
         [
             f"{number(band.low)} to {number(band.high)}",
             *(
-                f"{rate(band.best[s])} ({band.trials[s]})" if s in band.best else NOTHING
+                f"{measured(facts.objective, band.best[s])} ({band.trials[s]})"
+                if s in band.best
+                else NOTHING
                 for s in stages
             ),
         ]

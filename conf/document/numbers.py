@@ -26,6 +26,13 @@ def rate(value: float | None, digits: int = 2) -> str:
     return NOTHING if value is None else f"{percent(value, digits)} %"
 
 
+def measured(metric: str, value: float | None, digits: int = 2) -> str:
+    """A metric's value as a person reads it: an error rate in percent, a loss as it is."""
+    if value is None or not metric.endswith("loss"):
+        return rate(value, digits)
+    return f"{value:.{digits + 1}f}"
+
+
 def percent(value: float, digits: int = 1) -> str:
     """A fraction in percent, where the sign stands elsewhere."""
     return f"{100 * value:.{digits}f}"

@@ -131,7 +131,8 @@ def list_sweeps(console: Console | None = None) -> int:
             drawn.add_row(name, "", "", str(error.problems[0]))
             continue
         best = standing.progress.best
-        value = "" if best is None or best.objective is None else numbers.rate(best.objective, 1)
+        metric = standing.progress.objective
+        value = "" if best is None else numbers.measured(metric, best.objective, 1)
         ended = f"{standing.progress.ended}/{max(standing.sweep.trials, standing.progress.ended)}"
         drawn.add_row(name, ended, value, standing.says)
     console.print(drawn)

@@ -235,9 +235,9 @@ def describe(state: TrialState, progress: Progress) -> str:
         return f"{head}: started{_origin(state)}"
     found = ""
     if state.best is not None:
-        found = f", {progress.objective} {numbers.rate(state.best, 1)}"
+        found = f", {progress.objective} {numbers.measured(progress.objective, state.best, 1)}"
         if progress.base is not None:
-            found += f" (base {numbers.rate(progress.base, 1)})"
+            found += f" (base {numbers.measured(progress.objective, progress.base, 1)})"
     why = f", {state.reason}" if state.reason else _origin(state)
     return f"{head}: {state.outcome}{found}{why}; {summary(progress)}"
 
@@ -259,9 +259,14 @@ def summary(progress: Progress) -> str:
     parts += [f"{counts[name]} {name}" for name in others if counts[name]]
     best = progress.best
     if best is not None and best.objective is not None:
-        base = f", base {numbers.rate(progress.base, 1)}" if progress.base is not None else ""
+        base = (
+            f", base {numbers.measured(progress.objective, progress.base, 1)}"
+            if progress.base is not None
+            else ""
+        )
         parts.append(
-            f"best {numbers.rate(best.objective, 1)} (trial {best.number}, {best.stage}{base})"
+            f"best {numbers.measured(progress.objective, best.objective, 1)} "
+            f"(trial {best.number}, {best.stage}{base})"
         )
     if said := cost(progress):
         parts.append(said)

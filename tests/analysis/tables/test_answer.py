@@ -9,6 +9,7 @@ import pytest
 from analysis.facts.comparison import Comparison, comparison
 from analysis.tables.answer import answer
 from conf.document.language import CHINESE, ENGLISH, Language
+from tests.analysis.fakes import stored_trial
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.quick
@@ -52,3 +53,15 @@ def test_the_readme_quotes_the_demonstrations_answer(
     assert len(rates.findall(quoted)) > 6
     assert set(rates.findall(quoted)) <= set(rates.findall(said))
     assert quoted.startswith(said.partition("2.91e-3")[0])
+
+
+def test_a_loss_is_no_rate(make_store):
+    loss = {"valid/loss": 4.4575}
+    trials = [
+        stored_trial(n, "8k", 1e-3, "completed", (80 + n, 0, 0), baseline=not n, metrics=loss)
+        for n in range(2)
+    ]
+    store = make_store(trials, {"base/valid/loss": 9.5}, {"objective": "valid/loss"})
+    said = answer(comparison("demo", store))
+    assert "It reaches valid/loss 4.457; the base has 9.500" in said
+    assert "445" not in said
