@@ -68,6 +68,8 @@ def run_sweep(
     disk = need(sweep, configs, preflight.effective_concurrency(sweep))
     if not _is_finished(directory, sweep):
         check_disk_space(sweep, directory, disk)
+    if finetune is None and not directory.root.exists():  # what has begun has loaded them
+        preflight.check_weights(sweep)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         console = stack.enter_context(own_console())

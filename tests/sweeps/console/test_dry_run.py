@@ -23,6 +23,7 @@ TELEPHONE = ROOT / "conf" / "sweep" / "telephone.yaml"
 
 @pytest.mark.quick
 def test_a_dry_run_shows_what_would_be_drawn_and_starts_nothing(place: Path) -> None:
+    (place / "model/model.pt").unlink()
     result = run_command("--dry-run", "trials=5")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(" default") == 4
