@@ -15,7 +15,7 @@ import transformers
 
 from conf.files import write_json
 
-PREDICTED: Mapping[str, float] = {
+PREDICTED: Mapping[str, float | str] = {
     "update 8k: ms": 125,
     "update s1: ms": 120,
     "update s2: ms": 82,
@@ -28,13 +28,14 @@ PREDICTED: Mapping[str, float] = {
     "update s1: us a kernel": 12.1,
     "update s2: us a kernel": 12.1,
     "update s3: us a kernel": 12.1,
-    "update 8k: busy share": 0.3,
-    "update s1: busy share": 0.3,
-    "update s2: busy share": 0.3,
-    "update s3: busy share": 0.3,
+    "update 8k: busy share": "0.25 to 0.4",
+    "update s1: busy share": "0.25 to 0.4",
+    "update s2: busy share": "0.25 to 0.4",
+    "update s3: busy share": "0.25 to 0.4",
     "update 8k: waits": 10,
     "update s1: waits": 10,
     "update s2: waits": 10,
+    "update s3: waits": 2 * 10,
     "decoding 64 rows: ms a step": 20,
     "decoding 256 rows: ms a step": 20,
     "decoding 512 rows: ms a step": 20,
@@ -43,7 +44,7 @@ PREDICTED: Mapping[str, float] = {
 }
 """Deduced before any run, for 15 utterances of 4 s: kernels counted on the meta device, times
 12.1 us each (a public profile of the released model on a B200). Stage 3 makes an update of two
-batches. Of the busy share 0.25 to 0.40 was predicted."""
+batches."""
 
 
 def default_path() -> Path:
@@ -80,7 +81,7 @@ class Figures:
         self._figures[name] = found
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self._path, {"machine": self._machine, "figures": self._figures})
-        predicted = f", predicted {PREDICTED[name]:g}" if name in PREDICTED else ""
+        predicted = f", predicted {PREDICTED[name]}" if name in PREDICTED else ""
         after_s = time.monotonic() - self._started_s
         return f"[{after_s:4.0f} s] {name} {value:.4g}{predicted}{f' ({note})' if note else ''}"
 

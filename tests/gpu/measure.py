@@ -53,13 +53,6 @@ def seconds(device: torch.device, work: Callable[[], object]) -> float:
     return time.perf_counter() - started_s
 
 
-def free(device: torch.device) -> None:
-    """Give memory back that nothing refers to."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
 @dataclass(frozen=True)
 class Ceilings:
     """What the device does at most.
@@ -133,31 +126,36 @@ class Update:
 
     Attributes:
         ms: Median.
-        kernels: That it starts.
-        busy: Share of the time in which one runs.
         peak: Most bytes allocated.
-        forecast: The same as `trainer check` says.
-        waits: Times that the host waits for the device.
-        places: Where, most often first.
         step: Of the first batch, before the first update.
     """
 
     ms: float
-    kernels: float
-    busy: float
     peak: int
-    forecast: int
-    waits: float
-    places: tuple[str, ...]
     step: Step
 
 
-def update(
-    device: torch.device, size: Size, stage: str, settings: Mapping[str, Any] | None = None
-) -> Update:
-    """Train a stage on batches that are all alike, as the trainer does."""
-    free(device)
-    training = Training(size, stage, device, settings)
+@dataclass(frozen=True)
+class Counts:
+    """What an update asks of the device.
+
+    Attributes:
+        kernels: That it starts.
+        kernels_ms: That they run.
+        waits: Times that the host waits for the device.
+        places: Where, most often first.
+        forecast: Bytes at the peak, as `trainer check` says.
+    """
+
+    kernels: float
+    kernels_ms: float
+    waits: float
+    places: tuple[str, ...]
+    forecast: int
+
+
+def update(device: torch.device, size: Size, training: Training) -> Update:
+    """Train on batches that are all alike, as the trainer does."""
     first = step(training)
     training.run(size.updates)
     with _peak(device, training) as peak:
@@ -165,20 +163,21 @@ def update(
             seconds(device, lambda: training.run(size.updates)) / size.updates
             for _ in range(size.repetitions)
         ]
-    median_s = statistics.median(times_s)
+    return Update(1000 * statistics.median(times_s), peak[0], first)
+
+
+def counts(device: torch.device, size: Size, training: Training) -> Counts:
+    """Count in a few more updates, after `update`."""
     started, busy_s = kernels(device, lambda: training.run(2))
     few, many = (waits(device, lambda n=n: training.run(n)) for n in (2, 4))
-    between = many - few
+    between = many - few  # an epoch's end waits, too
     expected = forecast(training.config, size.shape, llm=size.llm, count_flops=False)
-    return Update(
-        ms=1000 * median_s,
+    return Counts(
         kernels=started / 2,
-        busy=busy_s / 2 / median_s,
-        peak=peak[0],
-        forecast=expected.peak,
+        kernels_ms=1000 * busy_s / 2,
         waits=between.total() / 2,
         places=tuple(f"{count / 2:g} {place}" for place, count in between.most_common()),
-        step=first,
+        forecast=expected.peak,
     )
 
 
@@ -381,7 +380,6 @@ def decoding(device: torch.device, size: Size, rows: int, nano: Nano) -> Decodin
 
 def decoder(device: torch.device, size: Size) -> Nano:
     """A model to decode with."""
-    free(device)
     return random_nano(size, config_of(size, "s2"), device)
 
 
@@ -400,7 +398,6 @@ class Adapters:
 
 def adapters(device: torch.device, size: Size, lora_dtype: str) -> Adapters:
     """Train stage 3 with its adapters in one precision or the other."""
-    free(device)
     settings = {"finetune_conf.lora_dtype": lora_dtype, "optim_conf.lr": 1e-5}
     training = Training(size, "s3", device, settings)
     own = {n: p for n, p in training.model.named_parameters() if n.endswith("lora_A")}
@@ -413,6 +410,9 @@ def adapters(device: torch.device, size: Size, lora_dtype: str) -> Adapters:
 
 def updates_per_s(device: torch.device, size: str, stage: str, processes: int) -> float:
     """Updates of all processes together that train at the same time (`tests.gpu.process`)."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # they need it
     command = [sys.executable, "-m", "tests.gpu.process", device.type, size, stage]
     running = [
         subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
@@ -158,6 +159,7 @@ class Training:
         device: torch.device,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
+        gc.collect()  # what an earlier model held, on a GPU too
         torch.manual_seed(0)
         self.config = config_of(size, stage, settings)
         self.nano = random_nano(size, self.config, device)

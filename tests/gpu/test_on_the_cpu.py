@@ -27,13 +27,15 @@ def test_ceilings() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_update_of_each_stage(stage: str) -> None:
-    found = measure.update(CPU, TINY, stage)
+    training = Training(TINY, stage, CPU)
+    found = measure.update(CPU, TINY, training)
+    counts = measure.counts(CPU, TINY, training)
     assert found.ms > 0
-    assert found.kernels > 500
-    assert 0 < found.busy < 1
-    assert found.waits >= 1
+    assert counts.kernels > 500
+    assert counts.kernels_ms > 0
+    assert counts.waits >= 1
     # The input, which is nothing next to the released model, is a fifth here.
-    assert found.peak == pytest.approx(found.forecast, rel=0.25)
+    assert found.peak == pytest.approx(counts.forecast, rel=0.25)
     assert 0 < found.step.loss < 100
     assert found.step.gradient.abs().max() > 0
 

@@ -14,7 +14,7 @@ from conf.keys import find_key
 from conf.load import STAGES
 from tests.gpu import compare, measure
 from tests.gpu.conftest import Say
-from tests.gpu.models import RELEASED
+from tests.gpu.models import RELEASED, Training
 from tests.gpu.toggles import TOGGLES, Toggle
 
 pytestmark = [
@@ -27,9 +27,11 @@ pytestmark = [
 
 
 @cache
-def _update(device: torch.device, stage: str) -> measure.Update:
+def _shipped(device: torch.device, stage: str) -> tuple[measure.Update, measure.Counts]:
     """A stage as it is shipped, measured once: toggles are compared with it."""
-    return measure.update(device, RELEASED, stage)
+    training = Training(RELEASED, stage, device)
+    found = measure.update(device, RELEASED, training)
+    return found, measure.counts(device, RELEASED, training)
 
 
 def test_ceilings(gpu: torch.device, say: Say) -> None:
@@ -52,15 +54,15 @@ def test_results_are_those_of_the_cpu(gpu: torch.device, say: Say, stage: str) -
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_update_at_the_released_size(gpu: torch.device, say: Say, stage: str) -> None:
-    found = _update(gpu, stage)
+    found, counts = _shipped(gpu, stage)
     say(f"update {stage}: ms", found.ms)
-    say(f"update {stage}: kernels", found.kernels)
-    say(f"update {stage}: us a kernel", 1000 * found.ms / found.kernels)
-    say(f"update {stage}: busy share", found.busy)
-    say(f"update {stage}: waits", found.waits, ", ".join(found.places))
-    say(f"update {stage}: peak GB", found.peak / 1e9, f"forecast {found.forecast / 1e9:.2f}")
+    say(f"update {stage}: kernels", counts.kernels)
+    say(f"update {stage}: us a kernel", 1000 * found.ms / counts.kernels)
+    say(f"update {stage}: busy share", counts.kernels_ms / found.ms)
+    say(f"update {stage}: waits", counts.waits, ", ".join(counts.places))
+    say(f"update {stage}: peak GB", found.peak / 1e9, f"forecast {counts.forecast / 1e9:.2f}")
     assert 0 < found.step.loss < 100
-    assert found.peak == pytest.approx(found.forecast, rel=0.15)
+    assert found.peak == pytest.approx(counts.forecast, rel=0.15)
 
 
 @pytest.mark.parametrize("toggle", TOGGLES, ids=lambda toggle: toggle.key)
@@ -68,8 +70,9 @@ def test_a_toggle_changes_the_time_and_not_the_result(
     gpu: torch.device, say: Say, toggle: Toggle
 ) -> None:
     assert find_key(toggle.key) is not None
-    before = _update(gpu, toggle.stage)
-    after = measure.update(gpu, RELEASED, toggle.stage, {toggle.key: toggle.value})
+    before, _ = _shipped(gpu, toggle.stage)
+    training = Training(RELEASED, toggle.stage, gpu, {toggle.key: toggle.value})
+    after = measure.update(gpu, RELEASED, training)
     found = compare.of_steps(before.step, after.step)
     name = f"{toggle.stage} {toggle.key} {toggle.value}"
     say(f"{name}: ms", after.ms, f"without {before.ms:.4g}")
