@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,8 @@ class Finder(PathFinder):
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 import pytest
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", *sys.argv[2:]]))
+options = ["-q", "-p", "no:cacheprovider", "-p", "pytest_timeout"]
+sys.exit(pytest.main([*options, *sys.argv[2:]]))
 """
 """Runs tests where only these distributions can be imported."""
 
@@ -65,6 +67,7 @@ def test_nothing_else_is_imported() -> None:
     done = subprocess.run(
         [sys.executable, "-c", BARE, ",".join(carry.NEEDED), *tests],
         cwd=ROOT,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "REQUIRE_ALL": ""},
         capture_output=True,
         text=True,
     )
