@@ -22,9 +22,11 @@ from conf.document.numbers import size
 from conf.errors import ConfigError, DataError, UserError, WorkError
 from conf.load import Config, stage_config_path
 from conf.model_dir import find_copy
-from conf.progress import Progress, say, sized
+from conf.progress import Progress, sized
 from conf.reading import Document
+from sweeps.directory import SweepDirectory
 from sweeps.execute.environment import for_commands
+from sweeps.execute.orphans import MARK
 from sweeps.spec.sweep_file import DEMO, DEMO_CORPUS, Places, SweepFile, load_sweep, stage_configs
 from trainer.checks.run_checks import ChecksFailed, failed, one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
@@ -120,10 +122,13 @@ def check_weights(sweep: SweepFile) -> None:
     command += ["--config", str(stage_config_path(sweep.stages[0])), "++device=cpu"]
     others = (id for id in CHECKS if id != "coverage")
     command += [word for id in others for word in ("--skip-check", id)]
-    say(f"checking {sized(Path(sweep.base) / 'model.pt')}")
     with Progress().step("checking the weights"):
         done = subprocess.run(
-            command, env=for_commands(os.environ), capture_output=True, text=True, check=False
+            command,
+            env={**for_commands(os.environ), MARK: str(SweepDirectory.of(sweep.name).root)},
+            capture_output=True,
+            text=True,
+            check=False,
         )
     try:
         [coverage] = (one for one in json.loads(done.stdout) if one["id"] == "coverage")
