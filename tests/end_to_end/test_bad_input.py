@@ -81,7 +81,7 @@ CASES = {
     "bad.yaml:7 finetune_conf.lora_dtype got bf61 expected fp32 llm": _set(
         "finetune_conf.lora_dtype", "bf61"
     ),
-    "bad.yaml:7 llm_conf.llm_dtype got int4 expected fp32 bf16": _set("llm_conf.llm_dtype", "int4"),
+    "bad.yaml:7 set.llm_conf.llm_dtype belongs to the weights": _set("llm_conf.llm_dtype", "int4"),
 }
 """Mistakes by the words of the line that tells them."""
 
