@@ -5,23 +5,28 @@ what a trial asks for. Nothing heavy is imported, nothing is created.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from conf.checks import Part
+from conf.checks import CHECKS, Part
 from conf.document.numbers import size
 from conf.errors import ConfigError, DataError, UserError, WorkError
-from conf.load import Config
+from conf.load import Config, stage_config_path
 from conf.model_dir import find_copy
-from conf.progress import sized
+from conf.progress import Progress, sized
 from conf.reading import Document
+from sweeps.directory import SweepDirectory
+from sweeps.execute.environment import for_commands
+from sweeps.execute.orphans import MARK
 from sweeps.spec.sweep_file import DEMO, DEMO_CORPUS, Places, SweepFile, load_sweep, stage_configs
 from trainer.checks.run_checks import ChecksFailed, failed, one_line, run_checks
 from trainer.data.manifest import read_data_list, read_headers
@@ -98,6 +103,40 @@ def check_configs(sweep: SweepFile, configs: Mapping[str, Config], *, starts: bo
         problems += [f"stage {stage}: {one_line(result)}" for result in failed(results)]
     if problems:
         raise ChecksFailed("\n".join(problems))
+
+
+def check_weights(sweep: SweepFile) -> None:
+    """Check that the base's weights are those of the model that its config.yaml describes.
+
+    They are loaded as every trial loads them, in a process of its own, since the driver keeps
+    neither PyTorch nor a model in memory.
+
+    Args:
+        sweep: Its weights have to be there.
+
+    Raises:
+        DataError: The model cannot be built from its directory.
+        WorkError: The process ended in another way.
+    """
+    command = [sys.executable, "-m", "trainer", "check", "--model", sweep.base, "--json"]
+    command += ["--config", str(stage_config_path(sweep.stages[0])), "++device=cpu"]
+    others = (id for id in CHECKS if id != "coverage")
+    command += [word for id in others for word in ("--skip-check", id)]
+    with Progress().step("checking the weights"):
+        done = subprocess.run(
+            command,
+            env={**for_commands(os.environ), MARK: str(SweepDirectory.of(sweep.name).root)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    try:
+        [coverage] = (one for one in json.loads(done.stdout) if one["id"] == "coverage")
+    except ValueError as error:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise WorkError(f"checking the weights of {sweep.base}: {last}") from error
+    if coverage["status"] == "failed":
+        raise DataError(coverage["found"])
 
 
 def check_data(sweep: SweepFile, places: Places) -> None:

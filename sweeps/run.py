@@ -75,12 +75,14 @@ def run_sweep(
         directory.refuse_changes(sweep)
         if not _is_finished(directory, sweep):
             say(console, preflight.start(sweep))
-        stack.enter_context(output_to(directory.log))
         goes_on = f"the same command goes on (python -m sweeps run {path} ...)"
         signals.at_once = lambda: end_at_once(directory, console, f"interrupted; {goes_on}")
-        if left_over := end_marked(directory.root):
-            _LOG.warning("ended %d processes that an earlier driver left", left_over)
         try:
+            if finetune is None and not directory.sweep_yaml.exists():  # else they were loaded
+                preflight.check_weights(sweep)
+            stack.enter_context(output_to(directory.log))
+            if left_over := end_marked(directory.root):
+                _LOG.warning("ended %d processes that an earlier driver left", left_over)
             comparison = _run(directory, sweep, configs, disk, console, signals, finetune, tags)
         except KeyboardInterrupt:
             say(console, f"interrupted; {goes_on}")

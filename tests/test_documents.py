@@ -38,9 +38,9 @@ from tests.conftest import BASE, ROOT, base_without_ctc
 from tests.documents import NAMES, PAGES, PAIRS, Page, page_at
 from tests.trainer.checks.test_data_checks import BAD_DATA
 from trainer import __main__ as trainer_main
-from trainer.checks import gpu_forecast
+from trainer.checks import gpu_forecast, model_checks
 from trainer.checks.model_checks import Need
-from trainer.checks.run_checks import one_line, run_checks
+from trainer.checks.run_checks import one_line, raise_if_failed, run_checks
 from trainer.data.manifest import read_data_list, read_headers
 from trainer.evaluation import evaluate as evaluation
 from trainer.evaluation.evaluate import Scores, evaluate
@@ -128,6 +128,14 @@ def _crowded_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preflight.check_cards(sweep, stage_configs(sweep, places), places)
 
 
+def _small_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(model_checks, "_free_memory", lambda device: (24e9, "a GPU"))
+    monkeypatch.setattr(model_checks, "memory_need", lambda *_, **sets: Need(10**10, 10**11))
+    results = run_checks(_config("s3", model=BASE), parts=("config",), of_gpu=True)
+    raise_if_failed(results)
+
+
 def _no_such_gpu(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which is then put back
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
@@ -171,6 +179,8 @@ TRIGGERS: Sequence[Trigger] = (
     lambda place, _: _config("8k", "optm_conf.lr=1e-4"),
     lambda place, _: _checked("fs-stage", _config("8k", "frontend_conf.fs=8000")),
     lambda place, _: _checked("learning-rate", _config("8k", "optim_conf.lr=1e-6")),
+    _small_gpu,
+    lambda place, _: _config("s3", "finetune_conf.lora_dtype=bf61"),
     lambda place, _: read_headers(
         read_data_list(_manifest(place, '{"key": "a", "source": "a.wav", "target": "a"}'))
     ),

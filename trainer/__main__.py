@@ -262,7 +262,11 @@ def _train(arguments: argparse.Namespace, rest: list[str]) -> int:
     with held(output_dir), full_disk_said(output_dir, then):
         refuse_another_run(output_dir, config)  # again: until now another may have trained here
         results = run_checks(
-            config, skip=arguments.skip_check, parts=("config", "data"), progress=Progress()
+            config,
+            skip=arguments.skip_check,
+            parts=("config", "data"),
+            of_gpu=True,
+            progress=Progress(),
         )
         raise_if_failed(results)
         for check in results:

@@ -13,7 +13,7 @@ from conf import progress
 from conf.errors import ConfigError
 from sweeps.console.cost_forecast import forecast
 from sweeps.console.view import say, short_number
-from sweeps.preflight import check, effective_concurrency, start
+from sweeps.preflight import check, check_weights, effective_concurrency, start
 from sweeps.search.samplers import complete, draw
 from sweeps.search.warm_start import WarmStart, read_warm_start
 from sweeps.spec.sweep_file import Choice, SweepFile
@@ -33,6 +33,8 @@ def dry_run(
     """
     sweep, configs, lacking = check(path, name=name, overrides=overrides, starts=False)
     progress.say(start(sweep))
+    if (Path(sweep.base) / "model.pt").is_file():
+        check_weights(sweep)
     keys = list(dict.fromkeys(key for stage in sweep.stages for key in sweep.ranges(stage)))
     table = Table("trial", "stage", *_headings(keys), box=None, pad_edge=False)
     warm = read_warm_start(sweep, configs)

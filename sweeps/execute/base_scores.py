@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from sweeps.directory import SweepDirectory
-from sweeps.execute.environment import for_workers
+from sweeps.execute.environment import for_commands
 from sweeps.execute.orphans import MARK
 from sweeps.spec.sweep_file import SweepFile
 
-_ROOT = Path(__file__).parents[2]
 _SPLITS = ("valid", "wideband", "test")
 """Those first that trials wait for."""
 _DECODING = (
@@ -76,7 +74,7 @@ class BaseScores:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=_environment(self._directory.root),
+                env={**for_commands(os.environ), MARK: str(self._directory.root)},
                 start_new_session=True,  # Ctrl-C is the driver's to handle
             )
 
@@ -89,12 +87,3 @@ def evaluate_command(sweep: SweepFile, directory: SweepDirectory) -> list[str]:
     command = [sys.executable, "-m", "trainer", "evaluate", "--model", sweep.base, "--data", *sets]
     command += ["--output_dir", str(directory.base), "--shared", str(directory.shared)]
     return [*command, *(f"++{key}={value}" for key, value in decoding.items())]
-
-
-def _environment(root: Path) -> dict[str, str]:
-    environment = for_workers(os.environ)
-    paths = [str(_ROOT), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
-    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    environment.setdefault("OMP_NUM_THREADS", "1")
-    environment[MARK] = str(root)
-    return environment

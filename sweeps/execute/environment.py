@@ -6,11 +6,14 @@ also writes a part of what a worker gets into logs, in clear.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from conf.errors import mask
 
+_ROOT = Path(__file__).parents[2]
 NOT_FOR_WORKERS = frozenset({"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"})
 _SECRET = re.compile(
     r"AWS_.*|(?!RAY_)(.*_)?(PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIALS?|KEY)(_.*)?", re.IGNORECASE
@@ -21,6 +24,15 @@ _SECRET = re.compile(
 def is_secret(name: str, value: str = "") -> bool:
     """Whether a variable holds credentials, by its name or by the URI in it."""
     return _SECRET.fullmatch(name) is not None or mask(value) != value
+
+
+def for_commands(environment: Mapping[str, str]) -> dict[str, str]:
+    """The same for a command of ours, which finds our packages wherever it is started."""
+    variables = for_workers(environment)
+    paths = [str(_ROOT), *filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))]
+    variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    variables.setdefault("OMP_NUM_THREADS", "1")
+    return variables
 
 
 def for_workers(environment: Mapping[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tests.conftest import write_cut
 from tests.end_to_end.conftest import Workspace
+from tests.trainer.model.test_build import BAD_DIRECTORIES
 
 SWEEP = """\
 name: bad
@@ -54,6 +56,19 @@ def _without_weights(directory: Path) -> None:
     _replaced("base: trainer/demo/base", "base: weightless")(directory)
 
 
+def _precision_of_base(directory: Path) -> None:
+    base = directory / "int8"
+    shutil.copytree(directory / "trainer/demo/base", base)
+    config = base / "config.yaml"
+    text = config.read_text(encoding="utf-8").replace("llm_dtype: fp32", "llm_dtype: int8")
+    config.write_text(text, encoding="utf-8")
+    _replaced("base: trainer/demo/base", "base: int8")(directory)
+
+
+def _set(key: str, value: str) -> Callable[[Path], None]:
+    return _replaced("space:", f"set: {{{key}: {value}}}\nspace:")
+
+
 CASES = {
     "bad.yaml:10 concurency concurrency": _replaced("concurrency: 1", "concurency: 1"),
     "bad.yaml:8 optm_conf.lr optim_conf.lr": _replaced("optim_conf.lr:", "optm_conf.lr:"),
@@ -62,6 +77,11 @@ CASES = {
     "cut/train.jsonl:3 JSON": _not_json,
     "cut/valid.jsonl:5 noise.wav": _unreadable_wav,
     "bad.yaml:2 base model.pt": _without_weights,
+    "int8/config.yaml:29 llm_conf.llm_dtype got int8 expected fp32": _precision_of_base,
+    "bad.yaml:7 finetune_conf.lora_dtype got bf61 expected fp32 llm": _set(
+        "finetune_conf.lora_dtype", "bf61"
+    ),
+    "bad.yaml:7 set.llm_conf.llm_dtype belongs to the weights": _set("llm_conf.llm_dtype", "int4"),
 }
 """Mistakes by the words of the line that tells them."""
 
@@ -79,14 +99,43 @@ def bad(tmp_path: Path, corpus: Path) -> Workspace:
 @pytest.mark.parametrize("said", CASES)
 def test_a_mistake_is_one_line_and_leaves_nothing(bad: Workspace, said: str) -> None:
     CASES[said](bad.directory)
-    before = sorted(bad.directory.rglob("*"))
-    finished = bad.run("python", "-m", "sweeps", "run", "bad.yaml")
-    assert finished.returncode == 2, finished.stderr
-    [line] = finished.stderr.strip().splitlines()
+    line = _refused(bad)
     for word in said.split():
         assert word in line
+
+
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        ("cut off", ()),
+        ("other width", ()),
+        ("quantised", ("--dry-run",)),
+        ("odd heads", ("--dry-run",)),
+    ],
+)
+def test_weights_that_every_trial_would_refuse_are_refused_first(
+    bad: Workspace, case: str, options: tuple[str, ...]
+) -> None:
+    edit, said = BAD_DIRECTORIES[case]
+    base = bad.directory / "base"
+    shutil.copytree(bad.directory / "trainer/demo/base", base)
+    edit(base)
+    _replaced("base: trainer/demo/base", "base: base")(bad.directory)
+    assert re.search(said, _refused(bad, *options))
+
+
+def _refused(bad: Workspace, *options: str) -> str:
+    """The one line of a sweep that is not started; what comes before it says what is looked at."""
+    before = sorted(bad.directory.rglob("*"))
+    finished = bad.run("python", "-m", "sweeps", "run", "bad.yaml", *options)
+    assert finished.returncode == 2, finished.stderr
+    told = finished.stderr.strip().splitlines()
+    [line] = [line for line in told if line.startswith("sweeps: ")]
+    assert line == told[-1]
+    assert "Traceback" not in finished.stderr
     left = {path for path in bad.directory.rglob("*") if "__pycache__" not in path.parts}
     assert left <= set(before)
+    return line
 
 
 def test_under_mlflow_run_no_run_stays_running(bad: Workspace) -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
 
-from sweeps.preflight import card_bytes, card_problem, effective_concurrency, num_gpus
+from conf.errors import WorkError
+from sweeps.preflight import (
+    card_bytes,
+    card_problem,
+    check_weights,
+    effective_concurrency,
+    num_gpus,
+)
 from sweeps.spec.sweep_file import load_sweep
 from tests.sweeps.conftest import SWEEP
 from tests.sweeps.driving import ENVIRONMENT, run_command
@@ -109,6 +118,14 @@ def _refused(place: Path, expected: str, *arguments: str) -> None:
     assert line.startswith("sweeps: ")
     assert expected in line
     assert sorted(place.rglob("*")) == before
+
+
+def test_weights_that_could_not_be_looked_at_are_one_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(WorkError, match=r"^checking the weights of model: exit status 1$"):
+        check_weights(load_sweep(Path("sweep.yaml"))[0])
 
 
 @pytest.mark.parametrize(

@@ -164,35 +164,9 @@ class Built:
         return judged("trainable", learns == wanted, "*.freeze", f"{named} trains", found)
 
     def _memory(self, nano: Nano, survey: Survey | None) -> Finding:
-        largest = survey.largest_batch if survey else self._largest_by_limits()
-        evaluated = (
-            survey.largest_evaluated if survey else largest_evaluated_by_limits(self._config)
-        )
-        device = nano.device.type
-        llm = Path(resolved_values(self._config)["llm_conf"]["init_param_path"])
-        need = memory_need(self._config, largest, evaluated, llm=llm, device=device)
-        need = need.on_cpu if device == "cpu" else need
-        free, place = _free_memory(nano.device)
         # The model is there already, in what is free no longer.
-        free += sum(parameter.nbytes for parameter in nano.model.parameters())
-        found = f"about {need} of {numbers.size(free)} ({place})"
-        if full := full_config(self._config):
-            full_need = memory_need(full, largest, evaluated, llm=QWEN3_06B, device="cuda")
-            found += f"; at full size about {full_need}"
-        batch = f"{largest.utterances} utterances of up to {largest.num_frames / 100:.1f} s"
-        expected = f"the longest batch ({batch}) fits"
-        key = "dataset_conf.batch_size"
-        if need.training <= free < need.evaluation:
-            key = "finetune_conf.eval_batch_size"
-        return judged("memory", need.peak <= free, key, expected, found)
-
-    def _largest_by_limits(self) -> Largest:
-        """Without data: one batch as large as the configuration allows."""
-        conf = self._config["dataset_conf"]
-        size = conf.get("batch_size", 6000)
-        if conf.get("batch_type", "token") == "example":
-            return Largest(size, conf.get("max_source_length", 8000), 50 * size)
-        return Largest(max(1, size // 1000), min(size, 1000), size // 20)
+        held = sum(parameter.nbytes for parameter in nano.model.parameters())
+        return memory_finding(self._config, survey, nano.device, held)
 
     def _disk(self, nano: Nano, _: Survey | None) -> Finding:
         output_dir = self._config.get("output_dir")
@@ -233,6 +207,45 @@ class Built:
             f"{epochs} epochs train in {numbers.roughly(train_s)}, evaluation not counted"
         )
         return Finding("time", "passed", "", expected, found)
+
+
+def memory_finding(
+    config: Config, survey: Survey | None, device: torch.device, held: int = 0
+) -> Finding:
+    """Compare what a fine-tune takes with what a device has.
+
+    Args:
+        config: What will be trained.
+        survey: Its data; None takes batches as large as the configuration allows.
+        device: Where.
+        held: Bytes that the model takes there already.
+    """
+    largest = survey.largest_batch if survey else _largest_by_limits(config)
+    evaluated = survey.largest_evaluated if survey else largest_evaluated_by_limits(config)
+    llm = Path(resolved_values(config)["llm_conf"]["init_param_path"])
+    need = memory_need(config, largest, evaluated, llm=llm, device=device.type)
+    need = need.on_cpu if device.type == "cpu" else need
+    free, place = _free_memory(device)
+    free += held
+    found = f"about {need} of {numbers.size(free)} ({place})"
+    if full := full_config(config):
+        full_need = memory_need(full, largest, evaluated, llm=QWEN3_06B, device="cuda")
+        found += f"; at full size about {full_need}"
+    batch = f"{largest.utterances} utterances of up to {largest.num_frames / 100:.1f} s"
+    expected = f"the longest batch ({batch}) fits"
+    key = "dataset_conf.batch_size"
+    if need.training <= free < need.evaluation:
+        key = "finetune_conf.eval_batch_size"
+    return judged("memory", need.peak <= free, key, expected, found)
+
+
+def _largest_by_limits(config: Config) -> Largest:
+    """Without data: one batch as large as the configuration allows."""
+    conf = config["dataset_conf"]
+    size = conf.get("batch_size", 6000)
+    if conf.get("batch_type", "token") == "example":
+        return Largest(size, conf.get("max_source_length", 8000), 50 * size)
+    return Largest(max(1, size // 1000), min(size, 1000), size // 20)
 
 
 def largest_evaluated_by_limits(config: Config) -> Largest:

@@ -57,6 +57,7 @@ def run_checks(
     skip: Collection[str] = (),
     parts: Collection[Part] = PARTS,
     searched: Iterable[str] = (),
+    of_gpu: bool = False,
     progress: Progress | None = None,
 ) -> list[CheckResult]:
     """Look at everything that can be known before training.
@@ -67,6 +68,8 @@ def run_checks(
         parts: `config` needs nothing else, `data` the manifests and (where weights are named) the
             tokenizers, `model` builds the model and loads its weights.
         searched: Keys that a sweep varies on purpose.
+        of_gpu: Look at the memory of a GPU also where the part `model` is left out: exhausted
+            memory comes late, with the longest batch or with the first evaluation.
         progress: Told how many checks are done; None says nothing.
 
     Returns:
@@ -77,7 +80,11 @@ def run_checks(
     """
     _refuse_unknown(skip)
     work = _Work(config, frozenset(parts), frozenset(searched))
-    checks = [check for check in CHECKS.values() if check.part in parts]
+    checks = [
+        check
+        for check in CHECKS.values()
+        if check.part in parts or (of_gpu and check.id == "memory")
+    ]
     results = []
     with (progress or Progress(quiet=True)).of("check", len(checks), "checks") as advance:
         for check in checks:
@@ -202,6 +209,8 @@ class _Work:
             return self._survey.find(id)
         if not has_weights(self.config):
             return Finding(id, "not run", "", "", "no weights given")
+        if "model" not in self._parts:
+            return self._memory_of_gpu()
         return self._built.find(id, self._survey)
 
     @cached_property
@@ -238,6 +247,16 @@ class _Work:
         from trainer.checks.model_checks import examine
 
         return examine(self.config)
+
+    def _memory_of_gpu(self) -> Finding:
+        import torch
+
+        from trainer.checks.model_checks import memory_finding
+
+        wanted = self.config.get("device") or "cuda"
+        if wanted == "cpu" or not torch.cuda.is_available():
+            return Finding("memory", "not run", "", "", "no GPU")
+        return memory_finding(self.config, self._survey, torch.device(wanted))
 
     def _data_paths(self) -> Finding:
         named = {

@@ -135,9 +135,12 @@ def released_shapes() -> dict[str, torch.Tensor]:
 
 
 def random_weights(
-    shapes: Mapping[str, torch.Tensor], echo: tuple[int, int], progress: Progress
+    shapes: Mapping[str, torch.Tensor],
+    echo: tuple[int, int],
+    progress: Progress,
+    device: torch.device | str = "cpu",
 ) -> dict[str, torch.Tensor]:
-    """Make weights of these shapes, the same ones each time.
+    """Make weights of these shapes, the same ones each time on the same kind of device.
 
     Norms and biases are those of a model before its training.
 
@@ -145,12 +148,13 @@ def random_weights(
         shapes: By name, on the meta device.
         echo: A token of the LLM's, and the one that follows it.
         progress: Told of each component.
+        device: Where they are made, and stay.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     state: dict[str, torch.Tensor] = {}
     components = [name.split(".", 1)[0] for name in shapes]
     for position, (name, shape) in enumerate(shapes.items()):
-        state[name] = torch.zeros(shape.shape, dtype=shape.dtype)
+        state[name] = torch.zeros(shape.shape, dtype=shape.dtype, device=device)
         if name == "llm.lm_head.weight":
             state[name].copy_(state[EMBEDDINGS])
         elif shape.ndim > 1:

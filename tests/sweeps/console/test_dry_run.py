@@ -23,7 +23,10 @@ TELEPHONE = ROOT / "conf" / "sweep" / "telephone.yaml"
 
 @pytest.mark.quick
 def test_a_dry_run_shows_what_would_be_drawn_and_starts_nothing(place: Path) -> None:
+    weights = place / "model/model.pt"
+    weights.unlink()  # no real ones, which would be looked at
     result = run_command("--dry-run", "trials=5")
+    weights.touch()
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(" default") == 4
     assert "5 trials checked" in result.stdout

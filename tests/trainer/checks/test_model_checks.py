@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from conf.load import STAGES, Config, load_config, stage_config_path
 from tests.conftest import base_without_ctc
@@ -68,6 +69,22 @@ def test_a_device_too_small_for_evaluation_but_not_for_training(
     found = by_id(run_checks(config, parts=["data", "model"]))["memory"]
     assert (found.status, found.key) == ("failed", "finetune_conf.eval_batch_size")
     assert re.match(r"about 9\d\d MB in training, \d+\.\d GB in evaluation of 2.0 GB", found.found)
+
+
+def test_a_gpu_is_looked_at_before_a_model_is_built(
+    tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `train` does: the first evaluation comes before the first update."""
+    config = tiny_config("s2", finetune_conf__max_new_tokens=1_000_000)
+    monkeypatch.setattr(model_checks, "_free_memory", lambda device: (2e9, "a small one"))
+    monkeypatch.setattr(model_checks, "build", None)
+    before = by_id(run_checks(config, parts=["config", "data"], of_gpu=True))["memory"]
+    assert (before.status, before.found) == ("not run", "no GPU")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = by_id(run_checks(config, parts=["config", "data"], of_gpu=True))["memory"]
+    assert (found.status, found.key) == ("failed", "finetune_conf.eval_batch_size")
+    assert re.match(r"about \d+ MB in training, \d+\.\d GB in evaluation of 2.0 GB", found.found)
+    assert "memory" not in by_id(run_checks(config, parts=["config", "data"]))
 
 
 def test_the_largest_batch_of_evaluation_is_of_all_its_sets(
