@@ -133,20 +133,26 @@ class LrBand:
     low: float
     high: float
     best: Mapping[str, float]
+    """By stage."""
     trials: Mapping[str, int]
+    """How many there are, by stage."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that the comparison says. Rows are ranked: completed, pruned, failed, unfinished."""
+    """All that the comparison says."""
 
     sweep: str
     run_id: str
     objective: str
+    """Name of the metric."""
     base: Mapping[str, float]
+    """Metrics of the untrained base by their names."""
     rows: tuple[Row, ...]
+    """Completed trials by objective, then the pruned, the failed and the unfinished ones."""
     stages: tuple[StageSummary, ...]
     bands: tuple[LrBand, ...]
+    """By learning rate; one without scored trials is left out."""
     sweep_record: SweepRecord
     evidence: Evidence
     apart: tuple[Apart, ...] = ()

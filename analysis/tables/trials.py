@@ -9,17 +9,7 @@ from statistics import median
 from analysis.facts.comparison import EDITS, EPOCHS, LR, WEIGHT_DECAY, Comparison, Row
 from analysis.tables.sections import clustering, units
 from conf.document.language import Said
-from conf.document.numbers import (
-    NOTHING,
-    change,
-    duration,
-    ends,
-    measured,
-    number,
-    p_value,
-    points,
-    rate,
-)
+from conf.document.numbers import NOTHING, change, duration, ends, measured, number, p_value, points
 from conf.document.tables import Grid, spaced
 
 
@@ -67,9 +57,9 @@ def trial_columns(facts: Comparison) -> list[Column]:
         Column("paired interval", lambda r: ends(r.paired, signed=True) or NOTHING, 11),
         Column("p", lambda r: p_value(r.paired.p if r.paired else None), 12),
         Column("p of all", lambda r: p_value(r.corrected.p if r.corrected else None), 8),
-        Column("valid/cer_ctc", lambda r: rate(r.cer_ctc), 7),
-        Column("wideband/cer", lambda r: rate(r.wideband_cer), 6),
-        Column("test/cer", lambda r: rate(r.test_cer), 5),
+        Column("valid/cer_ctc", lambda r: measured("valid/cer_ctc", r.cer_ctc), 7),
+        Column("wideband/cer", lambda r: measured("wideband/cer", r.wideband_cer), 6),
+        Column("test/cer", lambda r: measured("test/cer", r.test_cer), 5),
         Column(
             "critical deltas",
             lambda r: " ".join(short_key(k) for k in r.critical if k not in common) or NOTHING,
@@ -87,7 +77,7 @@ def trial_grid(facts: Comparison, columns: Sequence[Column]) -> Grid:
     """The trials in these columns, and under them the base."""
     rows = [[column.cell(row) for column in columns] for row in facts.rows]
     if facts.base:
-        base = {name: rate(value) for name, value in facts.base.items()}
+        base = {name: measured(name, value) for name, value in facts.base.items()}
         base |= {
             "trial": "base",
             "objective": measured(facts.objective, facts.base.get(facts.objective)),

@@ -23,11 +23,8 @@ from tests.end_to_end.conftest import Workspace
 HEAD = """\
 name: {name}
 base: trainer/demo/base
-data:
-  train: cut/train.jsonl
-  valid: cut/valid.jsonl
-  test: cut/test.jsonl
-  wideband: cut/wideband.jsonl
+data: {{train: cut/train.jsonl, valid: cut/valid.jsonl,
+  test: cut/test.jsonl, wideband: cut/wideband.jsonl}}
 resources: {{cpu: 1}}
 concurrency: 2
 set:

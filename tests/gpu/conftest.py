@@ -10,6 +10,13 @@ import torch
 from tests.gpu.figures import Figures, default_path
 
 Say = Callable[..., None]
+ON_A_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.slow,
+    pytest.mark.timeout(270),
+    # Other versions than the locked ones may be there, and warn of other things.
+    pytest.mark.filterwarnings("default"),
+]
 
 
 @pytest.fixture(scope="session")

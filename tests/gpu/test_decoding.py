@@ -5,20 +5,13 @@ pytest -m gpu tests/gpu/test_decoding.py
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from tests.gpu import measure
-from tests.gpu.conftest import Say
+from tests.gpu.conftest import ON_A_GPU, Say
 from tests.gpu.models import RELEASED
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.slow,
-    pytest.mark.timeout(270),
-    # Other versions than the locked ones may be there, and warn of other things.
-    pytest.mark.filterwarnings("default"),
-]
+pytestmark = ON_A_GPU
 
 PROCESSES = (1, 2, 4)
 

@@ -13,17 +13,11 @@ import torch
 from conf.keys import find_key
 from conf.load import STAGES
 from tests.gpu import compare, measure
-from tests.gpu.conftest import Say
+from tests.gpu.conftest import ON_A_GPU, Say
 from tests.gpu.models import RELEASED, Training
 from tests.gpu.toggles import TOGGLES, Toggle
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.slow,
-    pytest.mark.timeout(270),
-    # Other versions than the locked ones may be there, and warn of other things.
-    pytest.mark.filterwarnings("default"),
-]
+pytestmark = ON_A_GPU
 
 
 @cache
