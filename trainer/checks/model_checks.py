@@ -55,7 +55,7 @@ class Need:
     Attributes:
         training: In an update.
         evaluation: While it decodes and scores, next to what training keeps for the next update.
-        host: Besides, for the process: on the CPU in the same memory.
+        host: Besides, of the machine's memory for the process: on the CPU it is the same memory.
     """
 
     training: int
@@ -96,7 +96,8 @@ def memory_need(
     """
     step = forecast(config, batch_shape(config, largest), llm=llm, count_flops=False)
     scored = evaluation_forecast(config, batch_shape(config, evaluated), llm=llm, device=device)
-    return Need(step.peak, step.weights + step.moments + scored, host_bytes(step))
+    evaluation = step.weights + step.moments + scored
+    return Need(step.peak, evaluation, host_bytes(step, device))
 
 
 def examine(config: Config) -> Built:
@@ -176,6 +177,12 @@ class Built:
         # The model is there already, in what is free no longer.
         free += sum(parameter.nbytes for parameter in nano.model.parameters())
         found = f"about {need} of {numbers.size(free)} ({place})"
+        fits = need.peak <= free
+        if device != "cpu":
+            available = _available_memory()
+            beside = f"{numbers.size(need.host)} of {numbers.size(available)}"
+            found += f", and of the machine's memory {beside}"
+            fits = fits and need.host <= available
         if full := full_config(self._config):
             full_need = memory_need(full, largest, evaluated, llm=QWEN3_06B, device="cuda")
             found += f"; at full size about {full_need}"
@@ -184,7 +191,9 @@ class Built:
         key = "dataset_conf.batch_size"
         if need.training <= free < need.evaluation:
             key = "finetune_conf.eval_batch_size"
-        return judged("memory", need.peak <= free, key, expected, found)
+        elif need.peak <= free and not fits:  # the process itself has no space
+            key = "device"
+        return judged("memory", fits, key, expected, found)
 
     def _largest_by_limits(self) -> Largest:
         """Without data: one batch as large as the configuration allows."""

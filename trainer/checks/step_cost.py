@@ -231,15 +231,22 @@ def fits(
     )
 
 
-def host_bytes(step: Forecast) -> int:
-    """What a fine-tune on the CPU takes beside a step or an evaluation.
+def host_bytes(step: Forecast, device: str) -> int:
+    """What a fine-tune takes of the machine's memory beside a step or an evaluation.
 
-    The program with its libraries; a copy of the initial weights that are trained, from which each
-    epoch's distance is measured; and the memory of one step's gradients, which the C library does
-    not give back, since it lies between the optimizer's moments. An epoch's end, with its copies of
-    the trained weights, fills that and what the step has let go.
+    The program with its libraries, and a copy of the initial weights that are trained, from which
+    each epoch's distance is measured. On the CPU also the memory of one step's gradients, which the
+    C library does not give back, since it lies between the optimizer's moments: an epoch's end,
+    with its one copy of the trained weights, fills that. On a GPU copies of weights and moments,
+    which are written while training goes on.
+
+    Args:
+        step: The forecast.
+        device: `cpu` or `cuda`.
     """
-    return PROGRAM + 2 * step.gradients
+    initial = step.gradients
+    written = step.gradients if device == "cpu" else step.gradients + step.moments
+    return PROGRAM + initial + written
 
 
 def num_features(config: Config) -> int:

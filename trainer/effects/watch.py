@@ -16,6 +16,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from torch.optim.optimizer import (
 from trainer.data.array_store import ArrayStore, default_directory
 from trainer.data.loader import Loader
 from trainer.finetune.resume import ResumeFolder
+from trainer.finetune.writer import Writer
 from trainer.funasr_parts import registered
 from trainer.model import activation_checkpointing
 
@@ -146,6 +148,7 @@ def watching(watcher: Watcher) -> Iterator[None]:
             (pdb, "set_trace", lambda: watcher.note("settings", "debugger")),
             (Loader, "__init__", _watched_workers(Loader.__init__, watcher)),
             (ResumeFolder, "save", _watched_point(ResumeFolder.save, watcher)),
+            (Writer, "write", _in_order(Writer.write)),
             (ArrayStore, "__init__", _watched_store(ArrayStore.__init__, watcher)),
             # It changes no number: what is computed again has to be seen itself.
             (
@@ -281,6 +284,17 @@ def _watched_point(original: Callable[..., None], watcher: Watcher) -> Callable[
         original(self, step, state)
 
     return save
+
+
+def _in_order(original: Callable[..., Future[None]]) -> Callable[..., Future[None]]:
+    """Files are written before anything else goes on, so that runs do the same in one order."""
+
+    def write(self: Writer, job: Callable[[], None]) -> Future[None]:
+        written = original(self, job)
+        wait([written])
+        return written
+
+    return write
 
 
 def _watched_workers(original: Callable[..., None], watcher: Watcher) -> Callable[..., None]:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from conf.errors import WorkError
 from conf.load import Config
@@ -81,6 +82,7 @@ class Listeners:
         on_log: Gets the step and its metrics.
         on_left_out: Gets utterances that could not be read when their batch came.
         on_save: Called every ``save_checkpoint_interval`` updates.
+        before_update: Called before each forward pass whose update changes the weights.
         on_validate: Called every ``validate_interval`` updates, with null never.
     """
 
@@ -88,6 +90,7 @@ class Listeners:
     on_left_out: Callable[[Sequence[LeftOut]], None] = lambda _: None
     on_save: Callable[[], None] = lambda: None
     on_validate: Callable[[], None] = lambda: None
+    before_update: Callable[[], None] = lambda: None
 
 
 class Trainer:
@@ -145,9 +148,16 @@ class Trainer:
             epoch, self._epoch, self._batches_done = self._epoch, self._epoch + 1, 0
             on_epoch(epoch, summary)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that another process needs to go on after the last update."""
+    def state_dict(self, weights: Mapping[str, torch.Tensor], *, copy: bool) -> dict[str, Any]:
+        """All that another process needs to go on after the last update.
+
+        Args:
+            weights: The trained ones as they are now (`stages.trainable_state`).
+            copy: Copy the optimizer's tensors to the machine's memory, too: the next update changes
+                them, or else waits until they are written.
+        """
         self._read_losses()
+        moments = self._optimizer.state_dict()
         return {
             "step": self.step,
             "epoch": self._epoch,
@@ -155,8 +165,8 @@ class Trainer:
             "losses": list(self._losses),
             "since_log": list(self._since_log),
             "skipped": self._skipped,
-            "weights": stages.trainable_state(self.nano.model),
-            "optimizer": self._optimizer.state_dict(),
+            "weights": dict(weights),
+            "optimizer": tree_map_only(torch.Tensor, _copied, moments) if copy else moments,
             "scheduler": self._scheduler.state_dict(),
         }
 
@@ -201,6 +211,7 @@ class Trainer:
 
     def _update(self, group: Sequence[Batch]) -> bool:
         """One optimizer step; False if it was left out."""
+        self._listeners.before_update()
         losses = self._backward(group)
         norm = torch.nn.utils.clip_grad_norm_(
             self._parameters, self._grad_clip, self._conf.grad_clip_type
@@ -313,6 +324,10 @@ class _Unread:
             names = ", ".join(itertools.chain(*self.keys))
             return f"gradient norm is {value} at update {self.step}, in the batch of {names}"
         return None
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to("cpu", copy=True)
 
 
 def _too_large(batch: Batch, step: int) -> str:

@@ -11,6 +11,8 @@ import logging
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from trainer.finetune.result import Evaluation, FinetuneResult, OnEval
 from trainer.finetune.resume import ResumeFolder, random_state, set_random_state
 from trainer.finetune.scoring import Scoring
 from trainer.finetune.stock_engine import StockEngine
+from trainer.finetune.writer import Writer
 from trainer.model import stages
 from trainer.model.build import Nano, build
 from trainer.model.checkpoint import Checkpoint, CheckpointFolder, average, load_state
@@ -85,8 +88,8 @@ def finetune(
     nano = build(config)
     trainable = stages.apply(nano.model, config)
     then = "the last checkpoint is whole, the same command goes on"
-    with full_disk_said(Path(config["output_dir"]), then):
-        run = _Run(config, tracker, nano, data, shared)
+    with full_disk_said(Path(config["output_dir"]), then), Writer() as writer:
+        run = _Run(config, tracker, nano, data, shared, writer)
         run.describe(trainable)
         run.begin()
         record = run.record
@@ -107,21 +110,40 @@ def finetune(
         return run.result()
 
 
+def goes_on_beside(device: torch.device) -> bool:
+    """Whether training goes on while the point to resume from is written.
+
+    On a GPU it does, and copies of what is written wait in the machine's memory: of weights and
+    moments together three times the trained weights. On the CPU that memory is training's own, so
+    the next update waits until moments are written from where they lie.
+    """
+    return device.type != "cpu"
+
+
 class _Run:
     """What a fine-tune knows between its epochs."""
 
     def __init__(
-        self, config: Config, tracker: Tracker, nano: Nano, data: Data, shared: Path | None
+        self,
+        config: Config,
+        tracker: Tracker,
+        nano: Nano,
+        data: Data,
+        shared: Path | None,
+        writer: Writer,
     ) -> None:
         assert nano.coverage is not None
         self._config = config
         self._tracker = tracker
+        self._writer = writer
+        self._goes_on = goes_on_beside(nano.device)
         self.record = Record(config, tracker, lambda: self.engine.step)
         self._data = data
         self._directory = Path(config["output_dir"])
         self._coverage = nano.coverage
         self._objective = Objective(nano.model, config)
         self._initial_weights = stages.trainable_state(nano.model)
+        self._initial_norms = stages.component_norms(self._initial_weights.items())
         self._folder = CheckpointFolder(
             self._directory / run_directory.CHECKPOINTS,
             config["train_conf.keep_nbest_models"],
@@ -133,6 +155,7 @@ class _Run:
         self._resume = ResumeFolder(self._directory / run_directory.POINTS, self._identity)
         self._best: Checkpoint | None = None
         self._best_metrics: dict[str, float] = {}
+        self._checkpoint_written: Future[None] | None = None
         self._said_endless = False
         self._scoring = Scoring(
             config, data, tracker, lambda: self.engine.nano, self._objective_of_engine, shared
@@ -187,8 +210,9 @@ class _Run:
             Listeners(
                 on_log=self._log_training,
                 on_left_out=self.record.log_skipped,
-                on_save=self._save_point,
+                on_save=self._save_point_between,
                 on_validate=self._validate_between,
+                before_update=self._writer.look if self._goes_on else self._writer.wait,
             ),
         )
 
@@ -239,36 +263,51 @@ class _Run:
         _seed(self._config["finetune_conf.seed"])
 
     def end_epoch(self, epoch: int, summary: EpochSummary) -> None:
-        """Scores an epoch, saves its weights and the point to go on from."""
+        """Scores an epoch, and has its weights and the point to go on from written.
+
+        What is logged of a file, and the point that names it, come after the file itself: whenever
+        the process is killed, the newest point finds all that it needs.
+        """
         self.record.metrics["train/loss"] = summary.loss
         self.record.metrics["train/lr"] = summary.learning_rate
         self.record.metrics["train/utterances_per_s"] = summary.utterances_per_s
         self.record.metrics |= self._moved()
         scores = self._score_epoch(epoch)
+        self._writer.wait()  # of what is written there is one copy at a time
+        weights = stages.trainable_state(self.engine.nano.model)
         cer = scores["valid"].cer.rate
-        model = self.engine.nano.model
-        saved = self._folder.save(stages.trainable_state(model), epoch, cer)
-        if self._best is None or cer < self._best.cer:
-            self._keep_as_best(saved, scores)
+        checkpoint = self._folder.add(epoch, cer)
+        is_best = self._best is None or cer < self._best.cer
+        if is_best:
+            self._take_as_best(checkpoint, scores)
         self.record.log_epoch(epoch)
-        self._save_point()
+        self._checkpoint_written = self._writer.write(
+            partial(self._folder.write, checkpoint, weights)
+        )
+        if is_best:
+            self._writer.write(partial(self._write_best, checkpoint, scores))
+        self._save_point(weights)
 
     def finish(self) -> None:
         """Tries the average of the best epochs, then scores test set and all with the winner.
 
-        The last resume point stays: `trainer.finetune.extend` lets a longer fine-tune resume from
-        it.
+        Meanwhile the last resume point is written, which stays: `trainer.finetune.extend` lets a
+        longer fine-tune resume from it.
         """
         assert self._best is not None
-        extend.keep_texts(self._directory)
+        if self._checkpoint_written is not None:
+            self._checkpoint_written.result()
         model = self.engine.nano.model
         members = self._folder.ranked[: self._config["train_conf.avg_nbest_model"]]
+        scores = None
         if len(members) > 1:
             stages.load_trainable_state(model, average(members))
             scores = self._scoring.sets()
-            cer = scores["valid"].cer.rate
-            if cer < self._best.cer:
-                self._keep_as_best(self._folder.save_average(members, cer), scores)
+        self._writer.wait()  # the texts written now take the place of those that the point is of
+        extend.keep_texts(self._directory)
+        if scores is not None and (cer := scores["valid"].cer.rate) < self._best.cer:
+            self._take_as_best(self._folder.save_average(members, cer), scores)
+            self._write_best(self._best, scores)
         stages.load_trainable_state(model, load_state(self._best.path))
         self.record.metrics |= self._best_metrics
         whole = self._data.evaluation
@@ -349,31 +388,46 @@ class _Run:
 
     def _moved(self) -> dict[str, float]:
         """How far each component is from its initial weights, relative to their norm."""
-        now = stages.trainable_state(self.engine.nano.model)
-        start = self._initial_weights
-        moved = stages.component_norms({name: now[name] - start[name] for name in start})
-        norms = stages.component_norms(start)
+        now = dict(self.engine.nano.model.named_parameters())
+        moved = stages.component_norms(
+            (name, now[name].detach() - start.to(now[name].device))
+            for name, start in self._initial_weights.items()
+        )
         return {
-            f"delta_norm/{component}": distance / norms[component]
+            f"delta_norm/{component}": distance / norm
             for component, distance in moved.items()
-            if norms[component] > 0
+            if (norm := self._initial_norms[component]) > 0
         }
 
     # Keeping
 
-    def _keep_as_best(self, checkpoint: Checkpoint, scores: Mapping[str, Scores]) -> None:
+    def _take_as_best(self, checkpoint: Checkpoint, scores: Mapping[str, Scores]) -> None:
         self._best = checkpoint
         self.record.metrics["objective"] = checkpoint.cer
-        self._best_metrics = {}
+        self._best_metrics = {
+            name: value
+            for split, split_scores in scores.items()
+            for name, value in split_scores.metrics(split).items()
+        }
+
+    def _write_best(self, checkpoint: Checkpoint, scores: Mapping[str, Scores]) -> None:
+        """Logs the best checkpoint, which is written, and its texts."""
         self._tracker.set_tags({"checkpoint": checkpoint.name})
         for split, split_scores in scores.items():
-            self._best_metrics |= split_scores.metrics(split)
             self._scoring.write(split, split_scores)
 
-    def _save_point(self) -> None:
+    def _save_point_between(self) -> None:
+        self._writer.wait()
+        self._save_point(stages.trainable_state(self.engine.nano.model))
+
+    def _save_point(self, weights: Mapping[str, torch.Tensor]) -> None:
         if isinstance(self.engine, Trainer):  # stock's trainer keeps its own
-            state = {"trainer": self.engine.state_dict(), "run": self._state()}
-            self._resume.save(self.engine.step, {**state, "random": random_state()})
+            state = {
+                "trainer": self.engine.state_dict(weights, copy=self._goes_on),
+                "run": self._state(),
+                "random": random_state(),
+            }
+            self._writer.write(partial(self._resume.save, self.engine.step, state))
 
     def _restore(self, point: Mapping[str, Any]) -> None:
         assert isinstance(self.engine, Trainer)

@@ -53,7 +53,7 @@ class CheckpointFolder:
     @property
     def ranked(self) -> list[Checkpoint]:
         """Kept epochs, best CER first; of equals the earlier one."""
-        return sorted(self._kept, key=lambda checkpoint: (checkpoint.cer, checkpoint.epoch))
+        return sorted(self._kept, key=_rank)
 
     def restore(self, kept: Iterable[tuple[str, int, float]]) -> None:
         """Takes up what an interrupted run had kept: name, epoch and CER of each."""
@@ -63,30 +63,35 @@ class CheckpointFolder:
         """The checkpoint of that name in this folder."""
         return Checkpoint(name, self._path(name), epoch, cer)
 
-    def save(self, state: Mapping[str, torch.Tensor], epoch: int, cer: float) -> Checkpoint:
-        """Writes an epoch's weights and deletes what is no longer among the best."""
-        checkpoint = self._write(state, f"epoch-{epoch:03d}", epoch, cer)
-        self._kept.append(checkpoint)
-        for worse in self.ranked[self._keep :]:
-            worse.path.unlink(missing_ok=True)
-            self._kept.remove(worse)
+    def add(self, epoch: int, cer: float) -> Checkpoint:
+        """Ranks an epoch among the kept ones; `write` does to the files what follows from it."""
+        checkpoint = self.named(f"epoch-{epoch:03d}", epoch, cer)
+        self._kept = sorted([*self._kept, checkpoint], key=_rank)[: self._keep]
         return checkpoint
+
+    def write(self, checkpoint: Checkpoint, state: Mapping[str, torch.Tensor]) -> None:
+        """Writes an epoch's weights, if they are among the best, and deletes those that are not."""
+        if checkpoint in self._kept:
+            self._write(state, checkpoint)
+        stay = {kept.path for kept in self._kept}
+        for path in self.directory.glob("epoch-*.safetensors"):
+            if path not in stay:
+                path.unlink(missing_ok=True)
 
     def save_average(self, members: Sequence[Checkpoint], cer: float) -> Checkpoint:
         """Writes the mean of some kept epochs' weights as a candidate of its own."""
-        state = average(members)
-        return self._write(state, f"average-{len(members)}", members[0].epoch, cer)
+        checkpoint = self.named(f"average-{len(members)}", members[0].epoch, cer)
+        self._write(average(members), checkpoint)
+        return checkpoint
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}.safetensors"
 
-    def _write(
-        self, state: Mapping[str, torch.Tensor], name: str, epoch: int, cer: float
-    ) -> Checkpoint:
-        path = self._path(name)
+    def _write(self, state: Mapping[str, torch.Tensor], checkpoint: Checkpoint) -> None:
+        path = checkpoint.path
         metadata = {
-            "epoch": str(epoch),
-            "valid/cer": repr(cer),
+            "epoch": str(checkpoint.epoch),
+            "valid/cer": repr(checkpoint.cer),
             "base.sha256": self._base_sha256,
             _CONTENT: content_sha256(state),
         }
@@ -96,7 +101,10 @@ class CheckpointFolder:
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise WorkError(f"{path}: could not write the checkpoint ({reason})") from error
-        return self.named(name, epoch, cer)
+
+
+def _rank(checkpoint: Checkpoint) -> tuple[float, int]:
+    return checkpoint.cer, checkpoint.epoch
 
 
 def average(members: Sequence[Checkpoint]) -> dict[str, torch.Tensor]:

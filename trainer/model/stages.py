@@ -7,8 +7,7 @@ frozen part stays in eval mode and outside the optimizer, and ``ctc`` goes with 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -100,14 +99,20 @@ def load_trainable_state(model: torch.nn.Module, state: Mapping[str, torch.Tenso
             own[name].copy_(value)
 
 
-def component_norms(state: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """L2 norm of each component's part of some weights."""
-    squares: dict[str, float] = {}
-    for name, value in state.items():
-        component = name.partition(".")[0]
-        norm = torch.linalg.vector_norm(value, dtype=torch.float64).item()
-        squares[component] = squares.get(component, 0.0) + norm**2
-    return {component: math.sqrt(square) for component, square in squares.items()}
+def component_norms(weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, float]:
+    """L2 norm of each component's part of some weights, taken where they lie and fetched at once.
+
+    Args:
+        weights: Names and values; those that are made on the way are held one at a time.
+    """
+    norms: dict[str, list[torch.Tensor]] = {}
+    for name, value in weights:
+        norm = torch.linalg.vector_norm(value, dtype=torch.float64)
+        norms.setdefault(name.partition(".")[0], []).append(norm)
+    if not norms:
+        return {}
+    found = torch.stack([torch.linalg.vector_norm(torch.stack(part)) for part in norms.values()])
+    return dict(zip(norms, found.tolist(), strict=True))
 
 
 def _has_lora(module: torch.nn.Module) -> bool:

@@ -11,6 +11,7 @@ import functools
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +62,8 @@ class EventLog:
     With `resume`, what an earlier process recorded stays, and a metric that it recorded at some
     step is not recorded again: a trial that starts anew after a crash leaves one history, not two.
 
+    Threads may share it: what writes files records them, while training records its numbers.
+
     Args:
         directory: The trial's directory; created if missing.
         resume: Keep the events that are already there; without it the log starts empty.
@@ -80,6 +83,7 @@ class EventLog:
         }
         self._params = {key for event in events for key in event.get("params", ())}
         self._path = path
+        self._lock = threading.Lock()
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record parameters; one that is already recorded keeps its value, as in MLflow."""
@@ -109,7 +113,11 @@ class EventLog:
         # killed in between leaves at most one torn line at the end.
         line = json.dumps({"timestamp_ms": now_ms(), **event}, ensure_ascii=False).encode() + b"\n"
         then = "what is recorded so far is whole, the same command goes on"
-        with full_disk_said(self._path, then), self._path.open("ab", buffering=0) as file:
+        with (
+            self._lock,  # an error cuts off all that was written after its beginning
+            full_disk_said(self._path, then),
+            self._path.open("ab", buffering=0) as file,
+        ):
             start = file.seek(0, os.SEEK_END)
             try:
                 # A full disk takes a part of it without an error, which the next call then raises.

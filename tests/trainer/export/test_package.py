@@ -61,7 +61,7 @@ def run(tiny_config: Callable[..., Config], tmp_path: Path) -> Path:
     assert nano.coverage is not None
     folder = CheckpointFolder(tmp_path / "run" / "checkpoints", 2, nano.coverage.sha256)
     for epoch in (1, 2):
-        folder.save(stages.trainable_state(nano.model), epoch, 0.5)
+        folder.write(folder.add(epoch, 0.5), stages.trainable_state(nano.model))
     (tmp_path / "run" / "config.yaml").write_text(config.to_yaml())
     EventLog(tmp_path / "run").set_tags({"checkpoint": "epoch-001"})
     return tmp_path / "run"

@@ -9,6 +9,7 @@ import random
 import resource
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ import torch
 
 from conf.errors import ConfigError, DataError, WorkError
 from conf.load import Config
+from trainer.finetune import run as run_module
 from trainer.finetune.loop import Trainer
 from trainer.finetune.result import Evaluation, FinetuneResult
 from trainer.finetune.resume import ResumeFolder, random_state, refuse_another_run, set_random_state
 from trainer.finetune.run import finetune
-from trainer.model.checkpoint import load_state
+from trainer.model.checkpoint import CheckpointFolder, load_state
 from trainer.tracking.event_log import EventLog, NullTracker, read_events
 
 FORK = multiprocessing.get_context("fork")
@@ -96,12 +98,29 @@ def _finetune_until(moment: int, config: Config) -> None:
     _finetune(config)
 
 
+def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes on while files are written, which here takes as long as some updates."""
+    write = CheckpointFolder.write
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(0.2)
+        write(*arguments)
+
+    monkeypatch.setattr(run_module, "goes_on_beside", lambda _: True)
+    monkeypatch.setattr(CheckpointFolder, "write", slowly)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
 def test_killed_at_random_moments_it_ends_bit_by_bit_the_same(
-    config: Callable[..., Config], tmp_path: Path
+    config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes_on: bool
 ) -> None:
+    """And what is logged of a checkpoint is never there without it."""
+    if goes_on:
+        _as_on_a_gpu(monkeypatch)
     finetune(config(tmp_path / "unbroken"), EventLog(tmp_path / "unbroken"))
     draw = random.Random(7)
     kills = 0
+    checkpoint: Path | None = None
     while True:
         moment = draw.randint(1, 40) if kills < 12 else 0
         process = FORK.Process(target=_finetune_until, args=(moment, config(tmp_path / "killed")))
@@ -111,6 +130,10 @@ def test_killed_at_random_moments_it_ends_bit_by_bit_the_same(
             break
         assert process.exitcode == -signal.SIGKILL
         kills += 1
+        for event in read_events(tmp_path / "killed"):
+            if name := event.get("tags", {}).get("checkpoint"):
+                checkpoint = tmp_path / "killed" / "checkpoints" / f"{name}.safetensors"
+        assert checkpoint is None or load_state(checkpoint)
     assert kills >= 6
     assert_equal(tmp_path / "unbroken", tmp_path / "killed")
     assert len(list((tmp_path / "killed" / "resume").glob("update-*.pt"))) == 1
@@ -251,6 +274,44 @@ def test_a_full_disk_leaves_the_last_point(tmp_path: Path) -> None:
     assert state is not None
     assert state["tensor"].tolist() == [0, 1, 2]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_full_disk_ends_the_run_before_a_point_names_what_is_not_there(
+    config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    """The checkpoint of the first epoch cannot be written; training has gone on meanwhile."""
+    if goes_on:
+        _as_on_a_gpu(monkeypatch)
+
+    def fill() -> None:
+        write = CheckpointFolder.write
+
+        def full(*arguments: Any) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+            write(*arguments)
+
+        CheckpointFolder.write = full  # type: ignore[method-assign]
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            _finetune(one)
+        except WorkError as error:
+            said = "epoch-001.safetensors: could not write the checkpoint" in str(error)
+            os._exit(3 if said else 4)
+        os._exit(5)
+
+    one = config(tmp_path / "run").replace({"train_conf.save_checkpoint_interval": 2}, "test")
+    process = FORK.Process(target=fill)
+    process.start()
+    process.join()
+    assert process.exitcode == 3
+    [point] = (tmp_path / "run" / "resume").iterdir()
+    assert point.name.startswith("update-00000002-")  # three updates are an epoch
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not any("checkpoint" in e.get("tags", {}) for e in read_events(tmp_path / "run"))
+    _finetune(one)
+    finetune(config(tmp_path / "unbroken"), EventLog(tmp_path / "unbroken"))
+    assert _weights(tmp_path / "run").keys() == _weights(tmp_path / "unbroken").keys()
 
 
 def test_random_states_go_on_where_they_were(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from conf.errors import DataError, WorkError
 from trainer.model.checkpoint import (
+    Checkpoint,
     CheckpointFolder,
     average,
     content_sha256,
@@ -25,6 +26,14 @@ def folder(tmp_path: Path) -> CheckpointFolder:
     return CheckpointFolder(tmp_path / "checkpoints", 2, base_sha256="of the base")
 
 
+def save(
+    folder: CheckpointFolder, state: dict[str, torch.Tensor], epoch: int, cer: float
+) -> Checkpoint:
+    checkpoint = folder.add(epoch, cer)
+    folder.write(checkpoint, state)
+    return checkpoint
+
+
 def weights(value: float, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     return {"ctc.weight": torch.full((2, 3), value, dtype=dtype)}
 
@@ -33,7 +42,7 @@ def test_the_best_epochs_stay_on_disk_and_the_earlier_of_equals_is_first(
     folder: CheckpointFolder,
 ) -> None:
     for epoch, cer in enumerate((0.3, 0.2, 0.4, 0.2), start=1):
-        folder.save(weights(epoch), epoch, cer)
+        save(folder, weights(epoch), epoch, cer)
     assert [kept.name for kept in folder.ranked] == ["epoch-002", "epoch-004"]
     files = sorted(path.name for path in folder.directory.iterdir())
     assert files == ["epoch-002.safetensors", "epoch-004.safetensors"]
@@ -44,7 +53,7 @@ def test_the_best_epochs_stay_on_disk_and_the_earlier_of_equals_is_first(
 
 
 def test_a_file_has_its_weights_and_says_what_they_are(folder: CheckpointFolder) -> None:
-    saved = folder.save(weights(0.1), 3, 1 / 3)
+    saved = save(folder, weights(0.1), 3, 1 / 3)
     assert torch.equal(load_state(saved.path)["ctc.weight"], weights(0.1)["ctc.weight"])
     metadata = load_metadata(saved.path)
     assert (metadata["epoch"], metadata["base.sha256"]) == ("3", "of the base")
@@ -54,8 +63,8 @@ def test_a_file_has_its_weights_and_says_what_they_are(folder: CheckpointFolder)
 def test_an_average_is_the_mean_in_any_order_and_in_the_weights_own_type(
     folder: CheckpointFolder,
 ) -> None:
-    one = folder.save(weights(1e4, torch.bfloat16), 1, 0.2)
-    two = folder.save(weights(-2.0, torch.bfloat16), 2, 0.3)
+    one = save(folder, weights(1e4, torch.bfloat16), 1, 0.2)
+    two = save(folder, weights(-2.0, torch.bfloat16), 2, 0.3)
     mean = average([two, one])
     assert mean["ctc.weight"].dtype == torch.bfloat16
     assert torch.equal(mean["ctc.weight"], average([one, two])["ctc.weight"])
@@ -79,7 +88,7 @@ def test_content_is_names_types_shapes_and_bytes() -> None:
 
 
 def test_a_torn_or_changed_file_is_refused(folder: CheckpointFolder) -> None:
-    path = folder.save(weights(0.1), 1, 0.2).path
+    path = save(folder, weights(0.1), 1, 0.2).path
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
     with pytest.raises(DataError, match=r"epoch-001\.safetensors: got .*, expected a checkpoint"):
@@ -92,9 +101,8 @@ def test_a_torn_or_changed_file_is_refused(folder: CheckpointFolder) -> None:
 def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(
     folder: CheckpointFolder,
 ) -> None:
-    folder.save(weights(1), 1, 0.2)
+    first = save(folder, weights(1), 1, 0.2)
     (folder.directory / "epoch-002.safetensors").mkdir()
     with pytest.raises(WorkError, match=r"epoch-002\.safetensors: could not write the checkpoint"):
-        folder.save(weights(2), 2, 0.1)
-    assert [kept.name for kept in folder.ranked] == ["epoch-001"]
-    assert load_state(folder.ranked[0].path)
+        save(folder, weights(2), 2, 0.1)
+    assert load_state(first.path)

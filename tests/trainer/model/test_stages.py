@@ -1,6 +1,7 @@
 """Exactly the stage's weights change, and frozen parts stay as they were loaded."""
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -74,3 +75,17 @@ def test_a_stage_that_trains_nothing_is_refused(tiny_config: Callable[..., Confi
     config = tiny_config("s3").replace({"llm_conf.lora_conf.freeze_lora": True}, "test")
     with pytest.raises(ConfigError, match="got every component frozen"):
         stages.apply(build(config).model, config)
+
+
+def test_norms_are_of_each_component_and_hold_one_difference_at_a_time() -> None:
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+
+    def differences() -> Iterator[tuple[str, torch.Tensor]]:
+        for name, value in (("llm.a", 3.0), ("ctc.a", 2.0), ("llm.b", 4.0)):
+            assert len(alive) <= 1
+            difference = torch.full((1, 4), value, dtype=torch.bfloat16)
+            alive.add(difference)
+            yield name, difference
+
+    assert stages.component_norms(differences()) == {"llm": 10.0, "ctc": 4.0}
+    assert stages.component_norms([]) == {}

@@ -31,7 +31,9 @@ def _ours(directory: Path, config: Config, base_sha256: str | None = None) -> Pa
     stages.apply(model, config)
     state = {name: value + 0.5 for name, value in stages.trainable_state(model).items()}
     folder = CheckpointFolder(directory, 1, base_sha256 or file_sha256(BASE / "model.pt"))
-    return folder.save(state, 3, 0.2).path
+    checkpoint = folder.add(3, 0.2)
+    folder.write(checkpoint, state)
+    return checkpoint.path
 
 
 @pytest.fixture(scope="module")
