@@ -28,6 +28,7 @@ from sweeps.execute.orphans import end_marked
 from sweeps.execute.process import Signals, output_to, own_console
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.trial_state import FINAL, TrialState
+from trainer.finetune.run_directory import EPOCHS
 
 if TYPE_CHECKING:
     from analysis.facts.comparison import Comparison
@@ -161,7 +162,12 @@ class _Run:
         self._sweep = sweep
         self._store = store
         self._console = console
-        self._disk = DiskSpace(directory, sweep.checkpoints_of, disk.floor)
+        self._disk = DiskSpace(
+            directory,
+            sweep.checkpoints_of,
+            disk.floor,
+            searches_epochs=any(EPOCHS in sweep.ranges(stage) for stage in sweep.stages),
+        )
         self._view = view
         self._base = base
         self._concurrency = concurrency

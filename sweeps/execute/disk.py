@@ -2,8 +2,9 @@
 
 A trial under way keeps its best epochs, their average, and two points to go on from, each three
 times its weights (Adam's moments come on top). When it has ended only the checkpoints of the best
-trials stay; and, as long as there is space, their last points, and those that longer trials will go
-on from.
+trials stay. A last point stays as long as there is space, and only where it may be used: if a
+longer trial that is to come will go on from it, or, in a sweep that searches the number of epochs,
+if it is of one of the best trials, which a later sweep may train longer.
 """
 
 from __future__ import annotations
@@ -147,12 +148,16 @@ class DiskSpace:
         directory: The sweep's directory.
         keep: How many trials keep their checkpoints.
         floor: Free bytes below which no new trial is started.
+        searches_epochs: Whether the best trials' points may be of use to later sweeps.
     """
 
-    def __init__(self, directory: SweepDirectory, keep: int, floor: int) -> None:
+    def __init__(
+        self, directory: SweepDirectory, keep: int, floor: int, *, searches_epochs: bool
+    ) -> None:
         self._directory = directory
         self._keep = keep
         self._floor = floor
+        self._searches_epochs = searches_epochs
         self._cared: set[int] = set()
         self._warned = False
         self._awaited: list[Path] = []
@@ -167,14 +172,15 @@ class DiskSpace:
             best: Numbers of completed trials, the best first.
             awaited: Those that a longer trial will go on from.
 
-        The best ones' last points stay for longer trials of later sweeps while there is space;
-        those that are awaited a little longer.
+        Points that are awaited stay a little longer than those that later sweeps may want.
         """
         for number in expendable(states, best, self._keep, {*self._cared, *awaited}):
             if drop(self._directory.trial(number), _CHECKPOINTS):
                 self._cared.add(number)
         self._awaited = [self._directory.trial(number) / POINTS for number in sorted(awaited)]
-        stay = {*awaited} if self._is_tight() else {*awaited, *best[: self._keep]}
+        stay = {*awaited}
+        if self._searches_epochs and not self._is_tight():
+            stay |= {*best[: self._keep]}
         for state in states:
             if state.outcome in FINAL and state.number not in stay | self._cared:
                 drop(self._directory.trial(state.number), (POINTS,))

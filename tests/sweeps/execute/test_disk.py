@@ -44,7 +44,7 @@ def test_what_ended_trials_leave_goes(tmp_path: Path) -> None:
         for name in ("checkpoints", "resume", "hypotheses"):
             (directory.trial(number) / name).mkdir(parents=True)
             (directory.trial(number) / name / "file").write_text("x")
-    looks_after = DiskSpace(directory, keep=1, floor=0)
+    looks_after = DiskSpace(directory, keep=1, floor=0, searches_epochs=True)
     with (directory.trial(4) / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         looks_after.care(STATES, [2, 0, 5])
@@ -74,7 +74,7 @@ def test_points_to_go_on_from_stay_while_there_is_space(
 
     free = 300
     monkeypatch.setattr(disk, "free_bytes", lambda _: free)
-    looks_after = DiskSpace(directory, keep=1, floor=100)
+    looks_after = DiskSpace(directory, keep=1, floor=100, searches_epochs=True)
     looks_after.care(STATES, [2, 0, 5], awaited={0})
     assert left("resume") == [0, 2]  # of the best, and of the one that a longer one will go on from
     assert left("checkpoints") == [0, 2]
@@ -87,6 +87,15 @@ def test_points_to_go_on_from_stay_while_there_is_space(
     assert left("resume") == []
     looks_after.care(STATES, [2, 0, 5])
     assert left("checkpoints") == [2]
+
+
+def test_where_no_trial_can_be_longer_points_go_when_trials_end(tmp_path: Path) -> None:
+    directory = SweepDirectory(tmp_path)
+    for number in (0, 2):
+        (directory.trial(number) / "resume").mkdir(parents=True)
+    looks_after = DiskSpace(directory, keep=1, floor=0, searches_epochs=False)
+    looks_after.care(STATES, [2, 0], awaited={0})
+    assert [path.parent.name for path in tmp_path.glob("trials/*/resume")] == ["000"]
 
 
 def test_a_sweep_that_does_not_fit_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +112,7 @@ def test_a_sweep_that_does_not_fit_is_refused(place: Path, monkeypatch: pytest.M
     monkeypatch.setattr(disk, "free_bytes", lambda _: 100_000_000)
     with pytest.raises(UserError, match="got 100 MB of free disk, expected 2.. MB"):
         check_disk_space(sweep, directory, asked)
-    watch = DiskSpace(directory, keep=1, floor=asked.floor)
+    watch = DiskSpace(directory, keep=1, floor=asked.floor, searches_epochs=True)
     assert not watch.allows()
     assert "got 100 MB of free disk" in watch.refusal
     assert watch.tight == "only 100 MB free"
