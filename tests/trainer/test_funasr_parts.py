@@ -52,3 +52,26 @@ def test_modules_and_classes_are_those_that_funasr_itself_would_give() -> None:
     assert frontend is load("funasr.frontends.wav_frontend").WavFrontend
     with pytest.raises(KeyError, match="NoSuchModel"):
         registered("model_classes", "NoSuchModel")
+
+
+def test_a_model_needs_neither_numba_nor_scipy_whose_function_is_there_when_it_is_called() -> None:
+    code = (
+        "import sys; from conf.load import load_config, stage_config_path; "
+        "from tests.conftest import BASE; from trainer.model.build import build; "
+        "build(load_config(stage_config_path('8k'), init_param=BASE / 'model.pt')); "
+        "print({'numba', 'scipy.optimize', 'scipy.signal'} & set(sys.modules)); "
+        "from transformers.loss.loss_for_object_detection import linear_sum_assignment as assign; "
+        "print(assign([[2, 1], [1, 2]])[1].tolist(), 'scipy.optimize' in sys.modules)"
+    )
+    assert printed(code) == "set()\n[1, 0] True\n"
+
+
+def test_another_name_of_a_module_that_is_imported_later_imports_it_at_once() -> None:
+    code = (
+        "import sys; from trainer import funasr_parts\n"
+        "with funasr_parts._imported_when_called('scipy.optimize', 'linear_sum_assignment'):\n"
+        "    from scipy.optimize import linear_sum_assignment, linprog\n"
+        "import scipy.optimize\n"
+        "print(linprog is scipy.optimize.linprog, linear_sum_assignment([[1]])[1].tolist())"
+    )
+    assert printed(code) == "True [0]\n"

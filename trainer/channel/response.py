@@ -4,7 +4,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import oaconvolve
 
 from trainer.channel.draws import Line
 from trainer.channel.levels import RATE_HZ
@@ -33,6 +32,8 @@ def through_line(samples: Samples, line: Line, band_hz: tuple[float, float]) -> 
         *(band_hz, line.line_km or 0.0, line.handset_tilt_db or 0.0),
         *(line.handset_peak_db or 0.0, line.handset_peak_hz or _REFERENCE_HZ),
     )
+    from scipy.signal import oaconvolve  # a second of imports, which only simulated lines need
+
     filtered = oaconvolve(samples, taps)[_GRID // 2 : _GRID // 2 + len(samples)]
     return np.asarray(filtered, dtype=np.float32)
 

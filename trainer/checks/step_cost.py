@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from conf.load import Config
 from trainer.data.batch import IGNORED_LABEL, Batch, num_audio_tokens
 from trainer.evaluation.decode import greedy, rows_encoded
-from trainer.funasr_parts import registered
+from trainer.funasr_parts import make_model
 from trainer.model import lora, stages
 from trainer.model.activation_checkpointing import checkpoint_activations
 from trainer.model.losses import Objective, ctc_best, embed, encode
@@ -272,7 +272,7 @@ def meta_model(config: Config, llm: Mapping[str, Any] | Path) -> Any:
     }
     with _directory(llm) as directory, torch.device("meta"):
         values["llm_conf"]["init_param_path"] = str(directory)
-        model = registered("model_classes", values["model"])(**arguments)
+        model = make_model(values["model"], arguments)
     lora.set_precision(model, config["finetune_conf.lora_dtype"])
     checkpoint_activations(model, **checkpointed)
     return model

@@ -181,13 +181,13 @@ class ArrayStore:
             except lmdb.Error as error:
                 self._stop_writing(f"cannot be written ({error})")
 
-    def content_digest(self, path: Path) -> bytes:
-        """SHA-256 of a file's bytes; the file is read once as long as it does not change.
+    def content_sha256(self, path: Path) -> str:
+        """SHA-256 of a file's bytes, in hexadecimal digits; an unchanged file is read only once.
 
         Raises:
             OSError: The file cannot be read.
         """
-        return self.content(path)[0]
+        return self.content(path)[0].hex()
 
     def content(self, path: Path) -> tuple[bytes, io.BytesIO | None]:
         """SHA-256 of a file's bytes, and those bytes if they were read for it and are not many.

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from conf.errors import DataError
+from conf.files import file_sha256
 from conf.load import Config
 from conf.model_dir import FILE_KEYS, file_paths
 from conf.progress import Progress
@@ -20,7 +21,7 @@ from conf.reading import flatten
 from trainer.data.array_store import open_store
 from trainer.data.features import FeatureExtractor
 from trainer.data.text import TextCodec
-from trainer.funasr_parts import registered
+from trainer.funasr_parts import make_model
 from trainer.model import lora
 from trainer.model.activation_checkpointing import checkpoint_activations
 from trainer.model.weights import COMPONENTS, Coverage, load_weights
@@ -94,7 +95,8 @@ def build(config: Config, *, weights: bool = True) -> Nano:
     """
     apply_backends(config)
     values = resolved_values(config)
-    extractor = FeatureExtractor(values["frontend"], values["frontend_conf"], open_store(config))
+    store = open_store(config)
+    extractor = FeatureExtractor(values["frontend"], values["frontend_conf"], store)
     codec = text_codec(values)
     arguments = {**values, **values.pop("model_conf"), "input_size": extractor.num_features}
     # Ours take the place of the constructor's own, see trainer/model/activation_checkpointing.py.
@@ -105,7 +107,7 @@ def build(config: Config, *, weights: bool = True) -> Nano:
     with Progress().step("building the model"):
         try:
             with WithoutMemory() if weights else nullcontext():
-                model = registered("model_classes", values["model"])(**arguments)
+                model = make_model(values["model"], arguments)
         except (MemoryError, torch.OutOfMemoryError):
             raise  # of the machine, not of the model
         except Exception as error:  # FunASR and transformers raise many types
@@ -117,7 +119,9 @@ def build(config: Config, *, weights: bool = True) -> Nano:
         lora.set_precision(model, config["finetune_conf.lora_dtype"])
         checkpoint_activations(model, **checkpointed)
         base = config.model_dir / "model.pt" if config.model_dir else None
-        coverage = load_weights(model, weights_path(config), base) if weights else None
+        # Trials start from the same file, which is hashed again only if it has changed.
+        sha256 = file_sha256 if store is None else store.content_sha256
+        coverage = load_weights(model, weights_path(config), base, sha256) if weights else None
         device = choose_device(config.get("device"))
         model.to(device).eval()
     return Nano(model, extractor, codec, device, coverage)

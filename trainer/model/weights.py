@@ -13,7 +13,7 @@ import logging
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,7 +74,12 @@ class Coverage:
         return f"weights {self.sha256[:12]}: {self.counts()}"
 
 
-def load_weights(model: torch.nn.Module, path: Path, base: Path | None = None) -> Coverage:
+def load_weights(
+    model: torch.nn.Module,
+    path: Path,
+    base: Path | None = None,
+    sha256: Callable[[Path], str] = file_sha256,
+) -> Coverage:
     """Loads weights and checks that every one of the model but new LoRA ones is there.
 
     Args:
@@ -82,6 +87,7 @@ def load_weights(model: torch.nn.Module, path: Path, base: Path | None = None) -
         path: model.pt, a checkpoint of this trainer, or one of stock FunASR.
         base: model.pt of the model directory, for what a checkpoint does not hold by design;
             not opened where nothing is missing.
+        sha256: Of a file, where that is known without reading it.
 
     Raises:
         DataError: A file is no checkpoint, weights are missing or of another shape, a checkpoint
@@ -103,7 +109,7 @@ def load_weights(model: torch.nn.Module, path: Path, base: Path | None = None) -
     filler: Mapping[str, torch.Tensor] = {}
     base_sha256 = None
     if fillable and base is not None and base.is_file() and not base.samefile(path):
-        base_sha256 = file_sha256(base)
+        base_sha256 = sha256(base)
         if ours:
             _refuse_other_base(path, base, base_sha256)
         filler = _read_torch(base)
@@ -114,7 +120,7 @@ def load_weights(model: torch.nn.Module, path: Path, base: Path | None = None) -
         )
     filled = _matching(filler, own) & fillable
     coverage = Coverage(
-        sha256=file_sha256(path),
+        sha256=sha256(path),
         loaded=_per_component(loaded | filled),
         expected=_per_component(expected),
         unused=tuple(sorted(set(state) - set(own))),
