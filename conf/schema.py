@@ -548,6 +548,12 @@ class FinetuneConf(Block):
     """Leave the dropout of frozen parts on in training, as stock does."""
     zero_padding: Annotated[bool, IMPORTANT] = True
     """Zero the encoder's output beyond an utterance's end, so that batching changes nothing."""
+    fused: bool = True
+    """Train in fewer operations that give the same but for rounding; false takes stock's own."""
+    pad_frames_to: Positive = 1
+    """Pad the encoder's input to a multiple of so many frames, so that shapes come again."""
+    compile_layers: bool = False
+    """Compile the layers of encoder and LLM for training, by `torch.compile`."""
     max_skipped_steps: Count = 0
     """Updates left out for a loss or gradient that is not finite before the run fails."""
     max_new_tokens: Positive = 200

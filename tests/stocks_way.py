@@ -20,6 +20,7 @@ from trainer.model.optim import build_scheduler
 STOCKS_WAY: Mapping[str, Any] = {
     "ctc_weight": 0.0,
     "specaug": None,
+    "finetune_conf.fused": False,
     "finetune_conf.zero_padding": False,
     "finetune_conf.decay_norm_and_bias": True,
     "finetune_conf.frozen_dropout": True,

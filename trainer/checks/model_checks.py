@@ -94,7 +94,8 @@ def memory_need(
         llm: The LLM's `config.json` or the directory it lies in.
         device: `cpu` or `cuda`.
     """
-    step = forecast(config, batch_shape(config, largest), llm=llm, count_flops=False)
+    shape = batch_shape(config, largest)
+    step = forecast(config, shape, llm=llm, device=device, count_flops=False)
     scored = evaluation_forecast(config, batch_shape(config, evaluated), llm=llm, device=device)
     return Need(step.peak, step.weights + step.moments + scored, host_bytes(step))
 
@@ -274,7 +275,8 @@ def step_seconds(nano: Nano, config: Config, survey: Survey) -> float:
     for _ in range(4):
         started_s = time.perf_counter()
         examples = [make_example(items[index], nano.extractor, nano.codec) for index in batch]
-        loss = objective(collate(examples).to(nano.device), training=True).total
+        batch_on_host = objective.prepared(collate(examples))
+        loss = objective(batch_on_host.to(nano.device), training=True).total
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         if nano.device.type == "cuda":

@@ -28,11 +28,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from conf.load import Config
-from trainer.data.batch import IGNORED_LABEL, Batch, num_audio_tokens
+from trainer.data.batch import Batch, Example, collate
 from trainer.evaluation.decode import greedy, rows_encoded
 from trainer.funasr_parts import registered
 from trainer.model import lora, stages
 from trainer.model.activation_checkpointing import checkpoint_activations
+from trainer.model.fused import fuse
 from trainer.model.losses import Objective, ctc_best, embed, encode
 
 PROMPT_TOKENS = 30
@@ -110,6 +111,7 @@ def forecast(
     shape: BatchShape,
     *,
     llm: Mapping[str, Any] | Path,
+    device: str = "cpu",
     count_flops: bool = True,
 ) -> Forecast:
     """Runs one training step of shapes only.
@@ -118,6 +120,7 @@ def forecast(
         config: Says what trains, in which number formats, and the architecture but the LLM's.
         shape: The batch.
         llm: The LLM's ``config.json`` or the directory it lies in.
+        device: `cpu` or `cuda`; on a CPU attention with dropout keeps its scores.
         count_flops: Counting takes as long as all the rest; without it they are 0.
     """
     model = meta_model(config, llm)
@@ -127,15 +130,16 @@ def forecast(
     weights = _bytes(tensors)
     gradients = _bytes(parameter for parameter in model.parameters() if parameter.requires_grad)
     objective = Objective(model, config)
-    batch = _batch(shape, model, num_features(config))
+    batch = _batch(shape, num_features(config))
     operations = FlopCounterMode(display=False) if count_flops else None
     memory = StorageMeter(tensors)
-    shapes = _Shapes(model, shape, half=config["train_conf.use_bf16"])
+    shapes = _Shapes(device)
     # Layers that are computed again leave reference cycles: how much is held at the peak depends on
     # when the collector runs next, so each forecast begins with nothing for it to do.
     gc.collect()
     with torch.device("meta"), operations or nullcontext(), memory, shapes:
-        loss = objective(batch, training=True).total
+        with torch.autocast("cpu", torch.bfloat16, enabled=config["train_conf.use_bf16"]):
+            loss = objective(batch, training=True).total
         kept = memory.now
         if loss.requires_grad:
             shapes.forward = False
@@ -172,8 +176,8 @@ def evaluation_forecast(
     memory = StorageMeter({*model.parameters(), *model.buffers()})
     gc.collect()  # as in `forecast`, and for its reason
     with torch.no_grad(), torch.device("meta"), memory:
-        decoded = _batch(replace(part, text_tokens=0), model, num_features(config))
-        with _Shapes(model, part, half=False):
+        decoded = _batch(replace(part, text_tokens=0), num_features(config))
+        with _Shapes(device):
             lengths_B = decoded.num_frames_B
             encoded = [
                 encode(model, torch.empty_like(decoded.features_BTF), lengths_B)[0]
@@ -183,16 +187,17 @@ def evaluation_forecast(
             for encoded_BTD in encoded:
                 ctc_best(model, encoded_BTD, lengths_B)
                 embeddings.append(embed(model, decoded, encoded_BTD, lengths_B))
-        with _Shapes(model, replace(part, utterances=rows * count), half=False):
+        with _Shapes(device):
             embeddings_BLD = torch.cat(embeddings)
             mask_BL = torch.ones(embeddings_BLD.shape[:2], dtype=torch.long)
-            # As many tokens before the audio as will come behind it: the same keys and values,
-            # without a step for each.
-            cap = [0] * int(config["finetune_conf.max_new_tokens"])
-            greedy(model.llm, cap, embeddings_BLD, mask_BL, max_new_tokens=2)
-            del embeddings, embeddings_BLD
-        with _Shapes(model, part, half=False):
-            scored = _batch(part, model, encoded[0].shape[-1])
+            greedy(model.llm, [], embeddings_BLD, mask_BL, max_new_tokens=1)
+            # The last tokens: all others come before, as keys and values without a step for each.
+            others = mask_BL.shape[1] - 1 + int(config["finetune_conf.max_new_tokens"])
+            last_B1D, last_B1 = embeddings_BLD[:, -1:], mask_BL[:, -1:]
+            greedy(model.llm, [0] * others, last_B1D, last_B1, max_new_tokens=2)
+            del embeddings, embeddings_BLD, last_B1D
+        scored = _batch(part, encoded[0].shape[-1])
+        with _Shapes(device):
             objective(replace(scored, level="encoded"), training=False)
     return memory.peak
 
@@ -221,7 +226,7 @@ def fits(
 
     def peak(utterances: int) -> int:
         shape = replace(utterance, utterances=utterances)
-        return forecast(config, shape, llm=llm, count_flops=False).peak
+        return forecast(config, shape, llm=llm, device="cuda", count_flops=False).peak
 
     few, many = 16, 32
     least, base = peak(1), peak(few)
@@ -267,6 +272,7 @@ def meta_model(config: Config, llm: Mapping[str, Any] | Path) -> Any:
         values["llm_conf"]["init_param_path"] = str(directory)
         model = registered("model_classes", values["model"])(**arguments)
     lora.set_precision(model, config["finetune_conf.lora_dtype"])
+    fuse(model)
     checkpoint_activations(model, **checkpointed)
     return model
 
@@ -281,29 +287,14 @@ def _directory(llm: Mapping[str, Any] | Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def _batch(shape: BatchShape, model: Any, features: int) -> Batch:
+def _batch(shape: BatchShape, features: int) -> Batch:
     """Utterances of one length, so that padding counts as what it costs."""
-    num_audio = num_audio_tokens(shape.num_frames)
-    length = PROMPT_TOKENS + num_audio + shape.text_tokens
-    # The two masks that tensors are indexed with are told apart by their length.
-    if length - 1 == _adapted(model.audio_adaptor, shape.num_frames):
-        length += 1
-    size = (shape.utterances, length)
-    with torch.device("meta"):
-        per_utterance = torch.full((shape.utterances,), 0)
-        return Batch(
-            keys=(),
-            features_BTF=torch.empty(shape.utterances, shape.num_frames, features),
-            num_frames_B=per_utterance,
-            num_audio_tokens_B=per_utterance,
-            input_ids_BL=torch.zeros(size, dtype=torch.long),
-            attention_mask_BL=torch.ones(size, dtype=torch.long),
-            audio_mask_BL=torch.zeros(size, dtype=torch.bool),
-            labels_BL=torch.full(size, IGNORED_LABEL),
-            ctc_labels_BU=torch.zeros(shape.utterances, shape.text_tokens, dtype=torch.long),
-            num_ctc_labels_B=per_utterance,
-            num_target_tokens=shape.utterances * shape.text_tokens,
-        )
+    features_TF = torch.empty(shape.num_frames, features, device="meta")
+    text = [0] * shape.text_tokens
+    example = Example("", features_TF, ([0] * PROMPT_TOKENS, []), text, text)
+    with torch.device("cpu"):
+        batch = collate([example] * shape.utterances)
+    return batch.to(torch.device("meta"))
 
 
 def materialize(model: Any) -> None:
@@ -321,11 +312,6 @@ def materialize(model: Any) -> None:
                 own[name] = moved[id(tensor)]
 
 
-def _adapted(adaptor: Any, num_frames: int) -> int:
-    """Frames that an adaptor makes of so many."""
-    return -(-num_frames // int(adaptor.k))
-
-
 def _backward(loss: torch.Tensor) -> None:
     """As ``loss.backward()``, which would switch a function mode off for layers computed again."""
     torch.autograd.graph._engine_run_backward(
@@ -338,34 +324,23 @@ def _bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 
 class _Shapes(TorchFunctionMode):
-    """Answers what a step asks of its tensors' values and device, which here have neither.
+    """Answers what is asked of tensors' device, which here is none, and decoding of their values.
+
+    A training step asks for no value: the meta device, which has none, would refuse.
 
     Args:
-        model: On the meta device.
-        shape: Of the batch.
-        half: Calculate as under autocast to bfloat16, which does not reach the meta device.
+        device: Where it would be.
     """
 
-    def __init__(self, model: Any, shape: BatchShape, *, half: bool) -> None:
+    def __init__(self, device: str) -> None:
         super().__init__()
+        self._device = device
         self.attention_flops = 0
+        self.attentions = 0
         self.forward = True
-        self._utterances = shape.utterances
-        self._text_tokens = shape.text_tokens
-        self._half = half
         self._cast: dict[int, torch.Tensor] = {}
-        self._length = shape.num_frames
-        self._hooks = [
-            adaptor.register_forward_pre_hook(self._note_length)
-            for adaptor in (model.audio_adaptor, model.ctc_decoder)
-        ]
-        self._chosen = {
-            _adapted(model.audio_adaptor, shape.num_frames): num_audio_tokens(shape.num_frames)
-        }
 
     def __exit__(self, *exception: Any) -> None:
-        for hook in self._hooks:
-            hook.remove()
         self._cast.clear()
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
@@ -381,27 +356,24 @@ class _Shapes(TorchFunctionMode):
             kwargs["device"] = "meta"
         if func is F.ctc_loss:
             return _CtcShape.apply(args[0])  # type: ignore[no-untyped-call]
-        if self._half and func in _HALF:
+        if func in _HALF and torch.is_autocast_enabled("cpu"):  # it does not reach meta tensors
             args = tuple(map(self._to_half, args))
         if func is F.scaled_dot_product_attention:
+            mask, dropout = kwargs.get("attn_mask"), kwargs.get("dropout_p", 0.0)
+            if dropout and self._device == "cpu":
+                return _MATH(*args[:3], mask, dropout)[0]
             return self._attend(*args[:3])
-        if func is torch.Tensor.tolist:  # of lengths, for an adaptor's mask
-            return [self._length] * self._utterances
-        if func is torch.Tensor.new and isinstance(args[1], list):
-            return torch.zeros(len(args[1]), dtype=args[0].dtype)
+        if func is torch.Tensor.tolist:  # the tokens that were decoded: none ends its text
+            return [-1] * args[0].numel()
         if func is torch.Tensor.__bool__:  # whether an attention mask hides nothing
             return False
-        if func is torch.Tensor.__getitem__ and _is_mask(args[1]):
-            tensor, mask = args
-            per_utterance = self._chosen.get(mask.shape[1], self._text_tokens)
-            number = torch.zeros(mask.shape[0] * per_utterance, dtype=torch.long)
-            return tensor.flatten(0, 1)[number]
         return func(*args, **kwargs)
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         product_flops = 2 * query.numel() * key.shape[-2]
 
         def count(products: int) -> None:
+            self.attentions += 1
             self.attention_flops += products * product_flops
 
         attended: torch.Tensor = _AttentionShape.apply(query, key, value, count)  # type: ignore[no-untyped-call]
@@ -410,16 +382,12 @@ class _Shapes(TorchFunctionMode):
     def _to_half(self, value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
             return value
-        # Weights are cast once in a step. Where nothing learns activations are leaves too, and a
-        # later one may have the id of one that is gone: those are cast each time.
-        if not isinstance(value, torch.nn.Parameter):
+        # Weights that learn are cast once in a step, all else each time, as autocast does.
+        if not isinstance(value, torch.nn.Parameter) or not value.requires_grad:
             return value.to(torch.bfloat16)
         if id(value) not in self._cast:
             self._cast[id(value)] = value.to(torch.bfloat16)
         return self._cast[id(value)]
-
-    def _note_length(self, adaptor: Any, args: tuple[Any, ...]) -> None:
-        self._length = _adapted(adaptor, args[0].shape[1])
 
 
 _DEVICE: Mapping[Any, Any] = {
@@ -427,6 +395,9 @@ _DEVICE: Mapping[Any, Any] = {
     torch.Tensor.is_cpu.__get__: True,  # type: ignore[attr-defined]
 }
 """What a tensor says of its device: autocast knows no meta device."""
+
+_MATH = torch.ops.aten._scaled_dot_product_attention_math
+"""Attention of several operations: with dropout a CPU has no other."""
 
 _HALF = frozenset(
     {
@@ -440,10 +411,6 @@ _HALF = frozenset(
     }
 )
 """What autocast calculates in 16 bits."""
-
-
-def _is_mask(index: Any) -> bool:
-    return isinstance(index, torch.Tensor) and index.dtype == torch.bool
 
 
 class _AttentionShape(torch.autograd.Function):

@@ -50,6 +50,9 @@ class Example:
 class Batch:
     """Padded tensors of some utterances.
 
+    What a device would have to be asked for, lengths and which rows of a tensor are meant, is made
+    on the host: a GPU that is asked finishes its work first, and the next kernels come late.
+
     Attributes:
         features_BTF: Of the batch's level; zero beyond each utterance's ``num_frames_B``.
         input_ids_BL: Prompt, zeros where audio goes, prompt, then the target if training.
@@ -57,6 +60,13 @@ class Batch:
         audio_mask_BL: True where the adaptor's output goes.
         labels_BL: The target's ids, -100 elsewhere.
         ctc_labels_BU: CTC labels, 0 beyond ``num_ctc_labels_B``.
+        audio_at_N: Those places in a tensor of B x L rows.
+        audio_from_N: What goes there, in a tensor of as many rows per utterance as the longest has
+            audio tokens.
+        predicts_at_N: Places that predict a target's token, in a tensor of B x L rows.
+        targets_N: These tokens.
+        host_frames_B: ``num_frames_B`` on the host.
+        host_ctc_labels_B: ``num_ctc_labels_B`` on the host.
     """
 
     keys: tuple[str, ...]
@@ -69,16 +79,37 @@ class Batch:
     labels_BL: torch.Tensor
     ctc_labels_BU: torch.Tensor
     num_ctc_labels_B: torch.Tensor
-    num_target_tokens: int
+    audio_at_N: torch.Tensor
+    audio_from_N: torch.Tensor
+    predicts_at_N: torch.Tensor
+    targets_N: torch.Tensor
+    host_frames_B: torch.Tensor
+    host_ctc_labels_B: torch.Tensor
     level: Level = "features"
 
+    @property
+    def num_target_tokens(self) -> int:
+        return self.targets_N.numel()
+
     def to(self, device: torch.device) -> Batch:
+        """The batch where the model is; what only the host reads stays on the host."""
+
+        def moved(value: torch.Tensor) -> torch.Tensor:
+            # From other memory a copy waits for all that the GPU has to do before.
+            pinned = value.pin_memory() if device.type == "cuda" else value
+            return pinned.to(device, non_blocking=True)
+
         tensors: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
+            name: moved(value)
             for name, value in vars(self).items()
-            if torch.is_tensor(value)
+            if torch.is_tensor(value) and name not in _ON_HOST
         }
         return replace(self, **tensors)
+
+
+_ON_HOST = frozenset(
+    {"num_audio_tokens_B", "audio_mask_BL", "labels_BL", "host_frames_B", "host_ctc_labels_B"}
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +168,7 @@ def collate(examples: Sequence[Example], *, for_decoding: bool = False) -> Batch
     def pad(rows: list[torch.Tensor], value: float) -> torch.Tensor:
         return pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
 
-    return Batch(
+    return _with_indices(
         keys=tuple(example.key for example in examples),
         features_BTF=pad_sequence([example.features_TF for example in examples], batch_first=True),
         num_frames_B=torch.tensor([example.features_TF.shape[0] for example in examples]),
@@ -151,8 +182,66 @@ def collate(examples: Sequence[Example], *, for_decoding: bool = False) -> Batch
             batch_first=True,
         ),
         num_ctc_labels_B=torch.tensor([len(example.ctc_labels) for example in examples]),
-        num_target_tokens=0 if for_decoding else sum(len(example.target) for example in examples),
         level=examples[0].level,
+    )
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """One batch of the utterances of several, in their order.
+
+    Args:
+        batches: At least one, collated with their targets, on the host, of one level.
+    """
+    [level] = {batch.level for batch in batches}
+
+    def padded(name: str, value: float = 0) -> torch.Tensor:
+        rows = [row for batch in batches for row in getattr(batch, name)]
+        return pad_sequence(rows, batch_first=True, padding_value=value)
+
+    def listed(name: str) -> torch.Tensor:
+        return torch.cat([getattr(batch, name) for batch in batches])
+
+    return _with_indices(
+        keys=tuple(key for batch in batches for key in batch.keys),
+        labels_BL=padded("labels_BL", IGNORED_LABEL),
+        level=level,
+        **{name: padded(name) for name in _PADDED},
+        **{name: listed(name) for name in _LISTED},
+    )
+
+
+_PADDED = ("features_BTF", "input_ids_BL", "attention_mask_BL", "audio_mask_BL", "ctc_labels_BU")
+_LISTED = ("num_frames_B", "num_audio_tokens_B", "num_ctc_labels_B")
+
+
+def _with_indices(
+    *,
+    num_frames_B: torch.Tensor,
+    num_audio_tokens_B: torch.Tensor,
+    audio_mask_BL: torch.Tensor,
+    labels_BL: torch.Tensor,
+    num_ctc_labels_B: torch.Tensor,
+    **others: Any,
+) -> Batch:
+    # numpy, on the host: what finds places on a device waits for it.
+    audio_tokens_B = num_audio_tokens_B.numpy()
+    token_A = numpy.arange(audio_tokens_B.max())
+    labels_N = labels_BL.numpy().ravel()
+    target_at_N = numpy.flatnonzero(labels_N != IGNORED_LABEL)
+    return Batch(
+        num_frames_B=num_frames_B,
+        num_audio_tokens_B=num_audio_tokens_B,
+        audio_mask_BL=audio_mask_BL,
+        labels_BL=labels_BL,
+        num_ctc_labels_B=num_ctc_labels_B,
+        audio_at_N=torch.from_numpy(numpy.flatnonzero(audio_mask_BL.numpy())),
+        audio_from_N=torch.from_numpy(numpy.flatnonzero(token_A < audio_tokens_B[:, None])),
+        # The position before a token predicts it; none is the first, where a prompt stands.
+        predicts_at_N=torch.from_numpy(target_at_N - 1),
+        targets_N=torch.from_numpy(labels_N[target_at_N]),
+        host_frames_B=num_frames_B,
+        host_ctc_labels_B=num_ctc_labels_B,
+        **others,
     )
 
 

@@ -124,7 +124,7 @@ def rebuild(directory: Path, recipe: Recipe | None = None) -> dict[str, dict[str
 def _untrained(directory: Path) -> Nano:
     components = ("audio_encoder_conf", "audio_adaptor_conf", "ctc_decoder_conf", "llm_conf")
     overrides = [f"{component}.freeze=false" for component in components]
-    overrides.append("finetune_conf.feature_cache_mb=0")
+    overrides += ["finetune_conf.feature_cache_mb=0", "finetune_conf.fused=false"]
     config = load_config(stage_config_path("8k"), model=directory, overrides=overrides)
     return build(config, weights=False)
 

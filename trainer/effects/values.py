@@ -148,6 +148,7 @@ CASES: Mapping[str, Case] = {
     "finetune_conf.num_threads": Case((2,)),
     "finetune_conf.engine": Case(("stock",)),
     "finetune_conf.lora_dtype": Case(("llm",)),
+    "finetune_conf.pad_frames_to": Case((64,)),
     # A rate at which the second loss is no number any more.
     "finetune_conf.max_skipped_steps": Case((1000,), scene={"optim_conf.lr": 1e30}),
     "finetune_conf.eval_max_s": Case((0.01,)),

@@ -147,6 +147,7 @@ def watching(watcher: Watcher) -> Iterator[None]:
             (Loader, "__init__", _watched_workers(Loader.__init__, watcher)),
             (ResumeFolder, "save", _watched_point(ResumeFolder.save, watcher)),
             (ArrayStore, "__init__", _watched_store(ArrayStore.__init__, watcher)),
+            (torch, "compile", _watched_compile(watcher)),
             # It changes no number: what is computed again has to be seen itself.
             (
                 activation_checkpointing,
@@ -273,6 +274,16 @@ def _watched_checkpoint(original: Callable[..., Any], watcher: Watcher) -> Calla
         return original(function, *args, **kwargs)
 
     return checkpoint
+
+
+def _watched_compile(watcher: Watcher) -> Callable[..., Any]:
+    """Compiles nothing: that would take a minute."""
+
+    def compile(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+        watcher.note("settings", "compiled")
+        return function
+
+    return compile
 
 
 def _watched_point(original: Callable[..., None], watcher: Watcher) -> Callable[..., None]:

@@ -1,18 +1,20 @@
 """The training loop: epochs of updates, from wherever it was interrupted.
 
 Losses and gradient norms are read from the device once per ``log_interval`` updates, not at each
-step, so a GPU never waits for the host in between.
+step, so a GPU never waits for the host in between. Where memory allows, the batches of one update
+are computed as one: half as many kernels, each on twice as much.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,15 +22,20 @@ import torch
 from conf.errors import WorkError
 from conf.load import Config
 from conf.progress import Progress
-from trainer.data.batch import Batch, BatchSampler, LeftOut
+from trainer.data.batch import Batch, BatchSampler, LeftOut, joined
 from trainer.data.loader import Loader
 from trainer.finetune.engine import EpochSummary
 from trainer.model import stages
 from trainer.model.build import Nano
-from trainer.model.losses import Objective
+from trainer.model.fused import is_fused
+from trainer.model.losses import Losses, Objective
 from trainer.model.memory import exhaustion_named
 
 _LOG = logging.getLogger(__name__)
+
+SMALL = 50_000_000
+"""Parameters up to which batches of one update are joined on a CPU: it computes a larger model no
+faster in larger batches, and they would take memory that nobody has forecast."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class LoopConf:
         length_normalized_loss: Batches of one update count by their tokens (cross entropy) and
             utterances (CTC), so that the update is that of one large batch; without it each batch
             counts the same, as in stock.
+        zero_padding: An utterance's loss does not depend on its batch, so batches can be joined.
         max_skipped_steps: Updates left out for a loss or gradient that is not finite; with any,
             the host waits for each update.
     """
@@ -54,6 +62,7 @@ class LoopConf:
     max_skipped_steps: int
     frozen_dropout: bool
     length_normalized_loss: bool
+    zero_padding: bool
 
     @classmethod
     def of(cls, config: Config) -> LoopConf:
@@ -70,6 +79,7 @@ class LoopConf:
             max_skipped_steps=ours["max_skipped_steps"],
             frozen_dropout=ours["frozen_dropout"],
             length_normalized_loss=config["model_conf"].get("length_normalized_loss", False),
+            zero_padding=ours["zero_padding"],
         )
 
 
@@ -132,6 +142,11 @@ class Trainer:
         self._since_log: list[float] = []
         self._skipped = 0
         self._unread: list[_Unread] = []
+        # Utterances times frames of a joined batch above which none is tried any more.
+        parameters = sum(parameter.numel() for parameter in nano.model.parameters())
+        gains = nano.device.type == "cuda" or parameters <= SMALL
+        joins = gains and conf.zero_padding and is_fused(nano.model)
+        self._joined_limit = math.inf if joins else 0.0
 
     def train(self, on_epoch: Callable[[int, EpochSummary], None]) -> None:
         """Trains all epochs that are left.
@@ -191,13 +206,15 @@ class Trainer:
         )
 
     def _groups(self, plan: Sequence[Sequence[int]]) -> Iterator[list[Batch]]:
-        """The batches of each update, on the device."""
+        """The batches of each update, on the host."""
         batches = self._loader.batches(plan, self._epoch)
         while loaded := list(itertools.islice(batches, self._conf.accum_grad)):
             for item in loaded:
                 if item.left_out:
                     self._listeners.on_left_out(item.left_out)
-            yield [item.batch.to(self.nano.device) for item in loaded if item.batch is not None]
+            yield [
+                self._objective.prepared(item.batch) for item in loaded if item.batch is not None
+            ]
 
     def _update(self, group: Sequence[Batch]) -> bool:
         """One optimizer step; False if it was left out."""
@@ -217,27 +234,41 @@ class Trainer:
         return True
 
     def _backward(self, group: Sequence[Batch]) -> list[torch.Tensor]:
-        tokens = sum(batch.num_target_tokens for batch in group)
-        utterances = sum(len(batch.keys) for batch in group)
+        """Makes the gradient of an update; returns the loss of each of its batches."""
+        if len(group) > 1 and (_size(whole := joined(group)) < self._joined_limit):
+            try:
+                return self._backward_of(whole, group, group)
+            except torch.OutOfMemoryError:
+                _LOG.info("%d utterances at once do not fit: batch after batch", len(whole.keys))
+            self._joined_limit = _size(whole)
+            self._optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
         losses = []
         for batch in group:
-            with exhaustion_named(partial(_too_large, batch, self.step + 1)):
-                with torch.autocast(
-                    self.nano.device.type, torch.bfloat16, enabled=self._conf.use_bf16
-                ):
-                    found = self._objective(batch, training=True)
-                total = found.total
-                if not self._conf.length_normalized_loss:
-                    share = total / self._conf.accum_grad
-                elif len(group) == 1:
-                    share = total
-                else:
-                    share = found.share(
-                        batch.num_target_tokens / tokens, len(batch.keys) / utterances
-                    )
-                share.backward()  # type: ignore[no-untyped-call]
-            losses.append(total.detach())
+            with exhaustion_named(functools.partial(_too_large, batch, self.step + 1)):
+                losses += self._backward_of(batch, [batch], group)
         return losses
+
+    def _backward_of(
+        self, batch: Batch, parts: Sequence[Batch], group: Sequence[Batch]
+    ) -> list[torch.Tensor]:
+        """Adds some batches' part of an update's gradient, from one batch that is all of them."""
+        with torch.autocast(self.nano.device.type, torch.bfloat16, enabled=self._conf.use_bf16):
+            found = self._objective.of_each(batch.to(self.nano.device), parts)
+        shares = [self._share(*each, group) for each in zip(found, parts, strict=True)]
+        functools.reduce(operator.add, shares).backward()  # type: ignore[no-untyped-call]
+        return [losses.total.detach() for losses in found]
+
+    def _share(self, losses: Losses, batch: Batch, group: Sequence[Batch]) -> torch.Tensor:
+        """What a batch adds to its update's loss."""
+        if not self._conf.length_normalized_loss:
+            return losses.total / self._conf.accum_grad
+        if len(group) == 1:
+            return losses.total
+        return losses.share(
+            batch.num_target_tokens / sum(each.num_target_tokens for each in group),
+            len(batch.keys) / sum(len(each.keys) for each in group),
+        )
 
     def _between_updates(self) -> None:
         if self.step % self._conf.log_interval == 0:
@@ -306,13 +337,18 @@ class _Unread:
 
     def problem(self) -> str | None:
         """What is not finite, with the update and its utterances."""
-        for keys, loss in zip(self.keys, self.losses, strict=True):
-            if not math.isfinite(value := loss.item()):
-                return f"loss is {value} at update {self.step}, in the batch of {', '.join(keys)}"
-        if not math.isfinite(value := self.norm.item()):
+        *losses, norm = torch.stack([*self.losses, self.norm]).tolist()
+        for keys, loss in zip(self.keys, losses, strict=True):
+            if not math.isfinite(loss):
+                return f"loss is {loss} at update {self.step}, in the batch of {', '.join(keys)}"
+        if not math.isfinite(norm):
             names = ", ".join(itertools.chain(*self.keys))
-            return f"gradient norm is {value} at update {self.step}, in the batch of {names}"
+            return f"gradient norm is {norm} at update {self.step}, in the batch of {names}"
         return None
+
+
+def _size(batch: Batch) -> int:
+    return batch.features_BTF.shape[:2].numel()
 
 
 def _too_large(batch: Batch, step: int) -> str:

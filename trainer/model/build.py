@@ -23,6 +23,8 @@ from trainer.data.text import TextCodec
 from trainer.funasr_parts import registered
 from trainer.model import lora
 from trainer.model.activation_checkpointing import checkpoint_activations
+from trainer.model.compiled import compile_layers
+from trainer.model.fused import fuse
 from trainer.model.weights import COMPONENTS, Coverage, load_weights
 from trainer.model.without_memory import WithoutMemory
 
@@ -70,8 +72,10 @@ def apply_backends(config: Config) -> None:
     """Sets how GPUs calculate, for the whole process, as stock's ``bin/train_ds.py`` does.
 
     ``enable_tf32`` here holds for cuDNN's convolutions too, which stock leaves at PyTorch's
-    default.
+    default. cuDNN's attention is off: its backward pass in bf16 has given NaN on H100 (pull request
+    264 of pocket-tts).
     """
+    torch.backends.cuda.enable_cudnn_sdp(False)
     cudnn = torch.backends.cudnn
     cudnn.enabled = config.get("cudnn_enabled", cudnn.enabled)
     cudnn.benchmark = config.get("cudnn_benchmark", cudnn.benchmark)
@@ -115,6 +119,10 @@ def build(config: Config, *, weights: bool = True) -> Nano:
                 "config.yaml and the LLM's config.json that belong to the weights"
             ) from error
         lora.set_precision(model, config["finetune_conf.lora_dtype"])
+        if config["finetune_conf.fused"]:
+            fuse(model)
+        if config["finetune_conf.compile_layers"]:
+            compile_layers(model)
         checkpoint_activations(model, **checkpointed)
         base = config.model_dir / "model.pt" if config.model_dir else None
         coverage = load_weights(model, weights_path(config), base) if weights else None

@@ -13,15 +13,17 @@ utterance sees its neighbours' padding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from conf.load import Config
-from trainer.data.batch import IGNORED_LABEL, Batch
+from trainer.data.batch import Batch
 from trainer.funasr_parts import registered
+from trainer.model.fused import is_fused
 
 HEAD_ROWS = 256
 """Rows that go through a head onto a vocabulary at once where nothing learns: all of them together,
@@ -65,12 +67,19 @@ def target_states(
     model: Any, batch: Batch, embeddings_BLD: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the LLM's head makes logits of at the target positions, and their labels."""
-    hidden_BLD = model.llm.model(
-        inputs_embeds=embeddings_BLD, attention_mask=batch.attention_mask_BL
-    ).last_hidden_state
-    labels_BL = batch.labels_BL[:, 1:]
-    predicts_BL = labels_BL != IGNORED_LABEL
-    return hidden_BLD[:, :-1][predicts_BL], labels_BL[predicts_BL]
+    mask: Any = batch.attention_mask_BL
+    if is_fused(model) and _causal_alone(model.llm):
+        # Padding is on the right, where no target looks: the causal mask hides it. Given as what
+        # transformers would have made of it, since to find that out it asks the device.
+        mask = {"full_attention": None}
+    hidden_BLD = model.llm.model(inputs_embeds=embeddings_BLD, attention_mask=mask)[0]
+    return hidden_BLD.flatten(0, 1).index_select(0, batch.predicts_at_N), batch.targets_N
+
+
+def _causal_alone(llm: Any) -> bool:
+    """Whether the LLM's attention is causal in each layer without being given a mask."""
+    types = getattr(llm.config, "layer_types", None) or ()
+    return set(types) == {"full_attention"} and llm.config._attn_implementation == "sdpa"
 
 
 class Objective:
@@ -87,6 +96,7 @@ class Objective:
         self._detach_ctc: bool = config["detach_ctc_decoder"]
         self._zero_infinity: bool = config["ctc_conf.ignore_nan_grad"]
         self._zero_padding: bool = config["finetune_conf.zero_padding"]
+        self._pad_frames_to: int = config["finetune_conf.pad_frames_to"]
         specaug = config.get("specaug")
         self._specaug = (
             registered("specaug_classes", specaug)(**config["specaug_conf"]) if specaug else None
@@ -105,67 +115,108 @@ class Objective:
             decoder or (not self._detach_ctc and learns(model.audio_encoder))
         )
 
+    def prepared(self, batch: Batch) -> Batch:
+        """A batch for training, still on the host: masked by SpecAug and padded.
+
+        On the host, because SpecAug asks for the largest of the widths that it has drawn.
+        """
+        if batch.level != "features":
+            return batch
+        features_BTF = batch.features_BTF
+        if self._specaug is not None:
+            features_BTF, _ = self._specaug(features_BTF.clone(), batch.num_frames_B)
+        if added := -features_BTF.shape[1] % self._pad_frames_to:
+            features_BTF = F.pad(features_BTF, (0, 0, 0, added))
+        return replace(batch, features_BTF=features_BTF)
+
     def __call__(self, batch: Batch, *, training: bool) -> Losses:
         """Losses of a batch that lies on the model's device.
 
         Args:
             batch: Collated with its targets.
-            training: Apply SpecAug, and leave out a CTC loss that teaches nothing. Without it the
-                heads onto the vocabularies are computed in parts, which takes less memory where
-                no gradient needs them all. Dropout follows the modules' own modes.
+            training: Leave out a CTC loss that teaches nothing. Without it the heads onto the
+                vocabularies are computed in parts, which takes less memory where no gradient needs
+                them all. Dropout follows the modules' own modes.
         """
-        encoded_BTD, num_frames_B = self._encoded(batch, training=training)
-        ce, num_tokens = self._cross_entropy(batch, encoded_BTD, num_frames_B, training=training)
-        if training and not self.ctc_teaches:
-            return Losses(ce, None, self._ctc_weight, num_tokens)
-        ctc = (self._ctc if training else self._ctc_in_parts)(batch, encoded_BTD, num_frames_B)
-        return Losses(ce, ctc, self._ctc_weight, num_tokens)
+        if training:
+            [losses] = self.of_each(batch, [batch])
+            return losses
+        encoded_BTD, num_frames_B = self._encoded(batch)
+        ce = self._cross_entropy_in_parts(batch, encoded_BTD, num_frames_B)
+        ctc = self._ctc_in_parts(batch, encoded_BTD, num_frames_B)
+        return Losses(ce, ctc, self._ctc_weight, batch.num_target_tokens)
 
-    def _encoded(self, batch: Batch, *, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def of_each(self, batch: Batch, parts: Sequence[Batch]) -> list[Losses]:
+        """Losses for training of each of the batches that a batch was joined from.
+
+        Args:
+            batch: On the model's device.
+            parts: The batches, wherever they lie, in their order.
+        """
+        encoded_BTD, num_frames_B = self._encoded(batch)
+        ce_N = self._cross_entropies(batch, encoded_BTD, num_frames_B)
+        ces = torch.split(ce_N, [part.num_target_tokens for part in parts])
+        ctcs: Sequence[torch.Tensor | None] = [None] * len(parts)
+        if self.ctc_teaches:
+            ctc_B = self._ctc_losses(batch, encoded_BTD, num_frames_B)
+            of_parts = torch.split(ctc_B, [len(part.keys) for part in parts])
+            ctcs = [each.mean() for each in of_parts]
+        return [
+            Losses(ce_N.mean(), ctc, self._ctc_weight, ce_N.numel())
+            for ce_N, ctc in zip(ces, ctcs, strict=True)
+        ]
+
+    def _encoded(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The encoder's output; a batch that begins behind the encoder goes through as it is."""
         if batch.level != "features":
             return batch.features_BTF, batch.num_frames_B
-        features_BTF = batch.features_BTF.clone()  # the encoder and SpecAug write into it
-        if training and self._specaug is not None:
-            features_BTF, _ = self._specaug(features_BTF, batch.num_frames_B)
         return encode(
-            self._model, features_BTF, batch.num_frames_B, zero_padding=self._zero_padding
+            self._model, batch.features_BTF, batch.num_frames_B, zero_padding=self._zero_padding
         )
 
-    def _cross_entropy(
-        self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor, *, training: bool
-    ) -> tuple[torch.Tensor, int]:
-        """The mean over the target tokens, and how many these are."""
+    def _cross_entropies(
+        self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
+    ) -> torch.Tensor:
+        """Of each target token."""
+        model = self._model
+        embeddings_BLD = embed(model, batch, encoded_BTD, num_frames_B)
+        with llm_autocast(model, embeddings_BLD.device):
+            logits_NV, labels_N = target_logits(model, batch, embeddings_BLD)
+            return F.cross_entropy(logits_NV.float(), labels_N, reduction="none")
+
+    def _cross_entropy_in_parts(
+        self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
+    ) -> torch.Tensor:
+        """The mean over the target tokens, by as many rows at once as `HEAD_ROWS`."""
         model = self._model
         embeddings_BLD = embed(model, batch, encoded_BTD, num_frames_B)
         with llm_autocast(model, embeddings_BLD.device):
             hidden_ND, labels_N = target_states(model, batch, embeddings_BLD)
-            if training:
-                logits_NV = model.llm.lm_head(hidden_ND)
-                return F.cross_entropy(logits_NV.float(), labels_N), labels_N.numel()
             sums = [
                 F.cross_entropy(model.llm.lm_head(rows_ND).float(), rows_N, reduction="sum")
                 for rows_ND, rows_N in zip(
                     torch.split(hidden_ND, HEAD_ROWS), torch.split(labels_N, HEAD_ROWS), strict=True
                 )
             ]
-        return torch.stack(sums).sum() / labels_N.numel(), labels_N.numel()
+        return torch.stack(sums).sum() / labels_N.numel()
 
-    def _ctc(
+    def _ctc_losses(
         self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
     ) -> torch.Tensor:
+        """Of each utterance, per label, as `reduction="mean"` takes the mean of them."""
         log_probs_BTV = ctc_log_probs(
             self._model, encoded_BTD.detach() if self._detach_ctc else encoded_BTD, num_frames_B
         )
-        return F.ctc_loss(
+        ctc_B = F.ctc_loss(
             log_probs_BTV.transpose(0, 1).float(),
             batch.ctc_labels_BU,
-            num_frames_B,
-            batch.num_ctc_labels_B,
+            batch.host_frames_B,
+            batch.host_ctc_labels_B,
             blank=self._model.blank_id,
-            reduction="mean",
+            reduction="none",
             zero_infinity=self._zero_infinity,
         )
+        return ctc_B / batch.num_ctc_labels_B.clamp(min=1)
 
     def _ctc_in_parts(
         self, batch: Batch, encoded_BTD: torch.Tensor, num_frames_B: torch.Tensor
@@ -189,8 +240,8 @@ class Objective:
             log_probs_NC.view(*decoded_BTD.shape[:2], -1).transpose(0, 1).float(),
             # A label that comes twice has one column, since CTC puts a blank between equals.
             (labels_BU[:, :, None] == columns_BC[:, None]).int().argmax(dim=-1),
-            num_frames_B,
-            batch.num_ctc_labels_B,
+            batch.host_frames_B,
+            batch.host_ctc_labels_B,
             blank=0,
             reduction="mean",
             zero_infinity=self._zero_infinity,
@@ -200,7 +251,7 @@ class Objective:
 def encode(
     model: Any, features_BTF: torch.Tensor, num_frames_B: torch.Tensor, *, zero_padding: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encoder output and its lengths; writes into ``features_BTF``."""
+    """Encoder output and its lengths; FunASR's own encoder, not fused, writes into its input."""
     encoded_BTD, lengths_B = model.encode(features_BTF, num_frames_B)
     if zero_padding:
         frame_T = torch.arange(encoded_BTD.shape[1], device=encoded_BTD.device)
@@ -222,13 +273,13 @@ def embed(
         adapted_BTD = encoded_BTD
     else:
         adapted_BTD = adapt(model, encoded_BTD, num_frames_B)
-    token_T = torch.arange(adapted_BTD.shape[1], device=adapted_BTD.device)
-    audio_ND = adapted_BTD[token_T < batch.num_audio_tokens_B[:, None]]
-    embeddings_BLD = model.llm.get_input_embeddings()(batch.input_ids_BL)
-    filled_BLD: torch.Tensor = embeddings_BLD.masked_scatter(
-        batch.audio_mask_BL[:, :, None], audio_ND.to(embeddings_BLD.dtype)
+    longest = int(batch.num_audio_tokens_B.numpy().max())
+    audio_ND = adapted_BTD[:, :longest].flatten(0, 1).index_select(0, batch.audio_from_N)
+    embeddings_BLD: torch.Tensor = model.llm.get_input_embeddings()(batch.input_ids_BL)
+    filled_MD = embeddings_BLD.flatten(0, 1).index_copy(
+        0, batch.audio_at_N, audio_ND.to(embeddings_BLD.dtype)
     )
-    return filled_BLD
+    return filled_MD.view_as(embeddings_BLD)
 
 
 def ctc_log_probs(

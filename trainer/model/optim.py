@@ -2,6 +2,7 @@
 
 Unlike stock, the optimizer holds trainable parameters only, and weight decay leaves out norms and
 biases (every parameter of one dimension) unless ``finetune_conf.decay_norm_and_bias`` is set.
+With ``finetune_conf.fused`` all of its weights are updated in one operation.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def build_optimizer(model: torch.nn.Module, config: Config) -> torch.optim.Optim
         {"params": undecayed, "weight_decay": 0.0},
     ]
     optimizer: torch.optim.Optimizer = _OPTIMIZERS[name](
-        [group for group in groups if group["params"]], **conf
+        [group for group in groups if group["params"]], fused=config["finetune_conf.fused"], **conf
     )
     return optimizer
 

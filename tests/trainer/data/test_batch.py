@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.batch import BatchSampler, Example, collate, num_audio_tokens
+from trainer.data.batch import BatchSampler, Example, collate, joined, num_audio_tokens
 from trainer.data.manifest import Audio, Utterance
 
 pytestmark = pytest.mark.quick
@@ -169,6 +169,36 @@ def test_collate_pads_right_for_training_and_left_for_decoding() -> None:
     decode = collate(examples, for_decoding=True)
     assert decode.input_ids_BL.tolist() == [[0, 0, 7, 8, 0, 9], [7, 8, 0, 0, 0, 9]]
     assert decode.attention_mask_BL.tolist() == [[0, 0, 1, 1, 1, 1], [1] * 6]
+
+
+def test_the_host_says_which_rows_are_meant() -> None:
+    examples = [_example("a", 8, [5, 6, 2]), _example("b", 20, [5, 2])]
+    for batch in (collate(examples), collate(examples, for_decoding=True)):
+        places = batch.audio_mask_BL.flatten().nonzero().flatten()
+        assert batch.audio_at_N.tolist() == places.tolist()
+        # The second utterance has three audio tokens; the first has one and two to skip.
+        assert batch.audio_from_N.tolist() == [0, 3, 4, 5]
+    assert collate(examples, for_decoding=True).targets_N.tolist() == []
+    batch = collate(examples)
+    assert batch.targets_N.tolist() == [5, 6, 2, 5, 2]
+    assert batch.num_target_tokens == 5
+    # Row after row of 8 positions, one before each token.
+    assert batch.predicts_at_N.tolist() == [3, 4, 5, 13, 14]
+
+
+def test_joined_batches_are_the_batch_of_all_their_examples() -> None:
+    examples = [
+        _example("a", 8, [5, 6, 2]),
+        _example("b", 20, [5, 2]),
+        _example("c", 30, [5, 7, 8, 6, 2]),
+        _example("d", 3, [2]),
+    ]
+    whole, parts = collate(examples), joined([collate(examples[:2]), collate(examples[2:])])
+    for name, value in vars(whole).items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, getattr(parts, name)), name
+        else:
+            assert value == getattr(parts, name), name
 
 
 def test_number_of_audio_tokens_is_an_eighth_rounded_up() -> None:

@@ -205,7 +205,7 @@ class NotingObjective(Objective):
         super().__init__(nano.model, config)
         self._trace = trace
 
-    def __call__(self, batch: Batch, *, training: bool) -> Losses:
+    def of_each(self, batch: Batch, parts: Sequence[Batch]) -> list[Losses]:
         tensors = {
             "features": batch.features_BTF,
             "ids": batch.input_ids_BL,
@@ -213,9 +213,9 @@ class NotingObjective(Objective):
             "attention": batch.attention_mask_BL,
         }
         self._trace.seed_and_note(batch.keys, tensors)
-        losses = super().__call__(batch, training=training)
+        [losses] = super().of_each(batch, parts)
         self._trace.losses.append(losses.total.item())
-        return losses
+        return [losses]
 
 
 # The comparison

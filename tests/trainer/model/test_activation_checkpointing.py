@@ -122,3 +122,4 @@ def test_backends_are_set_as_configured(tiny_config: Callable[..., Config], tf32
     assert torch.backends.cuda.matmul.allow_tf32 is tf32
     assert torch.backends.cudnn.allow_tf32 is tf32
     assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

@@ -26,6 +26,29 @@ def test_norms_and_biases_do_not_decay(tiny_config: Callable[..., Config]) -> No
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("optim", ["adam", "adamw"])
+def test_one_operation_for_all_weights_updates_them_alike(optim: str) -> None:
+    settings = {"optim": optim, "optim_conf.lr": 1e-3, "optim_conf.weight_decay": 0.01}
+    plain = load_config(
+        stage_config_path("8k"), layers=[("test", {**settings, "finetune_conf.fused": False})]
+    )
+    models = []
+    for config in (plain, plain.replace({"finetune_conf.fused": True}, "test")):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.LayerNorm(30))
+        optimizer = build_optimizer(model, config)
+        assert optimizer.param_groups[0]["fused"] == config["finetune_conf.fused"]
+        for _ in range(20):
+            for parameter in model.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+        models.append(model)
+    for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
+        # 20 updates of 1e-3, each rounded once and not after every operation.
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.quick
 def test_what_is_frozen_is_not_held() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 4))
     model[0].requires_grad_(False)
