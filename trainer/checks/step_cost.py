@@ -34,7 +34,7 @@ from trainer.funasr_parts import registered
 from trainer.model import lora, stages
 from trainer.model.activation_checkpointing import checkpoint_activations
 from trainer.model.encoded import rows_encoded
-from trainer.model.losses import Objective, ctc_best, embed, encode
+from trainer.model.losses import Objective, adapt, ctc_best, encode
 
 PROMPT_TOKENS = 30
 """Tokens around audio and text: system and user turn, and their marks."""
@@ -195,7 +195,7 @@ def evaluation_forecast(
             waiting = []
             for encoded_BTD in encoded:
                 ctc_best(model, encoded_BTD, lengths_B)
-                waiting.append(embed(model, decoded, encoded_BTD, lengths_B))
+                waiting.append(adapt(model, encoded_BTD, lengths_B))
     return memory.peak
 
 

@@ -100,14 +100,19 @@ def num_audio_tokens(num_frames: int) -> int:
 
 
 def make_example(
-    utterance: Utterance, extractor: Callable[[Utterance], torch.Tensor], codec: TextCodec
+    utterance: Utterance,
+    extractor: Callable[[Utterance], torch.Tensor],
+    codec: TextCodec,
+    *,
+    with_target: bool = True,
 ) -> Example:
+    """An utterance's example; without its target where nothing is computed from that."""
     return Example(
         key=utterance.key,
         features_TF=extractor(utterance),
         prompt=(codec.before_audio, codec.after_audio),
-        target=codec.target_ids(utterance.target),
-        ctc_labels=codec.ctc_ids(utterance.target),
+        target=codec.target_ids(utterance.target) if with_target else [],
+        ctc_labels=codec.ctc_ids(utterance.target) if with_target else [],
     )
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from trainer.data.batch import Batch, Example, collate, rows_at_once
+from trainer.data.batch import Example, rows_at_once
 from trainer.evaluation.greedy import Writer
 from trainer.model.build import Nano
-from trainer.model.encoded import encode_examples, parts
-from trainer.model.losses import ctc_best, embed, llm_autocast
+from trainer.model.encoded import encode_examples, padded, parts
+from trainer.model.losses import adapt, ctc_best, llm_autocast
 
 REFILLED_SHARE = 0.25
 """Of the rows that must be free before texts begin in them: the beginning of one takes as long as
@@ -99,23 +99,21 @@ def _free_rows(writer: Writer[_Heard], waiting: Iterable[_Heard], batch_size: in
 
 def _heard(nano: Nano, examples: Sequence[Example]) -> Iterator[_Heard]:
     """A batch through encoder, CTC and adaptor."""
-    model = nano.model
+    model, embeddings = nano.model, nano.model.llm.get_input_embeddings()
     for part in parts(nano, encode_examples(nano, examples)):
-        batch = _after_prefix(part).to(nano.device)
-        encoded_BTD, num_frames_B = batch.features_BTF, batch.num_frames_B
+        encoded_BTD, num_frames_B = padded(nano, [example.features_TF for example in part])
         best_BT = ctc_best(model, encoded_BTD, num_frames_B)
         labels = _collapsed(best_BT, num_frames_B, model.blank_id)
-        prompts_BLD = embed(model, batch, encoded_BTD, num_frames_B)
-        for example, ids, prompt_LD in zip(part, labels, prompts_BLD, strict=True):
-            length = example.num_audio_tokens + len(example.prompt[1])
-            frames = len(example.features_TF)
-            yield _Heard(example.key, nano.codec.ctc_text(ids), frames, prompt_LD[-length:])
-
-
-def _after_prefix(examples: Sequence[Example]) -> Batch:
-    """A batch that starts with the audio: the prompt before it comes from the cache."""
-    bare = [replace(example, prompt=([], example.prompt[1])) for example in examples]
-    return collate(bare, for_decoding=True)
+        _, after_audio = part[0].prompt
+        after_LD = embeddings(torch.tensor(after_audio, device=nano.device))
+        adapted_BTD = adapt(model, encoded_BTD, num_frames_B).to(after_LD.dtype)
+        for example, ids, adapted_TD in zip(part, labels, adapted_BTD, strict=True):
+            yield _Heard(
+                example.key,
+                nano.codec.ctc_text(ids),
+                num_frames=len(example.features_TF),
+                prompt_LD=torch.cat([adapted_TD[: example.num_audio_tokens], after_LD]),
+            )
 
 
 def _collapsed(best_BT: torch.Tensor, num_frames_B: torch.Tensor, blank_id: int) -> list[list[int]]:

@@ -274,6 +274,7 @@ def evaluate(
         DataError: An utterance cannot be read, or the base has no text for it.
         WorkError: The device's memory is exhausted, naming the batch's shape.
     """
+    utterances = list(utterances)  # a manifest's lines are parsed each time they are asked for
     if base is not None:
         check_base(utterances, base)
 
@@ -310,18 +311,20 @@ def _run(
     nano.model.eval()
     hypotheses: dict[str, Hypothesis] = {}
     losses = _Loss(nano, objective) if objective is not None else None
-    batch: Sequence[Example] = ()
+    largest = (0, 0)
 
     def encoded() -> Iterator[list[Example]]:
         """Batches behind the encoder: what text and loss have in common is computed once."""
-        nonlocal batch
-        for batch in _batches(nano, utterances, batch_size):
+        nonlocal largest
+        with_targets = losses is not None
+        for batch in _batches(nano, utterances, batch_size, with_targets=with_targets):
+            largest = max(largest, _shape(batch), key=math.prod)
             examples = encode_examples(nano, batch)
             if losses is not None:
                 losses.add(examples)
             yield examples
 
-    with exhaustion_named(lambda: _too_large(batch, max_new_tokens)):
+    with exhaustion_named(lambda: _too_large(*largest, max_new_tokens)):
         if texts:
             for hypothesis in decode(nano, encoded(), max_new_tokens, batch_size):
                 hypotheses[hypothesis.key] = hypothesis
@@ -460,13 +463,13 @@ class _Loss:
 
 
 def _batches(
-    nano: Nano, utterances: Sequence[Utterance], batch_size: int
+    nano: Nano, utterances: Sequence[Utterance], batch_size: int, *, with_targets: bool
 ) -> Iterator[list[Example]]:
     """Utterances of similar length together, the longest of a window first."""
     window = WINDOW_BATCHES * batch_size
     for first in range(0, len(utterances), window):
         waiting = {
-            number: make_example(utterance, nano.extractor, nano.codec)
+            number: make_example(utterance, nano.extractor, nano.codec, with_target=with_targets)
             for number, utterance in enumerate(utterances[first : first + window])
         }
         lengths = [len(example.features_TF) for example in waiting.values()]
@@ -474,10 +477,13 @@ def _batches(
             yield [waiting.pop(index) for index in batch]  # what is decoded is let go
 
 
-def _too_large(batch: Sequence[Example], max_new_tokens: int) -> str:
-    longest = max((len(example.features_TF) for example in batch), default=0)
+def _shape(batch: Sequence[Example]) -> tuple[int, int]:
+    return len(batch), max(len(example.features_TF) for example in batch)
+
+
+def _too_large(utterances: int, frames: int, max_new_tokens: int) -> str:
     return (
-        f"in evaluation: a batch of {len(batch)} utterances, up to {longest} frames and "
+        f"in evaluation: a batch of {utterances} utterances, up to {frames} frames and "
         f"{max_new_tokens} new tokens; a smaller finetune_conf.eval_batch_size or "
         "finetune_conf.max_new_tokens needs less"
     )

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from trainer.data.batch import Example, collate
+from trainer.data.batch import Example
 from trainer.model.build import Nano
 from trainer.model.losses import encode
 
@@ -28,14 +29,19 @@ def encode_examples(nano: Nano, examples: Sequence[Example]) -> list[Example]:
         if part[0].level == "encoded":
             encoded += part
             continue
-        batch = collate(part).to(nano.device)
-        # The encoder writes into its input, which may be a kept feature's own memory.
-        output_BTD, lengths_B = encode(nano.model, batch.features_BTF.clone(), batch.num_frames_B)
+        output_BTD, _ = encode(nano.model, *padded(nano, [e.features_TF for e in part]))
         encoded += [
-            replace(example, features_TF=output_TD[:length], level="encoded")
-            for example, output_TD, length in zip(part, output_BTD, lengths_B.tolist(), strict=True)
+            replace(example, features_TF=output_TD[: len(example.features_TF)], level="encoded")
+            for example, output_TD in zip(part, output_BTD, strict=True)
         ]
     return encoded
+
+
+def padded(nano: Nano, features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features in a batch of its own memory on the model's device, and how many frames each has."""
+    num_frames_B = torch.tensor([len(features_TF) for features_TF in features])
+    features_BTF = pad_sequence(list(features), batch_first=True)
+    return features_BTF.to(nano.device), num_frames_B.to(nano.device)
 
 
 def parts(nano: Nano, examples: Sequence[T]) -> Iterator[Sequence[T]]:

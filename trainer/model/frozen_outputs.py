@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from conf.errors import DataError, WorkError
 from conf.load import Config
@@ -39,7 +38,7 @@ from trainer.data.batch import (
 from trainer.data.manifest import Utterance
 from trainer.model import stages
 from trainer.model.build import Nano
-from trainer.model.encoded import parts
+from trainer.model.encoded import padded, parts
 from trainer.model.losses import Objective, adapt, encode
 
 _LOG = logging.getLogger(__name__)
@@ -185,11 +184,9 @@ class FrozenOutputs:
     @torch.no_grad()
     def _compute(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Outputs of some utterances, on the CPU."""
-        model, device = self._nano.model, self._nano.device
-        lengths = [len(features_TF) for features_TF in features]
-        num_frames_B = torch.tensor(lengths, device=device)
-        features_BTF = pad_sequence(list(features), batch_first=True).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._use_bf16):
+        model, lengths = self._nano.model, [len(features_TF) for features_TF in features]
+        features_BTF, num_frames_B = padded(self._nano, features)
+        with torch.autocast(self._nano.device.type, torch.bfloat16, enabled=self._use_bf16):
             output_BTD, _ = encode(model, features_BTF, num_frames_B)
             if self._level == "adapted":
                 output_BTD = adapt(model, output_BTD, num_frames_B)

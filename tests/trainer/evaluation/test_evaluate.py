@@ -44,9 +44,9 @@ def test_scores_do_not_depend_on_batches_and_few_features_are_held(
     alive: weakref.WeakSet[Example] = weakref.WeakSet()
     most, done = 0, []
 
-    def counted(*args: object) -> Example:
+    def counted(*args: Any, **kwargs: Any) -> Example:
         nonlocal most
-        example = _Hashed(**vars(make_example(*args)))  # type: ignore[arg-type]
+        example = _Hashed(**vars(make_example(*args, **kwargs)))
         alive.add(example)
         most = max(most, len(alive))
         return example
