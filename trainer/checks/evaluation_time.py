@@ -1,13 +1,15 @@
 """What the evaluations of a fine-tune take, set by set: measured here, or counted.
 
-Counted, a batch is decoded in as many steps as the longest reference in it has tokens. A step is
-bound by the start of its kernels and takes as long whatever the batch. Encoder, CTC and loss are
-counted as a part of a training step on as much audio.
+Counted, each text takes as many steps as its reference has tokens, in the rows that decoding has. A
+step is bound by the start of its kernels and takes as long whatever the rows. Encoder, CTC and loss
+are counted as a part of a training step on as much audio.
 """
 
 from __future__ import annotations
 
+import heapq
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ from trainer.checks.data_checks import Survey, evenly
 from trainer.data.batch import text_lengths
 from trainer.data.manifest import Audios, Ints, Utterance, read_headers
 from trainer.data.sets import fixed_subset
+from trainer.evaluation.decode import REFILLED_SHARE
 from trainer.evaluation.evaluate import evaluate
 from trainer.model.build import Nano
 from trainer.model.losses import Objective
@@ -112,18 +115,30 @@ def counted(
 
 
 def decoding_steps(num_frames: Ints, text_tokens: Ints, batch_size: int, most: int) -> int:
-    """Count the steps that decode a set in batches of similar length.
+    """Count the passes through the LLM that decode a set: beginnings of texts, and steps.
 
     Args:
         num_frames: Length of each recording.
-        text_tokens: Length of each text, without the end of the turn, which takes a step too.
-        batch_size: Utterances decoded at once.
+        text_tokens: Length of each text; the end of the turn takes a step too, the first token the
+            beginning.
+        batch_size: Texts written at once.
         most: Tokens at which a text is cut.
 
     Example:
         >>> decoding_steps(numpy.array([30, 10, 20]), numpy.array([9, 1, 3]), 2, 8)
-        10
+        9
     """
-    tokens = text_tokens[numpy.argsort(-num_frames, kind="stable")]
-    starts = range(0, len(tokens), batch_size)
-    return sum(min(most, int(tokens[start : start + batch_size].max()) + 1) for start in starts)
+    tokens: Ints = text_tokens[numpy.argsort(-num_frames, kind="stable")]
+    waiting = deque(numpy.minimum(tokens, most - 1).tolist())
+    ends: list[int] = []
+    begun = steps = 0
+    while waiting or ends:
+        free = min(batch_size - len(ends), len(waiting))
+        if free and (free == len(waiting) or free >= REFILLED_SHARE * batch_size):
+            begun += 1
+            for _ in range(free):
+                heapq.heappush(ends, steps + waiting.popleft())
+        while ends and ends[0] == steps:
+            heapq.heappop(ends)
+        steps += bool(ends)
+    return begun + steps

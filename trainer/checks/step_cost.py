@@ -29,10 +29,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conf.load import Config
 from trainer.data.batch import IGNORED_LABEL, Batch, num_audio_tokens
-from trainer.evaluation.decode import greedy, rows_encoded
+from trainer.evaluation.greedy import Writer
 from trainer.funasr_parts import registered
 from trainer.model import lora, stages
 from trainer.model.activation_checkpointing import checkpoint_activations
+from trainer.model.encoded import rows_encoded
 from trainer.model.losses import Objective, ctc_best, embed, encode
 
 PROMPT_TOKENS = 30
@@ -153,10 +154,11 @@ def forecast(
 def evaluation_forecast(
     config: Config, shape: BatchShape, *, llm: Mapping[str, Any] | Path, device: str
 ) -> int:
-    """Bytes that decoding and scoring a batch holds at most beside weights and optimizer.
+    """Bytes that decoding and scoring hold at most beside weights and optimizer.
 
     Every text is taken to run to `finetune_conf.max_new_tokens`, as those of a model do that writes
-    without end.
+    without end, and the set to be longer than a batch, so that the next one is encoded and its loss
+    computed while the texts of the one before are written.
 
     Args:
         config: As for :func:`forecast`.
@@ -173,27 +175,27 @@ def evaluation_forecast(
     gc.collect()  # as in `forecast`, and for its reason
     with torch.no_grad(), torch.device("meta"), memory:
         decoded = _batch(replace(part, text_tokens=0), model, num_features(config))
+        # As many tokens before the audio as will come behind it: the same keys and values, without
+        # a step for each.
+        cap = [0] * int(config["finetune_conf.max_new_tokens"])
+        with _Shapes(model, replace(part, utterances=rows * count), half=False):
+            weight = model.llm.get_input_embeddings().weight
+            prompts = weight.new_empty(rows * count, decoded.input_ids_BL.shape[1], weight.shape[1])
+            writer: Writer[int] = Writer(model.llm, cap, max_new_tokens=2)
+            writer.add(list(enumerate(prompts)))
+            writer.step()
         with _Shapes(model, part, half=False):
             lengths_B = decoded.num_frames_B
             encoded = [
                 encode(model, torch.empty_like(decoded.features_BTF), lengths_B)[0]
                 for _ in range(count)
             ]
-            embeddings = []
-            for encoded_BTD in encoded:
-                ctc_best(model, encoded_BTD, lengths_B)
-                embeddings.append(embed(model, decoded, encoded_BTD, lengths_B))
-        with _Shapes(model, replace(part, utterances=rows * count), half=False):
-            embeddings_BLD = torch.cat(embeddings)
-            mask_BL = torch.ones(embeddings_BLD.shape[:2], dtype=torch.long)
-            # As many tokens before the audio as will come behind it: the same keys and values,
-            # without a step for each.
-            cap = [0] * int(config["finetune_conf.max_new_tokens"])
-            greedy(model.llm, cap, embeddings_BLD, mask_BL, max_new_tokens=2)
-            del embeddings, embeddings_BLD
-        with _Shapes(model, part, half=False):
             scored = _batch(part, model, encoded[0].shape[-1])
             objective(replace(scored, level="encoded"), training=False)
+            waiting = []
+            for encoded_BTD in encoded:
+                ctc_best(model, encoded_BTD, lengths_B)
+                waiting.append(embed(model, decoded, encoded_BTD, lengths_B))
     return memory.peak
 
 

@@ -23,6 +23,9 @@ from trainer.data.text import TextCodec
 IGNORED_LABEL = -100
 TYPICAL_FRAMES = 128
 """Stacked frames of a recording, 7.7 s, of which evaluation takes `eval_batch_size` at once."""
+WINDOW_BATCHES = 8
+"""Batches of utterances whose features are in memory at once where nothing learns; within them
+utterances are sorted by length."""
 
 Level = Literal["features", "encoded", "adapted"]
 """How far the audio has come: fbank features, the encoder's output, or the adaptor's."""
@@ -170,10 +173,14 @@ def decoded_together(num_frames: Sequence[int], batch_size: int) -> Iterator[lis
     """
     order = sorted(range(len(num_frames)), key=num_frames.__getitem__, reverse=True)
     while order:
-        longest = max(num_frames[order[0]], TYPICAL_FRAMES)
-        rows = max(1, batch_size * TYPICAL_FRAMES // longest)
+        rows = rows_at_once(num_frames[order[0]], batch_size)
         yield order[:rows]
         order = order[rows:]
+
+
+def rows_at_once(longest: int, batch_size: int) -> int:
+    """How many utterances are evaluated at once beside one of so many stacked frames."""
+    return max(1, batch_size * TYPICAL_FRAMES // max(longest, TYPICAL_FRAMES))
 
 
 class BatchSampler:

@@ -1,33 +1,28 @@
-"""Greedy decoding in batches, of both outputs: the LLM's text (what users get) and CTC's.
+"""Greedy decoding of both outputs: the LLM's text (what users get) and CTC's.
 
-Stock FunASR decodes one utterance at a time while a CTC decoder is there, through HF's
-``generate``. Here a batch is padded on the left and the encoder's output beyond an utterance's end
-is zero, so the texts are those of one-by-one decoding; and a loop of our own writes the very ids
-that ``generate(do_sample=False)`` writes, in less time:
-
-- the prompt before the audio is the same for all, so its keys and values are computed once;
-- only the last position is projected to the vocabulary;
-- a finished utterance leaves the batch, so one that rambles to the cap does not keep the others.
+Stock FunASR decodes one utterance at a time while a CTC decoder is there. Here many are decoded at
+once, and where one ends the next one begins (`trainer.evaluation.greedy`), so a text that rambles
+to the cap does not keep the others. The encoder's output beyond an utterance's end is zero, so the
+texts are those of one-by-one decoding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from transformers.cache_utils import DynamicCache
 
-from trainer.data.batch import Batch, Example, collate
+from trainer.data.batch import Batch, Example, collate, rows_at_once
+from trainer.evaluation.greedy import Writer
 from trainer.model.build import Nano
-from trainer.model.losses import ctc_best, embed, encode, llm_autocast
+from trainer.model.encoded import encode_examples, parts
+from trainer.model.losses import ctc_best, embed, llm_autocast
 
-_ENCODED_ROWS_ON_CPU = 16
-"""Utterances that go through encoder and CTC at once there: more of them no longer fit into the
-processor's cache and cost up to half as much again each, while the LLM gains by every further row.
-"""
+REFILLED_SHARE = 0.25
+"""Of the rows that must be free before texts begin in them: the beginning of one takes as long as
+that of many, while a row that waits costs next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,151 +39,83 @@ class Hypothesis:
     capped: bool = False
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """An utterance before the LLM writes its text; ``prompt_LD`` is the LLM's input."""
+
+    key: str
+    ctc_text: str
+    num_frames: int
+    prompt_LD: torch.Tensor
+
+
 @torch.inference_mode()
-def decode(nano: Nano, examples: Sequence[Example], max_new_tokens: int) -> list[Hypothesis]:
-    """Decodes one batch; the model must be in eval mode.
+def decode(
+    nano: Nano, batches: Iterable[Sequence[Example]], max_new_tokens: int, batch_size: int
+) -> Iterator[Hypothesis]:
+    """Decodes utterances and gives each when its text ends; the model must be in eval mode.
 
     Args:
         nano: Model with its tokenizers.
-        examples: Of level ``features`` or ``encoded``; of similar length, or padding is computed
-            for nothing.
+        batches: Of level ``features`` or ``encoded``, each of similar lengths. The next one is
+            asked for when all utterances of those before have a row.
         max_new_tokens: Where generation stops if no end of turn comes (stock: ``max_length``).
+        batch_size: Texts written at once, fewer where recordings are long (`rows_at_once`).
     """
+    coming = iter(batches)
+    waiting = deque(_heard(nano, first := next(coming, ())))
+    if not first:
+        return
+    before_audio, _ = first[0].prompt
+    with llm_autocast(nano.model, nano.device):
+        writer: Writer[_Heard] = Writer(nano.model.llm, before_audio, max_new_tokens)
+    while waiting or writer.rows:
+        free = _free_rows(writer, waiting, batch_size)
+        while free == len(waiting) and (batch := next(coming, None)):
+            waiting += _heard(nano, batch)
+            free = _free_rows(writer, waiting, batch_size)
+        with llm_autocast(nano.model, nano.device):
+            at_once = free + len(writer.rows)
+            if free == len(waiting) > 0 or free >= REFILLED_SHARE * at_once:
+                begun = [waiting.popleft() for _ in range(free)]
+                writer.add([(heard, heard.prompt_LD) for heard in begun])
+            ended = writer.step()
+        for row in ended:
+            text = nano.codec.llm_text(row.ids)
+            yield Hypothesis(row.name.key, text, row.name.ctc_text, row.capped)
+
+
+def _free_rows(writer: Writer[_Heard], waiting: Iterable[_Heard], batch_size: int) -> int:
+    """How many of those that wait can be written beside those that are."""
+    longest = max((row.name.num_frames for row in writer.rows), default=0)
+    free = 0
+    for heard in waiting:
+        longest = max(longest, heard.num_frames)
+        if len(writer.rows) + free >= rows_at_once(longest, batch_size):
+            break
+        free += 1
+    return free
+
+
+def _heard(nano: Nano, examples: Sequence[Example]) -> Iterator[_Heard]:
+    """A batch through encoder, CTC and adaptor."""
     model = nano.model
-    ctc_texts: list[str] = []
-    embeddings, masks = [], []
     for part in parts(nano, encode_examples(nano, examples)):
         batch = _after_prefix(part).to(nano.device)
         encoded_BTD, num_frames_B = batch.features_BTF, batch.num_frames_B
         best_BT = ctc_best(model, encoded_BTD, num_frames_B)
-        ctc_texts += map(nano.codec.ctc_text, _collapsed(best_BT, num_frames_B, model.blank_id))
-        embeddings.append(embed(model, batch, encoded_BTD, num_frames_B))
-        masks.append(batch.attention_mask_BL)
-    length = max(mask_BL.shape[1] for mask_BL in masks)
-    before_audio, _ = examples[0].prompt
-    with llm_autocast(model, nano.device):
-        generated = greedy(
-            model.llm,
-            before_audio,
-            torch.cat([F.pad(e_BLD, (0, 0, length - e_BLD.shape[1], 0)) for e_BLD in embeddings]),
-            torch.cat([F.pad(mask_BL, (length - mask_BL.shape[1], 0)) for mask_BL in masks]),
-            max_new_tokens,
-        )
-    return [
-        Hypothesis(example.key, nano.codec.llm_text(ids), ctc_text, capped)
-        for example, (ids, capped), ctc_text in zip(examples, generated, ctc_texts, strict=True)
-    ]
-
-
-@torch.inference_mode()
-def encode_examples(nano: Nano, examples: Sequence[Example]) -> list[Example]:
-    """The same utterances behind the encoder; those that are there already stay as they are."""
-    encoded: list[Example] = []
-    for part in parts(nano, examples):
-        if part[0].level == "encoded":
-            encoded += part
-            continue
-        batch = collate(part).to(nano.device)
-        # The encoder writes into its input, which may be a kept feature's own memory.
-        output_BTD, lengths_B = encode(nano.model, batch.features_BTF.clone(), batch.num_frames_B)
-        encoded += [
-            replace(example, features_TF=output_TD[:length], level="encoded")
-            for example, output_TD, length in zip(part, output_BTD, lengths_B.tolist(), strict=True)
-        ]
-    return encoded
-
-
-def parts(nano: Nano, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
-    """A batch in parts that are computed fastest without a loop behind them: on a GPU, whole."""
-    rows = rows_encoded(nano.device.type, len(examples))
-    for start in range(0, len(examples), rows):
-        yield examples[start : start + rows]
-
-
-def rows_encoded(device: str, batch_size: int) -> int:
-    """How many utterances of a batch go through encoder and CTC at once."""
-    return min(batch_size, _ENCODED_ROWS_ON_CPU) if device == "cpu" else batch_size
+        labels = _collapsed(best_BT, num_frames_B, model.blank_id)
+        prompts_BLD = embed(model, batch, encoded_BTD, num_frames_B)
+        for example, ids, prompt_LD in zip(part, labels, prompts_BLD, strict=True):
+            length = example.num_audio_tokens + len(example.prompt[1])
+            frames = len(example.features_TF)
+            yield _Heard(example.key, nano.codec.ctc_text(ids), frames, prompt_LD[-length:])
 
 
 def _after_prefix(examples: Sequence[Example]) -> Batch:
     """A batch that starts with the audio: the prompt before it comes from the cache."""
     bare = [replace(example, prompt=([], example.prompt[1])) for example in examples]
     return collate(bare, for_decoding=True)
-
-
-@torch.inference_mode()
-def greedy(
-    llm: Any,
-    prefix: Sequence[int],
-    embeddings_BLD: torch.Tensor,
-    attention_mask_BL: torch.Tensor,
-    max_new_tokens: int,
-) -> list[tuple[list[int], bool]]:
-    """What ``llm.generate(do_sample=False)`` writes after a shared prefix and each row's own input.
-
-    Of the LLM's generation settings only the end-of-turn ids count: FunASR builds the LLM from its
-    config.json, which holds no others.
-
-    Args:
-        llm: A causal language model of transformers.
-        prefix: Token ids before every row; may be empty.
-        embeddings_BLD: The rows' own input, padded on the left.
-        attention_mask_BL: 1 where it is meant.
-        max_new_tokens: The most ids a row may get.
-
-    Returns:
-        Each row's ids without the one that ends the turn, and whether the cap cut it short.
-    """
-    num_rows, length = attention_mask_BL.shape
-    device = embeddings_BLD.device
-    end = llm.generation_config.eos_token_id
-    ends = {end} if isinstance(end, int) else set(end or ())
-    cache = DynamicCache(config=llm.config)
-    mask_BL = attention_mask_BL
-    if prefix:
-        prefix_1P = torch.tensor([prefix], device=device)
-        llm.model(input_ids=prefix_1P, past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(num_rows)
-        mask_BL = torch.cat([mask_BL.new_ones(num_rows, len(prefix)), mask_BL], dim=1)
-    # Padding stands between prefix and input, so positions count what is meant, as in `generate`.
-    positions_BL = (mask_BL.cumsum(1) - 1).clamp(min=0)
-    hidden_BLD = llm.model(
-        inputs_embeds=embeddings_BLD,
-        attention_mask=mask_BL,
-        position_ids=positions_BL[:, -length:],
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    position_B = positions_BL[:, -1]
-    ids: list[list[int]] = [[] for _ in range(num_rows)]
-    rows = list(range(num_rows))  # still writing, in the batch's order
-    for count in range(1, max_new_tokens + 1):
-        next_B = llm.lm_head(hidden_BLD[:, -1]).argmax(dim=-1)
-        tokens: list[int] = next_B.tolist()  # the one wait for the device in each step
-        ended = [token in ends for token in tokens]
-        for row, token in zip(rows, tokens, strict=True):
-            if token not in ends:
-                ids[row].append(token)
-        if any(ended):
-            rows = [row for row, over in zip(rows, ended, strict=True) if not over]
-            if not rows:
-                break
-            kept = torch.tensor([n for n, over in enumerate(ended) if not over], device=device)
-            cache.batch_select_indices(kept)
-            next_B, mask_BL, position_B = next_B[kept], mask_BL[kept], position_B[kept]
-        if count == max_new_tokens:
-            break
-        mask_BL = torch.cat([mask_BL, mask_BL.new_ones(len(rows), 1)], dim=1)
-        position_B = position_B + 1
-        hidden_BLD = llm.model(
-            input_ids=next_B[:, None],
-            attention_mask=mask_BL,
-            position_ids=position_B[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-    capped = set(rows)
-    return [(row_ids, row in capped) for row, row_ids in enumerate(ids)]
 
 
 def _collapsed(best_BT: torch.Tensor, num_frames_B: torch.Tensor, blank_id: int) -> list[list[int]]:

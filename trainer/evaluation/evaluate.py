@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import torch
 
 from conf.errors import DataError
 from conf.files import replacing
-from trainer.data.batch import Example, collate, decoded_together, make_example
+from trainer.data.batch import WINDOW_BATCHES, Example, collate, decoded_together, make_example
 from trainer.data.manifest import SLICED_BY, Utterance, read_headers
-from trainer.evaluation.decode import Hypothesis, decode, encode_examples, parts
+from trainer.evaluation.decode import Hypothesis, decode
 from trainer.evaluation.error_rates import (
     NORMALISATIONS,
     Cer,
@@ -33,11 +32,9 @@ from trainer.evaluation.error_rates import (
 )
 from trainer.evaluation.shared_outputs import Outputs, SharedOutputs
 from trainer.model.build import Nano
+from trainer.model.encoded import encode_examples, parts
 from trainer.model.losses import Objective
 from trainer.model.memory import exhaustion_named
-
-_WINDOW_BATCHES = 8
-"""Batches whose features are in memory at once; utterances are sorted by length within them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +263,12 @@ def evaluate(
         nano: Model with frontend and tokenizers.
         utterances: An evaluation set, keys distinct.
         max_new_tokens: Most tokens of a text.
-        batch_size: Utterances decoded at once, fewer where they are long.
+        batch_size: Utterances encoded and texts written at once, fewer where they are long.
         objective: What computes the loss of utterances in which something is said.
         base: Another model's text of every utterance by key, to count what changed.
         keywords: To look for, as `read_keywords` gives them.
         shared: What other processes make of the same model before training; None decodes here.
-        on_progress: Told how many more utterances are done, after each batch.
+        on_progress: Told how many more utterances are done.
 
     Raises:
         DataError: An utterance cannot be read, or the base has no text for it.
@@ -313,16 +310,25 @@ def _run(
     nano.model.eval()
     hypotheses: dict[str, Hypothesis] = {}
     losses = _Loss(nano, objective) if objective is not None else None
-    for batch in _batches(nano, utterances, batch_size):
-        with exhaustion_named(partial(_too_large, batch, max_new_tokens)):
-            # What text and loss have in common is computed once.
+    batch: Sequence[Example] = ()
+
+    def encoded() -> Iterator[list[Example]]:
+        """Batches behind the encoder: what text and loss have in common is computed once."""
+        nonlocal batch
+        for batch in _batches(nano, utterances, batch_size):
             examples = encode_examples(nano, batch)
-            if texts:
-                said = decode(nano, examples, max_new_tokens)
-                hypotheses |= {hypothesis.key: hypothesis for hypothesis in said}
             if losses is not None:
                 losses.add(examples)
-        on_progress(len(batch))
+            yield examples
+
+    with exhaustion_named(lambda: _too_large(batch, max_new_tokens)):
+        if texts:
+            for hypothesis in decode(nano, encoded(), max_new_tokens, batch_size):
+                hypotheses[hypothesis.key] = hypothesis
+                on_progress(1)
+        else:
+            for examples in encoded():
+                on_progress(len(examples))
     if nano.extractor.store is not None:
         nano.extractor.store.flush()  # for whoever evaluates next, in whatever process
     return Outputs(hypotheses, None if losses is None else losses.mean)
@@ -457,7 +463,7 @@ def _batches(
     nano: Nano, utterances: Sequence[Utterance], batch_size: int
 ) -> Iterator[list[Example]]:
     """Utterances of similar length together, the longest of a window first."""
-    window = _WINDOW_BATCHES * batch_size
+    window = WINDOW_BATCHES * batch_size
     for first in range(0, len(utterances), window):
         waiting = {
             number: make_example(utterance, nano.extractor, nano.codec)
@@ -469,7 +475,7 @@ def _batches(
 
 
 def _too_large(batch: Sequence[Example], max_new_tokens: int) -> str:
-    longest = max(len(example.features_TF) for example in batch)
+    longest = max((len(example.features_TF) for example in batch), default=0)
     return (
         f"in evaluation: a batch of {len(batch)} utterances, up to {longest} frames and "
         f"{max_new_tokens} new tokens; a smaller finetune_conf.eval_batch_size or "

@@ -1,29 +1,45 @@
 """Outputs of frozen parts, computed once for all epochs, trials and processes.
 
 While the encoder is frozen and nothing random comes before it, its output for an utterance never
-changes; with a frozen adaptor behind it, nor does the adaptor's, which is eight times shorter. Each
-is computed from the utterance alone, not in a batch, so that what is kept depends on nothing else
-and training repeats bit by bit whoever filled the store.
+changes; with a frozen adaptor behind it, nor does the adaptor's, which is eight times shorter. They
+are computed in batches, made of the whole list whatever the store already has: a list that is begun
+again, by whichever process, gives the same numbers bit by bit. An utterance that another list has
+too was rounded among other neighbours there (within 1e-5, `tests/trainer/model`).
+
+They are kept in the number format in which they are read first: the adaptor's output in that of the
+LLM, into whose input it is written; the encoder's in 16 bits under `train_conf.use_bf16`, where the
+adaptor and the CTC decoder begin with a product that autocast calculates so. With an LLM in 16 bits
+that is half the disk, and nothing is lost.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from conf.errors import DataError, WorkError
 from conf.load import Config
 from trainer.data.array_store import ArrayStore, key_of
-from trainer.data.batch import Example, Level, collate, make_example
+from trainer.data.batch import (
+    WINDOW_BATCHES,
+    Example,
+    Level,
+    decoded_together,
+    make_example,
+    num_audio_tokens,
+)
 from trainer.data.manifest import Utterance
 from trainer.model import stages
 from trainer.model.build import Nano
+from trainer.model.encoded import parts
 from trainer.model.losses import Objective, adapt, encode
 
 _LOG = logging.getLogger(__name__)
@@ -90,6 +106,10 @@ class FrozenOutputs:
         self._store = store
         self._level = level
         self._use_bf16: bool = config["train_conf.use_bf16"]
+        self._batch_size: int = config["finetune_conf.eval_batch_size"]
+        self._dtype = torch.bfloat16 if self._use_bf16 else torch.float32
+        if level == "adapted":
+            self._dtype = nano.model.llm.get_input_embeddings().weight.dtype
         identity = {
             "level": level,
             "weights": nano.coverage.sha256,
@@ -97,6 +117,7 @@ class FrozenOutputs:
             "adaptor": config["audio_adaptor_conf"] if level == "adapted" else None,
             "device": nano.device.type,
             "bf16": self._use_bf16,
+            "kept_in": self._dtype,
             "torch": torch.__version__,
         }
         self._identity = json.dumps(identity, sort_keys=True, default=str)
@@ -104,16 +125,15 @@ class FrozenOutputs:
     def fill(self, utterances: Sequence[Utterance]) -> bool:
         """Computes what the store lacks; False if it has no room for all of it."""
         shown_s = time.monotonic()
-        for number, utterance in enumerate(utterances):
-            try:
-                key = self._key(utterance)
-                if key not in self._store:
-                    self._store.put(key, self._compute(utterance))
-            except DataError:
-                continue  # the loader names it when its turn comes
-            if time.monotonic() - shown_s > _PROGRESS_S:
-                shown_s = time.monotonic()
-                _LOG.info("outputs of frozen parts: %d of %d utterances", number, len(utterances))
+        window = WINDOW_BATCHES * self._batch_size
+        for first in range(0, len(utterances), window):
+            if not self._store.writable:
+                break
+            for done in self._fill(utterances[first : first + window]):
+                if time.monotonic() - shown_s > _PROGRESS_S:
+                    shown_s = time.monotonic()
+                    said = "outputs of frozen parts: %d of %d utterances"
+                    _LOG.info(said, first + done, len(utterances))
         self._store.flush()
         if not self._store.writable:
             _LOG.warning("no room to keep the outputs of frozen parts: they are computed each time")
@@ -135,18 +155,44 @@ class FrozenOutputs:
         example = make_example(utterance, lambda _: output_TD, self._nano.codec)
         return replace(example, level=self._level)
 
+    def _fill(self, utterances: Sequence[Utterance]) -> Iterator[int]:
+        """Does the same for some; gives how many are done, batch by batch."""
+        keyed: list[tuple[bytes, Utterance]] = []
+        heard: list[tuple[bytes, torch.Tensor]] = []
+        for utterance in utterances:
+            with contextlib.suppress(DataError):  # the loader names it when its turn comes
+                keyed.append((self._key(utterance), utterance))
+        if all(key in self._store for key, _ in keyed):
+            return
+        for key, utterance in keyed:
+            with contextlib.suppress(DataError):
+                heard.append((key, self._nano.extractor(utterance)))
+        done = 0
+        for batch in decoded_together([len(f_TF) for _, f_TF in heard], self._batch_size):
+            for part in parts(self._nano, [heard[index] for index in batch]):
+                if not all(key in self._store for key, _ in part):
+                    outputs = self._compute([features_TF for _, features_TF in part])
+                    for (key, _), output_TD in zip(part, outputs, strict=True):
+                        self._store.put(key, output_TD)
+            done += len(batch)
+            yield done
+
     def _key(self, utterance: Utterance) -> bytes:
         features = self._nano.extractor.cache_key(utterance)
         assert features is not None
         return key_of(features, self._identity)
 
     @torch.no_grad()
-    def _compute(self, utterance: Utterance) -> torch.Tensor:
-        nano = self._nano
-        batch = collate([make_example(utterance, nano.extractor, nano.codec)]).to(nano.device)
-        with torch.autocast(nano.device.type, torch.bfloat16, enabled=self._use_bf16):
-            output_BTD, num_frames_B = encode(nano.model, batch.features_BTF, batch.num_frames_B)
+    def _compute(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Outputs of some utterances, on the CPU."""
+        model, device = self._nano.model, self._nano.device
+        lengths = [len(features_TF) for features_TF in features]
+        num_frames_B = torch.tensor(lengths, device=device)
+        features_BTF = pad_sequence(list(features), batch_first=True).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._use_bf16):
+            output_BTD, _ = encode(model, features_BTF, num_frames_B)
             if self._level == "adapted":
-                output_BTD = adapt(nano.model, output_BTD, num_frames_B)
-                output_BTD = output_BTD[:, : int(batch.num_audio_tokens_B[0])]
-        return output_BTD[0].float().cpu().contiguous()
+                output_BTD = adapt(model, output_BTD, num_frames_B)
+                lengths = [num_audio_tokens(length) for length in lengths]
+        outputs = output_BTD.to(self._dtype).cpu()
+        return [output_TD[:length] for output_TD, length in zip(outputs, lengths, strict=True)]

@@ -42,11 +42,13 @@ def test_sets_are_counted_where_they_are_scored(
 
 
 @pytest.mark.quick
-def test_a_batch_takes_as_many_steps_as_its_longest_text_and_no_more_than_the_cap() -> None:
+def test_rows_are_taken_again_and_no_text_takes_more_steps_than_the_cap() -> None:
     frames, tokens = numpy.array([30, 10, 20, 40]), numpy.array([9, 1, 3, 2])
-    assert decoding_steps(frames, tokens, 2, 100) == (9 + 1) + (3 + 1)
-    assert decoding_steps(frames, tokens, 2, 6) == 6 + (3 + 1)
-    assert decoding_steps(frames, tokens, 64, 100) == 9 + 1
+    # Two begin; after the text of 2, that of 3 begins, then that of 1, beside that of 9.
+    assert decoding_steps(frames, tokens, 2, 100) == 1 + 9 + 1 + 1
+    assert decoding_steps(frames, tokens, 1, 100) == (1 + 2) + (1 + 9) + (1 + 3) + (1 + 1)
+    assert decoding_steps(frames, tokens, 2, 6) == 1 + 7 + 1 + 1  # the last text ends the last
+    assert decoding_steps(frames, tokens, 64, 100) == 1 + 9
 
 
 def test_a_set_takes_its_tokens_and_a_part_of_a_training_step(tiny_config: Make) -> None:

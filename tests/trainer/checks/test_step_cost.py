@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,10 @@ from conf.load import Config
 from tests.conftest import BASE, ROOT
 from trainer.checks.step_cost import BatchShape, StorageMeter, evaluation_forecast, fits, forecast
 from trainer.data.batch import Example, collate, num_audio_tokens
-from trainer.evaluation.decode import decode, encode_examples, parts
+from trainer.evaluation.decode import decode
 from trainer.model import stages
 from trainer.model.build import build
+from trainer.model.encoded import encode_examples, parts
 from trainer.model.losses import Objective
 
 SHAPE = BatchShape(utterances=3, num_frames=70, text_tokens=12)
@@ -105,17 +106,24 @@ def test_a_tiny_evaluation_takes_what_was_forecast(
     monkeypatch.setattr(nano.model.llm.generation_config, "eos_token_id", [])
     objective = Objective(nano.model, config)
     target = list(range(SHAPE.text_tokens))
-    examples = [
-        Example(f"{n}", torch.randn(SHAPE.num_frames, 560), ([1] * 20, [2] * 10), target, target)
-        for n in range(utterances)
-    ]
+
+    def encoded() -> Iterator[list[Example]]:
+        """Two batches, as evaluation makes them."""
+        for number in range(2):
+            features = torch.randn(utterances, SHAPE.num_frames, 560)
+            examples = [
+                Example(f"{number}", each_TF, ([1] * 20, [2] * 10), target, target)
+                for each_TF in features
+            ]
+            examples = encode_examples(nano, examples)
+            for part in parts(nano, examples):
+                objective(collate(part), training=False)
+            yield examples
+
     meter = StorageMeter({*nano.model.parameters(), *nano.model.buffers()})
     gc.collect()
     with torch.inference_mode(), meter:
-        encoded = encode_examples(nano, examples)
-        assert all(said.capped for said in decode(nano, encoded, 150))
-        for part in parts(nano, encoded):
-            objective(collate(part), training=False)
+        assert all(said.capped for said in decode(nano, encoded(), 150, utterances))
     assert expected == pytest.approx(meter.peak, rel=0.15)
 
 

@@ -15,7 +15,7 @@ from conf.load import Config, load_config
 from tests.conftest import BASE
 from trainer.data.batch import Example, collate, make_example
 from trainer.data.manifest import Utterance, read_data_list
-from trainer.evaluation.decode import Hypothesis, decode, greedy
+from trainer.evaluation.decode import Hypothesis, decode
 from trainer.finetune.run import finetune
 from trainer.finetune.stock_engine import training_module
 from trainer.model import stages
@@ -41,33 +41,39 @@ def test_set(corpus: Path) -> Sequence[Utterance]:
 
 @pytest.fixture(scope="module")
 def one_by_one(nano: Nano, test_set: Sequence[Utterance]) -> list[Hypothesis]:
-    return [decode(nano, [e], MAX_NEW_TOKENS)[0] for e in _examples(nano, test_set)]
+    return [_alone(nano, example, MAX_NEW_TOKENS) for example in _examples(nano, test_set)]
 
 
 def _examples(nano: Nano, utterances: Sequence[Utterance]) -> list[Example]:
     return [make_example(utterance, nano.extractor, nano.codec) for utterance in utterances]
 
 
-def _batched(nano: Nano, examples: Sequence[Example], batch_size: int) -> list[Hypothesis]:
-    hypotheses: list[Hypothesis] = []
-    for start in range(0, len(examples), batch_size):
-        hypotheses += decode(nano, examples[start : start + batch_size], MAX_NEW_TOKENS)
-    return hypotheses
+def _alone(nano: Nano, example: Example, max_new_tokens: int) -> Hypothesis:
+    [hypothesis] = decode(nano, [[example]], max_new_tokens, batch_size=1)
+    return hypothesis
 
 
-@pytest.mark.parametrize("batch_size", [7, 32, 120])
+def _together(nano: Nano, examples: Sequence[Example], batch_size: int) -> dict[str, Hypothesis]:
+    starts = range(0, len(examples), batch_size)
+    batches = (examples[start : start + batch_size] for start in starts)
+    found = list(decode(nano, batches, MAX_NEW_TOKENS, batch_size))
+    assert len(found) == len(examples)
+    return {hypothesis.key: hypothesis for hypothesis in found}
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 120])
 def test_neighbours_change_no_text(
     nano: Nano,
     test_set: Sequence[Utterance],
     one_by_one: list[Hypothesis],
     batch_size: int,
 ) -> None:
+    """Neither those beside a text nor those that had its row before."""
     examples = _examples(nano, test_set)
     assert len(examples) == 120
     random.Random(batch_size).shuffle(examples)  # long and short together: much padding
-    expected = {hypothesis.key: hypothesis for hypothesis in one_by_one}
-    for hypothesis in _batched(nano, examples, batch_size):
-        assert hypothesis == expected[hypothesis.key]
+    found = _together(nano, examples, batch_size)
+    assert found == {hypothesis.key: hypothesis for hypothesis in one_by_one}
 
 
 def test_stock_generate_gives_the_same_texts(
@@ -95,12 +101,13 @@ def test_after_a_fine_tune_the_texts_are_stocks_too(
     tuned = build(config)
     weights = result.output_dir / "checkpoints" / f"{result.checkpoint}.safetensors"
     stages.load_trainable_state(tuned.model, load_state(weights))
-    ours = _batched(tuned, _examples(tuned, test_set), 32)
+    ours = _together(tuned, _examples(tuned, test_set), 32)
     kwargs = {**resolved_values(config), "device": "cpu", "max_length": MAX_NEW_TOKENS}
     for name in ("tokenizer", "frontend", "model_conf", "output_dir"):
         kwargs.pop(name, None)
     differences = []
-    for utterance, hypothesis in zip(test_set, ours, strict=True):
+    for utterance in test_set:
+        hypothesis = ours[utterance.key]
         with torch.inference_mode(), _quiet():
             [stock], _ = tuned.model.inference(
                 [str(utterance.source)],
@@ -114,45 +121,8 @@ def test_after_a_fine_tune_the_texts_are_stocks_too(
     assert len(differences) <= (1 - MIN_EQUAL_TO_STOCK) * len(test_set), "\n".join(differences)
 
 
-@pytest.mark.parametrize("max_new_tokens", [1, 3, 40])
-@pytest.mark.parametrize("prefix_length", [0, 5])
-@pytest.mark.parametrize("end", [NEVER, END_OF_TURN])
-def test_greedy_writes_what_hf_generate_writes(
-    nano: Nano, max_new_tokens: int, prefix_length: int, end: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Random inputs of different lengths: rows end one after the other, or ramble to the cap."""
-    llm = nano.model.llm
-    assert llm.generation_config.eos_token_id == END_OF_TURN
-    monkeypatch.setattr(llm.generation_config, "eos_token_id", [end])
-    generator = torch.Generator().manual_seed(prefix_length)
-    rows = [_ids(generator, length) for length in (3, 9, 1, 14, 9, 6, 2, 11)]
-    prefix = _ids(generator, prefix_length).tolist()
-    with torch.inference_mode():
-        whole = [torch.cat([torch.tensor(prefix, dtype=torch.long), row]) for row in rows]
-        expected = []
-        for row in whole:
-            generated = llm.generate(
-                inputs_embeds=llm.get_input_embeddings()(row)[None],
-                attention_mask=torch.ones(1, len(row), dtype=torch.long),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=0,
-            )[0].tolist()
-            capped = generated[-1] != end
-            expected.append((generated if capped else generated[:-1], capped))
-        pad = torch.nn.utils.rnn.pad_sequence
-        ids_BL = pad(rows, batch_first=True, padding_side="left")
-        mask_BL = pad([torch.ones_like(row) for row in rows], True, padding_side="left")
-        embeddings_BLD = llm.get_input_embeddings()(ids_BL)
-        assert greedy(llm, prefix, embeddings_BLD, mask_BL, max_new_tokens) == expected
-    if max_new_tokens == 3:
-        assert any(capped for _, capped in expected)
-    if max_new_tokens == 40:
-        assert all(capped for _, capped in expected) == (end == NEVER)
-
-
 def test_generation_stops_at_the_cap(nano: Nano, test_set: Sequence[Utterance]) -> None:
-    [hypothesis] = decode(nano, _examples(nano, test_set[:1]), max_new_tokens=2)
+    hypothesis = _alone(nano, _examples(nano, test_set[:1])[0], max_new_tokens=2)
     assert hypothesis.capped
     assert len(nano.codec.llm_tokenizer.encode(hypothesis.text)) == 2
 

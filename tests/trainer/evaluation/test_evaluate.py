@@ -4,7 +4,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from trainer.data.manifest import Utterance, read_data_list
 from trainer.evaluation import evaluate as module
 from trainer.evaluation.error_rates import Spotted
 from trainer.evaluation.evaluate import Scores, evaluate, read_keywords
+from trainer.evaluation.greedy import Row, Writer
 from trainer.model.build import Nano, build
 from trainer.model.losses import Objective
 
@@ -51,10 +52,10 @@ def test_scores_do_not_depend_on_batches_and_few_features_are_held(
         return example
 
     monkeypatch.setattr(module, "make_example", counted)
-    monkeypatch.setattr(module, "_WINDOW_BATCHES", 2)
+    monkeypatch.setattr(module, "WINDOW_BATCHES", 2)
     assert _evaluate(nano, utterances, batch_size=4, on_progress=done.append) == whole
     assert most <= 2 * 4 + 4  # a window, and the last batch of the one before
-    assert done == [4, 4, 4, 4, 4, 4, 4, 2]
+    assert done == [1] * 30
 
 
 def test_long_recordings_are_decoded_in_smaller_batches(
@@ -65,21 +66,30 @@ def test_long_recordings_are_decoded_in_smaller_batches(
     whole = _evaluate(nano, utterances, batch_size=30)
     longest = max(len(nano.extractor(utterance)) for utterance in utterances)
     monkeypatch.setattr(batch, "TYPICAL_FRAMES", longest // 2)
-    done: list[int] = []
-    assert _evaluate(nano, utterances, batch_size=8, on_progress=done.append) == whole
-    assert done[0] in (3, 4)
-    assert 4 < max(done) <= 8
+    rows: list[int] = []
+    step = Writer.step
+
+    def watched(writer: Writer[Any]) -> list[Row[Any]]:
+        rows.append(len(writer.rows))
+        return step(writer)
+
+    monkeypatch.setattr(Writer, "step", watched)
+    assert _evaluate(nano, utterances, batch_size=8) == whole
+    assert rows[0] in (3, 4)
+    assert 4 < max(rows) <= 8
 
 
-@pytest.mark.parametrize("where", ["encode_examples", "decode", "losses"])
+@pytest.mark.parametrize("where", ["encode_examples", "add", "step", "losses"])
 def test_exhausted_memory_names_the_batch_and_what_helps(
     nano: Nano, cut: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     def fail(*_: object, **__: object) -> NoReturn:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    if where != "losses":
+    if where == "encode_examples":
         monkeypatch.setattr(module, where, fail)
+    elif where != "losses":
+        monkeypatch.setattr(Writer, where, fail)
     objective = fail if where == "losses" else None
     utterances = read_data_list(cut("valid", 12))
     with pytest.raises(

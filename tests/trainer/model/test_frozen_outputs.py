@@ -12,7 +12,7 @@ import torch
 
 from conf.errors import WorkError
 from conf.load import Config
-from trainer.data.batch import collate, make_example
+from trainer.data.batch import Level, collate, make_example
 from trainer.data.manifest import Utterance, read_data_list
 from trainer.finetune.run import finetune
 from trainer.model import stages
@@ -65,6 +65,95 @@ def test_what_never_changes_is_kept(
 ) -> None:
     nano, config, objective, _ = prepared(stage, **overrides)
     assert kept_level(nano, config, objective) == level
+
+
+@pytest.mark.parametrize(("stage", "level"), [("s2", "encoded"), ("s3", "adapted")])
+def test_outputs_of_a_batch_are_those_of_each_utterance_alone(
+    prepared: Callable[..., Prepared], tmp_path: Path, stage: str, level: Level
+) -> None:
+    """But for the order in which a product's terms are added up."""
+    found = []
+    for batch_size in (1, 64):
+        nano, config, _, utterances = prepared(
+            stage,
+            finetune_conf__eval_batch_size=batch_size,
+            finetune_conf__feature_cache_dir=str(tmp_path / str(batch_size)),
+        )
+        assert nano.extractor.store is not None
+        outputs = FrozenOutputs(nano, config, nano.extractor.store, level)
+        assert outputs.fill(utterances)
+        found.append([outputs(utterance).features_TF for utterance in utterances])
+    assert len({len(alone_TD) for alone_TD in found[0]}) > 1  # so that there was padding
+    for alone_TD, batched_TD in zip(*found, strict=True):
+        torch.testing.assert_close(batched_TD, alone_TD, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_filled_in_two_goes_is_the_same_bit_by_bit(
+    prepared: Callable[..., Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is interrupted in the middle of a batch."""
+    found = []
+    for name in ("whole", "interrupted"):
+        cache = str(tmp_path / name)
+        nano, config, _, utterances = prepared("s2", finetune_conf__feature_cache_dir=cache)
+        store = nano.extractor.store
+        assert store is not None
+        outputs = FrozenOutputs(nano, config, store, "encoded")
+        if name == "interrupted":
+            for utterance in utterances:
+                nano.extractor(utterance)
+            with monkeypatch.context() as patched:
+                patched.setattr(store, "put", _interrupted(store.put, after=3))
+                with pytest.raises(KeyboardInterrupt):
+                    outputs.fill(utterances)
+        outputs.fill(utterances)
+        found.append([outputs(utterance).features_TF for utterance in utterances])
+    for whole_TD, interrupted_TD in zip(*found, strict=True):
+        assert torch.equal(whole_TD, interrupted_TD)
+
+
+def _interrupted(put: Callable[..., None], after: int) -> Callable[..., None]:
+    left = iter(range(after))
+
+    def putting(key: bytes, tensor: torch.Tensor) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        put(key, tensor)
+
+    return putting
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides", "level"),
+    [
+        ("s2", {"train_conf__use_bf16": True}, "encoded"),
+        ("s3", {"llm_conf__llm_dtype": "bf16"}, "adapted"),
+    ],
+)
+def test_outputs_in_sixteen_bits_lose_nothing(
+    prepared: Callable[..., Prepared],
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    overrides: dict[str, Any],
+    level: Level,
+) -> None:
+    """They are half as large, and losses are exactly those from outputs in 32 bits."""
+    nano, config, objective, utterances = prepared(stage, **overrides)
+    store = nano.extractor.store
+    assert store is not None
+    halves = FrozenOutputs(nano, config, store, level)
+    wholes = FrozenOutputs(nano, config, store, level)
+    monkeypatch.setattr(wholes, "_dtype", torch.float32)
+    monkeypatch.setattr(wholes, "_identity", "in 32 bits")
+    losses = []
+    for outputs, dtype in ((halves, torch.bfloat16), (wholes, torch.float32)):
+        outputs.fill(utterances)
+        examples = [outputs(utterance) for utterance in utterances]
+        assert {example.features_TF.dtype for example in examples} == {dtype}
+        with torch.autocast("cpu", torch.bfloat16, enabled=config["train_conf.use_bf16"]):
+            found = objective(collate(examples), training=True)
+        losses.append((found.ce.item(), None if found.ctc is None else found.ctc.item()))
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("stage", ["s2", "s3"])
