@@ -29,9 +29,10 @@ from tests.conftest import ROOT
 from tests.gpu.models import ECHO, SIZES, Size, Training, config_of, examples_of, random_nano
 from trainer.checks.step_cost import StorageMeter, forecast
 from trainer.data.batch import Example, collate
-from trainer.evaluation.decode import decode, encode_examples
+from trainer.evaluation.decode import decode
 from trainer.model import stages
 from trainer.model.build import Nano, build
+from trainer.model.encoded import encode_examples
 from trainer.model.losses import Objective
 
 SAMPLE = 100_000
@@ -335,8 +336,9 @@ def results(
         for name, parameter in nano.model.named_parameters()
         if parameter.grad is not None
     }
-    said = decode(nano, examples, max_new_tokens=24)
-    return Results(loss.item(), gradient, [f"{one.text} | {one.ctc_text}" for one in said])
+    said = decode(nano, [examples], max_new_tokens=24, batch_size=len(examples))
+    ids = sorted(f"{one.key}: {one.text} | {one.ctc_text}" for one in said)
+    return Results(loss.item(), gradient, ids)
 
 
 def tiny_config(stage: str) -> Config:
@@ -367,10 +369,10 @@ def decoding(device: torch.device, size: Size, rows: int, nano: Nano) -> Decodin
     encode_examples(nano, examples)
     encoder_s = seconds(device, lambda: encode_examples(nano, examples))
     encoded = encode_examples(nano, examples)
-    decode(nano, encoded, few)
-    few_s = min(seconds(device, lambda: decode(nano, encoded, few)) for _ in range(2))
+    list(decode(nano, [encoded], few, rows))
+    few_s = min(seconds(device, lambda: list(decode(nano, [encoded], few, rows))) for _ in range(2))
     found = []
-    many_s = seconds(device, lambda: found.extend(decode(nano, encoded, many)))
+    many_s = seconds(device, lambda: found.extend(decode(nano, [encoded], many, rows)))
     assert [one.text for one in found] == [" ".join([str(ECHO)] * many)] * rows
     return Decoding(
         encoder_ms=1000 * encoder_s,
